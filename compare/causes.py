@@ -1,0 +1,178 @@
+"""From regions at fault to root causes: what the catalogue says of each region, brought together over all places."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from types import SimpleNamespace
+
+import numpy as np
+
+from ..graphs.axes import unbatched
+from ..graphs.errors import OpdiffError
+from ..graphs.stages import split_tap_name
+from .conventions import Case, Deviation, Explanation, Settings, Value, evaluate, explain, standard_settings
+from .locate import DOUBLE_UNIT, SINGLE_UNIT, Local, is_equal, is_scores
+from .measure import distance, size
+from .side import Side
+
+Choice = tuple[str, Value, Value]  # convention, A's value, B's value
+
+
+@dataclass(frozen=True)
+class Explained:
+    """What the catalogue says of one region: each candidate is a set of choices that reproduces B's output alone."""
+
+    tap: str
+    candidates: tuple[frozenset[Choice], ...]
+    settings: Settings | None
+    a_settings: Settings | None
+    residual: float | None
+    reason: str
+
+
+@dataclass(frozen=True)
+class Cause:
+    """A convention in which B is not as A, and the taps whose regions show it."""
+
+    choice: Choice
+    taps: tuple[str, ...]
+    also_fits: tuple[str, ...]
+
+
+class SharedWeights:
+    """The checkpoint's tensors by name, from whichever side has them as they were stored."""
+
+    def __init__(self, sides: Sequence[Side]) -> None:
+        self._arrays: dict[str, Callable[[], np.ndarray]] = {}
+        for side in reversed(sides):
+            file = side.artifact.checkpoint_weights()
+            self._arrays |= {} if file is None else {name: partial(file.__getitem__, name) for name in file}
+            taps = (tap for tap in side.taps if side.taps[tap].is_weight and tap not in self._arrays)
+            self._arrays |= {tap: partial(side.values.__getitem__, tap) for tap in taps}
+            weights = side.artifact.weights
+            self._arrays |= {name: partial(getattr, weights[name], "array") for name in weights}
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._arrays
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        return self._arrays[name]()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._arrays)
+
+
+class Explainer:
+    """Asks the catalogue about regions. What explained one block's region is tried first on the next block's."""
+
+    def __init__(self, a: Side, sides: Sequence[Side], tokens: Sequence[int]) -> None:
+        config = next((side.artifact.facts["config"] for side in sides if "config" in side.artifact.facts), None)
+        self._config = None if config is None else SimpleNamespace(**json.loads(config))
+        self._weights = SharedWeights(sides)
+        self._tokens = np.asarray(tokens, np.int64)
+        self._values = {tap: unbatched(value, a.taps[tap].axes) for tap, value in a.values.items()}
+        self._seen: dict[tuple[str, str], Settings] = {}
+
+    def explain(self, local: Local) -> Explained:
+        """What makes B's output of this region."""
+        if self._config is None or local.b64 is None or local.a64 is None:
+            return Explained(local.tap, (), None, None, None, "no configuration of the decoder is recorded")
+        case = self.case(local.tap)
+        ours = self.settings_of(case, local, local.a64, "a", standard_settings(self._config))
+        if not ours.found:
+            reason = f"A's own output is not what the catalogue expects of it ({ours})"
+            return Explained(local.tap, (), None, None, None, reason)
+        theirs = self.settings_of(case, local, local.b64, "b", ours.settings)
+        if not theirs.found:
+            return Explained(local.tap, (), None, ours.settings, None, str(theirs))
+        return self._explained(case, local, ours.settings, theirs)
+
+    def case(self, tap: str) -> Case:
+        """What this region offers to the catalogue."""
+        block, stage = split_tap_name(tap)
+        assert self._config is not None
+        return Case(stage, block, self._values, self._weights, self._config, self._tokens)
+
+    def settings_of(self, case: Case, local: Local, output: np.ndarray, side: str, start: Settings) -> Explanation:
+        """The settings that reproduce an output; those of the same stage in a block before are tried first."""
+
+        def is_met(prediction: np.ndarray, settings: Settings) -> bool:
+            return is_equal(local, output, prediction)
+
+        known = self._seen.get((case.stage, side))
+        if known is not None and self._reproduces(case, known, is_met):
+            return Explanation(True, known)
+        found = explain(case, output, start, is_met)
+        if found.found:
+            self._seen[case.stage, side] = found.settings
+        return found
+
+    def cancels(self, taps: Sequence[str], readers: Sequence[str], settings: Settings, without: Settings) -> bool:
+        """Whether two settings give the same to all that read these taps, so that their difference is none."""
+        values = {name: value for name, value in self._values.items() if name not in taps}
+        for reader in readers:
+            case = replace(self.case(reader), values=values)
+            try:
+                one, other = evaluate(case, reader, settings), evaluate(case, reader, without)
+            except OpdiffError:
+                return False
+            scores = is_scores(reader)
+            if distance(one, other, scores) > size(one, scores) * (SINGLE_UNIT * DOUBLE_UNIT) ** 0.5:
+                return False
+        return bool(readers)
+
+    def _reproduces(self, case: Case, settings: Settings, is_met: Callable[[np.ndarray, Settings], bool]) -> bool:
+        try:
+            return is_met(evaluate(case, case.target, settings), settings)
+        except OpdiffError:
+            return False
+
+    def _explained(self, case: Case, local: Local, ours: Settings, theirs: Explanation) -> Explained:
+        first = frozenset(choices(ours, theirs.settings))
+        others = [frozenset(choices(ours, changed(ours, fitting))) for fitting in theirs.also_fits]
+        assert local.b64 is not None
+        rest = distance(local.b64, evaluate(case, case.target, theirs.settings), is_scores(local.tap))
+        residual = rest / local.error if np.isfinite(local.error) and local.error else rest
+        return Explained(local.tap, (first, *others), theirs.settings, ours, residual, "")
+
+
+def choices(ours: Settings, theirs: Settings) -> Iterator[Choice]:
+    """The conventions in which two settings differ."""
+    for name in theirs:
+        if theirs[name] != ours.get(name, theirs[name]):
+            yield (name, ours[name], theirs[name])
+
+
+def changed(settings: Settings, deviations: Sequence[Deviation]) -> Settings:
+    """Settings with these deviations."""
+    for deviation in deviations:
+        settings = settings.with_value(deviation.convention, deviation.to_value)
+    return settings
+
+
+def gather(explained: Sequence[Explained]) -> list[Cause]:
+    """Causes over all places: of the candidates that explain a region, the one that explains most regions."""
+    votes = Counter(choice for one in explained for candidate in one.candidates for choice in candidate)
+    taps: dict[Choice, list[str]] = {}
+    fits: dict[Choice, list[frozenset[str]]] = {}
+    for one in explained:
+        if not one.candidates:
+            continue
+        chosen = max(one.candidates, key=lambda candidate: min((votes[c] for c in candidate), default=0))
+        others = frozenset(in_words(candidate) for candidate in one.candidates if candidate != chosen)
+        for choice in sorted(chosen, key=str):
+            taps.setdefault(choice, []).append(one.tap)
+            fits.setdefault(choice, []).append(others)
+    return [
+        Cause(choice, tuple(places), tuple(sorted(frozenset.intersection(*fits[choice]))))
+        for choice, places in taps.items()
+    ]
+
+
+def in_words(candidate: frozenset[Choice]) -> str:
+    """A candidate as a person reads it: `rope.pairing=interleaved, rope.base=10000`."""
+    return ", ".join(f"{name}={value}" for name, _, value in sorted(candidate, key=str))

@@ -1,0 +1,52 @@
+"""Closing: B with every explained region mended, run whole in double precision, against A."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..graphs.errors import InputError
+from .effect import LOGITS, Effects
+from .faults import Faults
+from .locate import DOUBLE_UNIT, SINGLE_UNIT
+from .result import Closed
+from .side import Side
+
+
+def close(a: Side, faults: Faults, effects: Effects) -> Closed:
+    """Whether the causes found are all there are.
+
+    What is left after mending is held against what float32 rounding does to A's own logits, and its share in float64.
+    """
+    mended = [tap for tap in faults.taps if faults.explained[tap].candidates]
+    try:
+        values = effects.mended_values(mended, effects.b_values, mended)
+    except InputError as e:
+        return Closed(None, None, f"B could not be mended by A's regions: {e}")
+    left = effects.left(values[LOGITS])
+    floor = max(effects.left(np.asarray(a.values[LOGITS], np.float64)), SINGLE_UNIT)
+    if faults.unexplained:
+        return Closed(False, left, _unnamed(faults, effects, left, floor))
+    if left <= floor * (DOUBLE_UNIT / SINGLE_UNIT) ** 0.5:
+        return Closed(
+            True, left, f"complete: mended by all of them, B meets A to double-precision rounding ({left:.1e})"
+        )
+    if left <= floor:
+        return Closed(
+            True,
+            left,
+            f"complete: mended by all of them, B meets A to rounding ({left:.1e}, float32's own is {floor:.1e})",
+        )
+    return Closed(
+        False,
+        left,
+        f"not complete: mended by all of them, B is still {left:.2g} from A, and no single region accounts for it",
+    )
+
+
+def _unnamed(faults: Faults, effects: Effects, left: float, floor: float) -> str:
+    places = ", ".join(tap for one in faults.unexplained for tap in one.taps[:2])
+    text = f"not complete: no convention explains {places}; mended by the others, B is {left:.2g} from A"
+    rest = effects.left(effects.mended_values(faults.taps, effects.b_values, faults.taps)[LOGITS])
+    if rest <= floor:
+        return f"{text}, and mended there too, only rounding is left ({rest:.1e}): these regions are all that differs"
+    return f"{text}, and mended there too, still {rest:.2g}"

@@ -1,0 +1,79 @@
+"""The command `opdiff compare`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from ..graphs.errors import InputError
+from ..graphs.run import Settings
+from ..graphs.weights import written_beside
+from .diagnose import compare
+from .report import print_result
+from .result import Result
+
+_STEPS = {
+    "load": "reading the graphs",
+    "run": "running both on the tokens",
+    "replay": "replaying every region on A's values, in double precision",
+    "explain": "explaining what differs",
+    "effects": "mending region by region",
+    "input": "asking what this input can show",
+}
+
+
+def run_compare(
+    a: Path,
+    b: Path,
+    reference: Path | None,
+    tokens: str,
+    json_path: Path | None,
+    every_tap: bool,
+    provider: str,
+) -> bool:
+    """Compare, print, and write the JSON where asked; True where the two are the same."""
+    result = compared(a, b, reference, parse_tokens(tokens), Settings(provider=provider))
+    if json_path is not None:
+        write_json(result, json_path)
+    try:
+        print_result(result, _console(), every_tap)
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return result.parity
+
+
+def _console() -> Console:
+    """A terminal as wide as it is; a pipe or a file as wide as the tables need."""
+    return Console(width=None if sys.stdout.isatty() else 132, soft_wrap=True)
+
+
+def compared(a: Path, b: Path, reference: Path | None, tokens: list[int], settings: Settings) -> Result:
+    """Compare, with a progress line on stderr where that is a terminal."""
+    console = Console(stderr=True)
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True, disable=not sys.stderr.isatty()) as progress:
+        task = progress.add_task("", total=None)
+        return compare(a, b, tokens, reference, settings, lambda step: progress.update(task, description=_STEPS[step]))
+
+
+def write_json(result: Result, path: Path) -> None:
+    """Write the result's JSON, whole or not at all."""
+    with written_beside(path) as partial:
+        partial.write_text(result.to_json())
+
+
+def parse_tokens(text: str) -> list[int]:
+    """`1,5,3` as numbers.
+
+    Raises:
+        InputError: something else than whole numbers between commas.
+    """
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError as e:
+        raise InputError(f"--tokens {text!r}: not a list of token ids; write it as 1,5,3") from e

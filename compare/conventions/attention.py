@@ -1,0 +1,169 @@
+"""Attention: `attn_scores`, `attn_probs`, `attn_context`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from .case import Array, Config
+from .distance import is_masked
+from .evaluate import Run
+from .fit import Fitted, Question, solve
+from .heads import read_heads
+from .registry import convention, model
+from .rope import rotate_v_in_attention
+from .rotation import attention_input
+from .settings import Value
+
+SCORES, PROBS, CONTEXT = ("attn_scores",), ("attn_probs",), ("attn_context",)
+
+
+@model("attn_scores")
+def attn_scores(run: Run, block: int | None) -> Array:
+    """What softmax reads, [H, T, K]: scaled, capped, and -inf where masked."""
+    q = attention_input(run, "q", block)
+    k = shared(run, attention_input(run, "k", block), "k_tiled")
+    scores = np.einsum("thd,khd->htk", q, k, optimize=True) * scale_factor(run.setting("attention.scale"), run.config)
+    scores = capped(scores, run.setting("attention.softcap"))
+    return np.where(visible(run, scores.shape[-1]), scores, -np.inf)
+
+
+@model("attn_probs")
+def attn_probs(run: Run, block: int | None) -> Array:
+    """[H, T, K], each query's row summing to 1."""
+    scores, chosen = run.tap("attn_scores", block), run.setting("attention.softmax")
+    if chosen == "missing":
+        return scores
+    axis = {"queries": 1, "heads": 0}.get(str(chosen), 2)
+    highest = scores.max(axis=axis, keepdims=True)
+    taken = np.exp(scores - np.where(np.isfinite(highest), highest, 0.0))
+    total = taken.sum(axis=axis, keepdims=True)
+    if chosen == "plus_one":
+        total = total + np.exp(-np.where(np.isfinite(highest), highest, 0.0))
+    empty = total == 0  # a row that sees nothing: a mask of large finite numbers leaves it uniform
+    return np.where(empty, 1.0 / scores.shape[axis], taken / np.where(empty, 1.0, total))
+
+
+@model("attn_context")
+def attn_context(run: Run, block: int | None) -> Array:
+    """[T, H, D]."""
+    v = rotate_v_in_attention(run, read_heads(run, "v_proj", block))
+    context = np.einsum("htk,khd->thd", run.tap("attn_probs", block), shared(run, v, "v_tiled"), optimize=True)
+    if run.is_target("attn_context", block) and run.setting("heads.merge") == "untransposed":
+        return context.transpose(1, 0, 2).reshape(context.shape)
+    return context
+
+
+def shared(run: Run, x: Array, tiled: str) -> Array:
+    """The KV heads [T, KV, D] as the query heads read them, [T, H, D]."""
+    times = run.config.n_heads // run.config.n_kv_heads
+    return (
+        np.tile(x, (1, times, 1))
+        if run.setting("attention.kv_heads") in ("tiled", tiled)
+        else np.repeat(x, times, axis=1)
+    )
+
+
+def capped(x: Array, cap: Value) -> Array:
+    """cap * tanh(x / cap); x itself where there is no cap."""
+    return x if cap is None else float(cap) * np.tanh(x / float(cap))  # type: ignore[arg-type]
+
+
+def visible(run: Run, length: int) -> np.ndarray:
+    """Which keys each query sees: bool [T, K]."""
+    behind = np.arange(length)[:, None] - np.arange(length)[None, :]  # how far the key lies before the query
+    least = {"causal": 0, "sees_next": -1, "not_self": 1}
+    mask, window = run.setting("attention.mask"), run.setting("attention.window")
+    seen = behind <= 0 if mask == "reversed" else behind >= least.get(str(mask), -length)
+    return seen if window is None else seen & (behind < int(window))  # type: ignore[arg-type]
+
+
+def scale_factor(scale: Value, config: Config) -> float:
+    """The number behind a scale."""
+    if not isinstance(scale, str):
+        return float(scale)  # type: ignore[arg-type]
+    return _named_scales(config)[scale]
+
+
+def _named_scales(config: Config) -> dict[str, float]:
+    return {
+        "1/sqrt(head_dim)": config.head_dim**-0.5,
+        "1": 1.0,
+        "1/head_dim": 1.0 / config.head_dim,
+        "1/sqrt(width)": config.width**-0.5,
+        "1/sqrt(n_heads)": config.n_heads**-0.5,
+        "1/sqrt(n_heads*head_dim)": (config.n_heads * config.head_dim) ** -0.5,
+        "1/sqrt(width/n_heads)": (config.width / config.n_heads) ** -0.5,
+        "sqrt(head_dim)": config.head_dim**0.5,
+    }
+
+
+@convention("attention.scale", SCORES, "1/sqrt(head_dim)")
+def scale(question: Question) -> Iterator[Value]:
+    """What q times k is multiplied by: 1/sqrt(head_dim); 1 where it is missing; 1/head_dim where it is applied twice;
+    the root of another width; or a number.
+    """
+    known: list[float] = []
+    for name, number in _named_scales(question.case.config).items():
+        if not np.isclose(number, known, rtol=1e-9, atol=0).any():
+            known.append(number)
+            yield name
+
+
+@scale.fitted
+def solved_scale(question: Question) -> Iterator[Fitted]:
+    """Solved through the region: the scores are linear in it."""
+    yield from solve(question, "attention.scale", [question.case.config.head_dim**-0.5])
+
+
+@convention("attention.mask", SCORES, "causal")
+def mask(question: Question) -> Iterator[Value]:
+    """Which keys a query sees: causal, itself and those before; missing, all; sees_next, one too many; not_self, one
+    too few; reversed, itself and those after.
+    """
+    yield from ("missing", "sees_next", "not_self", "reversed")
+
+
+@convention("attention.window", SCORES, None, rank=1)
+def window(question: Question) -> Iterator[Value]:
+    """How many keys a query sees at most, itself included; None where there is no sliding window."""
+    yield from ()
+
+
+@window.fitted
+def counted_window(question: Question) -> Iterator[Fitted]:
+    """Read off the masked scores or the zero probabilities; every width where the region shows neither."""
+    length = len(question.case.tokens)
+    if question.case.stage in ("attn_scores", "attn_probs"):
+        output = question.output
+        hidden = is_masked(output) if question.case.stage == "attn_scores" else output == 0
+        yield Fitted((int((~hidden[:, -1]).sum(axis=-1).max()),))
+    else:
+        yield from (Fitted((width,)) for width in range(length - 1, 0, -1))
+
+
+@convention("attention.softcap", SCORES, None, rank=1)
+def softcap(question: Question) -> Iterator[Value]:
+    """The cap c of the scores, c * tanh(scores / c), before the mask; None where there is none."""
+    yield from (50.0, 30.0)
+
+
+@softcap.fitted
+def solved_softcap(question: Question) -> Iterator[Fitted]:
+    """Solved through the region."""
+    yield from solve(question, "attention.softcap", [30.0, 3.0], logarithmic=True)
+
+
+@convention("attention.kv_heads", ("attn_scores", "attn_context"), "repeated")
+def kv_heads(question: Question) -> Iterator[Value]:
+    """Which KV head query head h reads: repeated, h // (H/KV); tiled, h % KV; or tiled for k or v alone."""
+    yield from ("tiled", "k_tiled", "v_tiled")
+
+
+@convention("attention.softmax", PROBS, "keys")
+def softmax(question: Question) -> Iterator[Value]:
+    """What the softmax runs over: the keys; by mistake the queries or the heads; plus_one, the keys with one added to
+    the sum; or it is missing.
+    """
+    yield from ("queries", "heads", "missing", "plus_one")

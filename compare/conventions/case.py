@@ -1,0 +1,114 @@
+"""What one region offers to the catalogue: A's values, the weights, the configuration, the tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...graphs.errors import ShapeError
+from ...graphs.stages import tap_name
+
+Array = NDArray[np.float64]
+QUERY_STAGES = ("q_proj", "q_norm", "q_rope", "attn_context")
+KEY_STAGES = ("k_proj", "k_norm", "k_rope", "v_proj")
+MAP_STAGES = ("attn_scores", "attn_probs")
+
+
+class Config(Protocol):
+    """The configuration of a decoder: what the catalogue reads of it."""
+
+    @property
+    def architecture(self) -> str: ...
+    @property
+    def n_blocks(self) -> int: ...
+    @property
+    def width(self) -> int: ...
+    @property
+    def n_heads(self) -> int: ...
+    @property
+    def n_kv_heads(self) -> int: ...
+    @property
+    def head_dim(self) -> int: ...
+    @property
+    def ffn_width(self) -> int: ...
+    @property
+    def vocab_size(self) -> int: ...
+    @property
+    def context_length(self) -> int: ...
+    @property
+    def rope_base(self) -> float: ...
+    @property
+    def rms_norm_eps(self) -> float: ...
+    @property
+    def tied_head(self) -> bool: ...
+    @property
+    def qk_norm(self) -> bool: ...
+    @property
+    def attention_bias(self) -> bool: ...
+
+
+class Weights(Protocol):
+    """The checkpoint's tensors by GGUF name, read when asked for: `blk.0.attn_q.weight` [out, in]."""
+
+    def __contains__(self, name: object, /) -> bool: ...
+    def __getitem__(self, name: str, /) -> NDArray[Any]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One region: the tap at which it ends, and all that may be read to predict that tap's value.
+
+    Args:
+        stage, block: the target tap; block is None outside of the blocks.
+        values: A's values by tap name, in canonical axes without the batch axis, or flattened; the target is not read.
+        weights: the checkpoint's tensors by GGUF name; any float dtype, `[out, in]`.
+        config: the decoder's configuration.
+        tokens: int64 [T]; the positions are 0 to T - 1.
+    """
+
+    stage: str
+    block: int | None
+    values: Mapping[str, NDArray[Any]]
+    weights: Weights
+    config: Config
+    tokens: NDArray[np.int64]
+
+    @property
+    def target(self) -> str:
+        """The name of the tap at which the region ends."""
+        return tap_name(self.stage, self.block)
+
+    def shape(self, stage: str) -> tuple[int, ...]:
+        """The canonical shape of a stage's value."""
+        config, length = self.config, len(self.tokens)
+        if stage in QUERY_STAGES:
+            return (length, config.n_heads, config.head_dim)
+        if stage in KEY_STAGES:
+            return (length, config.n_kv_heads, config.head_dim)
+        if stage in MAP_STAGES:
+            return (config.n_heads, length, length)
+        if stage in ("ffn_gate", "ffn_up", "ffn_act"):
+            return (length, config.ffn_width)
+        return (length, config.vocab_size if stage == "logits" else config.width)
+
+    def canonical(self, stage: str, value: NDArray[Any]) -> Array:
+        """A stage's value in float64 and in its canonical shape.
+
+        Raises:
+            ShapeError: it has another number of elements.
+        """
+        shape = self.shape(stage)
+        if value.size != np.prod(shape):
+            raise ShapeError(f"{stage}: a value of shape {value.shape} cannot be read as {shape}; check the axes")
+        return np.asarray(value, np.float64).reshape(shape)
+
+    def others(self, part: str) -> Iterator[str]:
+        """The names of the tensor `part` (`attn_q.weight`) in the other blocks that have it."""
+        for block in range(self.config.n_blocks):
+            name = f"blk.{block}.{part}"
+            if block != self.block and name in self.weights:
+                yield name

@@ -1,0 +1,52 @@
+"""The embedding: `embed`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from .case import Array, Config
+from .evaluate import Run
+from .fit import Fitted, Question, solve
+from .registry import convention, model
+from .rounding import rounded_rows
+from .settings import Value
+
+STAGES = ("embed",)
+
+
+@model("embed")
+def embed(run: Run, block: int | None) -> Array:
+    """The tokens' rows of the embedding, times its scale: [T, C]."""
+    name = {"own": "token_embd.weight", "head": "output.weight"}[str(run.setting("embedding.table"))]
+    rows = rounded_rows(run, run.tensor(name)[run.case.tokens])
+    return rows * _factor(run.setting("embedding.scale"), run.config)
+
+
+def _factor(scale: Value, config: Config) -> float:
+    return float(np.sqrt(config.width)) if scale == "sqrt(width)" else float(scale)  # type: ignore[arg-type]
+
+
+def _standard_scale(config: Config) -> Value:
+    return "sqrt(width)" if config.architecture.startswith("gemma") else 1.0
+
+
+@convention("embedding.scale", STAGES, _standard_scale)
+def scale(question: Question) -> Iterator[Value]:
+    """What the embedding is multiplied by: 1, the root of the width (Gemma), or another number."""
+    yield from (1.0, "sqrt(width)")
+
+
+@scale.fitted
+def solved_scale(question: Question) -> Iterator[Fitted]:
+    """Solved: the prediction is linear in it."""
+    yield from solve(question, "embedding.scale", [2.0])
+
+
+@convention("embedding.table", STAGES, "own", rank=1)
+def table(question: Question) -> Iterator[Value]:
+    """Which tensor the rows are taken from: the embedding, or the output head where it is another of the same shape."""
+    weights = question.case.weights
+    if "output.weight" in weights and weights["output.weight"].shape == weights["token_embd.weight"].shape:
+        yield "head"

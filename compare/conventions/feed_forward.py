@@ -1,0 +1,95 @@
+"""The feed-forward network: `ffn_gate`, `ffn_up`, `ffn_act`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from .case import Array
+from .evaluate import Run
+from .fit import Question
+from .linear import linear
+from .registry import convention, model
+from .settings import Value
+
+SWAPPED = {"ffn_gate": "ffn_up", "ffn_up": "ffn_gate"}
+
+
+@model("ffn_gate")
+def ffn_gate(run: Run, block: int | None) -> Array:
+    """[T, F]."""
+    return _projected(run, "ffn_gate", block)
+
+
+@model("ffn_up")
+def ffn_up(run: Run, block: int | None) -> Array:
+    """[T, F]."""
+    return _projected(run, "ffn_up", block)
+
+
+@model("ffn_act")
+def ffn_act(run: Run, block: int | None) -> Array:
+    """activation(gate) * up, [T, F]."""
+    gate, up = run.tap("ffn_gate", block), run.tap("ffn_up", block)
+    if run.setting("ffn.gate_up") == "swapped":
+        gate, up = up, gate
+    active = ACTIVATIONS[str(run.setting("ffn.activation"))](gate)
+    combine = run.setting("ffn.combine")
+    return active if combine == "gate_only" else active + up if combine == "sum" else active * up
+
+
+def _projected(run: Run, stage: str, block: int | None) -> Array:
+    swapped = run.is_target(stage, block) and run.setting("ffn.gate_up") == "swapped"
+    return linear(run, block, SWAPPED[stage] if swapped else stage)
+
+
+def sigmoid(x: Array) -> Array:
+    """1 / (1 + exp(-x)), without overflow."""
+    return np.asarray(0.5 * (1.0 + np.tanh(0.5 * x)))
+
+
+def gelu_tanh(x: Array) -> Array:
+    """The tanh approximation. Source: Hendrycks and Gimpel 2016."""
+    return np.asarray(0.5 * x * (1.0 + np.tanh(math.sqrt(2.0 / math.pi) * (x + 0.044715 * x**3))))
+
+
+def gelu_erf(x: Array) -> Array:
+    """x times the normal distribution function."""
+    return np.asarray(0.5 * x * (1.0 + np.vectorize(math.erf, otypes=[np.float64])(x / math.sqrt(2.0))))
+
+
+ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
+    "silu": lambda x: x * sigmoid(x),
+    "gelu_tanh": gelu_tanh,
+    "gelu_erf": gelu_erf,
+    "gelu_sigmoid": lambda x: x * sigmoid(1.702 * x),
+    "relu": lambda x: np.maximum(x, 0.0),
+    "relu2": lambda x: np.square(np.maximum(x, 0.0)),
+    "sigmoid": sigmoid,
+    "tanh": np.tanh,
+    "identity": lambda x: x,
+}
+
+
+@convention(
+    "ffn.activation",
+    ("ffn_act",),
+    lambda config: "gelu_tanh" if config.architecture.startswith("gemma") else "silu",
+)
+def activation(question: Question) -> Iterator[Value]:
+    """The gate's activation."""
+    yield from ACTIVATIONS
+
+
+@convention("ffn.gate_up", ("ffn_gate", "ffn_up", "ffn_act"), "own")
+def gate_up(question: Question) -> Iterator[Value]:
+    """Whether gate and up are swapped: at ffn_gate and ffn_up their weights; at ffn_act the activation is on up."""
+    yield "swapped"
+
+
+@convention("ffn.combine", ("ffn_act",), "product", rank=1)
+def combine(question: Question) -> Iterator[Value]:
+    """How the active gate and up come together: their product, their sum, or the gate only."""
+    yield from ("gate_only", "sum")

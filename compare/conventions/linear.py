@@ -1,0 +1,207 @@
+"""The linear layers: `q_proj`, `k_proj`, `v_proj`, `o_proj`, `ffn_gate`, `ffn_up`, `ffn_down`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .case import Array
+from .distance import distance
+from .evaluate import Run
+from .fit import Fitted, Question
+from .heads import as_tapped, merged
+from .registry import convention, model
+from .rope import rotate_v_at_projection
+from .rounding import rounded_rows
+from .settings import Value
+
+TENSORS = {
+    "q_proj": "attn_q",
+    "k_proj": "attn_k",
+    "v_proj": "attn_v",
+    "o_proj": "attn_output",
+    "ffn_gate": "ffn_gate",
+    "ffn_up": "ffn_up",
+    "ffn_down": "ffn_down",
+}
+STAGES = tuple(TENSORS)
+# The linear layers that a region may hold, by the stage at which it ends.
+READ_ABOVE = {
+    **{stage: (part,) for stage, part in TENSORS.items()},
+    **{stage: ("attn_q",) for stage in ("q_norm", "q_rope")},
+    **{stage: ("attn_k",) for stage in ("k_norm", "k_rope")},
+    "attn_scores": ("attn_q", "attn_k"),
+    "attn_context": ("attn_v",),
+    "attn_residual": ("attn_output",),
+    "ffn_act": ("ffn_gate", "ffn_up"),
+    "ffn_residual": ("ffn_down",),
+}
+ROWS_AT_ONCE = 8192
+SIEVED_COLUMNS = 8
+
+
+@model("q_proj")
+def q_proj(run: Run, block: int | None) -> Array:
+    """[T, H, D], as the projection gives it."""
+    return as_tapped(run, "q_proj", block, linear(run, block, "attn_q"))
+
+
+@model("k_proj")
+def k_proj(run: Run, block: int | None) -> Array:
+    """[T, KV, D]."""
+    return as_tapped(run, "k_proj", block, linear(run, block, "attn_k"))
+
+
+@model("v_proj")
+def v_proj(run: Run, block: int | None) -> Array:
+    """[T, KV, D]."""
+    v = as_tapped(run, "v_proj", block, linear(run, block, "attn_v"))
+    return rotate_v_at_projection(run, block, v)
+
+
+@model("o_proj")
+def o_proj(run: Run, block: int | None) -> Array:
+    """[T, C], from the merged heads."""
+    return linear(run, block, "attn_output")
+
+
+@model("ffn_down")
+def ffn_down(run: Run, block: int | None) -> Array:
+    """[T, C]."""
+    return linear(run, block, "ffn_down")
+
+
+def linear(run: Run, block: int | None, part: str) -> Array:
+    """A linear layer's input [T, in] times the weight that the settings say, with its bias: [T, out]."""
+    bias = run.setting("linear.bias") if f"blk.{block}.{part}.bias" in run.case.weights else "missing"
+    tensor = _tensor_read(run, block, part)
+    y = run.step(
+        f"{part} of {block} @ {tensor}",
+        lambda: product(run, layer_input(run, block, part), in_row_order(run, part, run.tensor(tensor)), _layout(run)),
+    )
+    if bias != "missing":
+        stored = run.tensor(f"blk.{block}.{part}.bias")
+        y = y + _BIAS_TIMES[str(bias)] * np.asarray(in_row_order(run, part, stored), np.float64)
+    return y
+
+
+_BIAS_TIMES = {"added": 1.0, "twice": 2.0}
+
+
+def product(run: Run, x: Array, weight: NDArray[Any], layout: str = "out_in") -> Array:
+    """x @ W.T in float64, the weight promoted a part at a time; or as the layout says: [T, out]."""
+    n_out, n_in = weight.shape
+    if layout == "transposed" and n_out == n_in:
+        return x @ rounded_rows(run, weight)
+    if layout == "reinterpreted" and n_out != n_in:
+        return x @ rounded_rows(run, weight).reshape(n_in, n_out)
+    parts = (rounded_rows(run, weight[start : start + ROWS_AT_ONCE]) for start in range(0, n_out, ROWS_AT_ONCE))
+    return np.concatenate([x @ part.T for part in parts], axis=1)
+
+
+def _layout(run: Run) -> str:
+    return str(run.setting("linear.layout"))
+
+
+@convention("linear.layout", STAGES, "out_in")
+def layout(question: Question) -> Iterator[Value]:
+    """How a weight [out, in] is multiplied: x @ W.T; transposed: a square W as x @ W, the others rightly;
+    reinterpreted: the buffer of a W that is not square read as [in, out].
+    """
+    yield from ("transposed", "reinterpreted")
+
+
+@convention("linear.bias", STAGES, "added")
+def bias(question: Question) -> Iterator[Value]:
+    """What becomes of the checkpoint's bias: added, missing, or added twice."""
+    yield from ("missing", "twice")
+
+
+@convention("linear.rows", ("q_proj", "k_proj"), "as_stored")
+def order(question: Question) -> Iterator[Value]:
+    """The order of each head's rows in attn_q and attn_k: as stored; interleaved: row i and row i + D/2 brought side by
+    side, as the conversion of Llama to GGUF does; split: the reverse.
+    """
+    yield from ("interleaved", "split")
+
+
+def in_row_order(run: Run, part: str, stored: NDArray[Any]) -> NDArray[Any]:
+    """A weight [out, in] or a bias [out] of attn_q or attn_k, its rows in the order that the settings say."""
+    if part not in ("attn_q", "attn_k") or run.setting("linear.rows") == "as_stored":
+        return stored
+    return stored[row_order(run, part, stored.shape[0])]
+
+
+def row_order(run: Run, part: str, n_out: int) -> NDArray[np.intp]:
+    """Which output each output is taken from, int [out]. Source: LlamaModel.permute in convert_hf_to_gguf.py."""
+    rows, chosen = np.arange(n_out), run.setting("linear.rows")
+    if chosen == "as_stored" or n_out % run.config.head_dim:
+        return rows
+    half = run.config.head_dim // 2
+    inner = (2, half) if chosen == "interleaved" else (half, 2)
+    return rows.reshape(-1, *inner).swapaxes(1, 2).reshape(-1)
+
+
+@convention("linear.tensor", STAGES, "own", rank=1)
+def weight(question: Question) -> Iterator[Value]:
+    """Which tensor is multiplied: its own, or another of the same shape: `attn_k <- attn_v` within the block."""
+    for part in READ_ABOVE.get(question.case.stage, ()):
+        yield from (f"{part} <- {other}" for other in _siblings(question, part))
+
+
+@weight.fitted
+def sieved_weight(question: Question) -> Iterator[Fitted]:
+    """The same projection of the other blocks, as far as a few columns of the output agree."""
+    case, part = question.case, TENSORS.get(question.case.stage)
+    for name in case.others(f"{part}.weight") if part else ():
+        value = f"{part} <- {name.removesuffix('.weight')}"
+        if _agrees_in_a_few_columns(question, part or "", name):
+            yield Fitted((value,))
+
+
+def _siblings(question: Question, part: str) -> Iterator[str]:
+    """The block's other linear tensors of the same shape."""
+    weights, block = question.case.weights, question.case.block
+    own = f"blk.{block}.{part}.weight"
+    if own not in weights:
+        return
+    for other in TENSORS.values():
+        name = f"blk.{block}.{other}.weight"
+        if other != part and name in weights and weights[name].shape == weights[own].shape:
+            yield other
+
+
+def _agrees_in_a_few_columns(question: Question, part: str, name: str) -> bool:
+    case, run = question.case, question.run()
+    stored = case.weights[name]
+    if stored.shape != case.weights[f"blk.{case.block}.{part}.weight"].shape:
+        return False
+    square = _layout(run) == "transposed" and stored.shape[0] == stored.shape[1]
+    columns = row_order(run, part, stored.shape[0])[:SIEVED_COLUMNS]
+    few = stored[:, columns].T if square else stored[columns]
+    predicted = layer_input(run, case.block, part) @ np.asarray(few, np.float64).T
+    if f"blk.{case.block}.{part}.bias" in case.weights and run.setting("linear.bias") != "missing":
+        times = _BIAS_TIMES[str(run.setting("linear.bias"))]
+        predicted = predicted + times * np.asarray(case.weights[f"blk.{case.block}.{part}.bias"], np.float64)[columns]
+    measured = question.output.reshape(len(case.tokens), -1)[:, :SIEVED_COLUMNS]
+    return distance(predicted, measured) < 0.02
+
+
+def layer_input(run: Run, block: int | None, part: str) -> Array:
+    """What a linear layer reads, [T, in]."""
+    if part == "attn_output":
+        return merged(run, run.tap("attn_context", block))
+    source = {"ffn_gate": "ffn_norm", "ffn_up": "ffn_norm", "ffn_down": "ffn_act"}.get(part, "attn_norm")
+    return run.tap(source, block)
+
+
+def _tensor_read(run: Run, block: int | None, part: str) -> str:
+    """The name of the tensor that a linear layer multiplies by."""
+    chosen = str(run.setting("linear.tensor"))
+    own, _, other = chosen.partition(" <- ")
+    if chosen == "own" or own != part:
+        return f"blk.{block}.{part}.weight"
+    return f"{other}.weight" if other.startswith("blk.") else f"blk.{block}.{other}.weight"

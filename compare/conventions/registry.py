@@ -1,0 +1,96 @@
+"""The catalogue's two registers: the model function of each stage, and the conventions that these functions read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from inspect import cleandoc
+from typing import TYPE_CHECKING
+
+from .case import Array, Config
+from .settings import Settings, Value
+
+if TYPE_CHECKING:
+    from .evaluate import Run
+    from .fit import Fitted, Question
+
+Model = Callable[["Run", "int | None"], Array]
+Alternatives = Callable[["Question"], Iterable[Value]]
+Fit = Callable[["Question"], "Iterable[Fitted]"]
+
+MODELS: dict[str, Model] = {}
+REGISTER: dict[str, Convention] = {}
+
+
+@dataclass(eq=False, slots=True)
+class Convention:
+    """One nameable choice of mathematics.
+
+    Args:
+        name: `family.aspect`.
+        stages: the stages whose model function reads it.
+        standard: its value where nothing is set, from the configuration.
+        alternatives: the values worth a try at a region; its docstring describes the convention.
+        rank: 0 for likely and structural, 1 for numbers, 2 for what is rarely seen.
+        last_resort: tried only when nothing else fits, because it can imitate other conventions.
+        fit: values solved from the region's output, each raw and then shortened.
+    """
+
+    name: str
+    stages: tuple[str, ...]
+    standard: Callable[[Config], Value]
+    alternatives: Alternatives
+    rank: int = 0
+    last_resort: bool = False
+    fit: Fit | None = None
+
+    @property
+    def description(self) -> str:
+        """What it is, in the words of its docstring."""
+        return cleandoc(self.alternatives.__doc__ or "")
+
+    def fitted(self, fit: Fit) -> Fit:
+        """Decorate the function that solves this convention's value from a region's output."""
+        self.fit = fit
+        return fit
+
+
+def convention(
+    name: str,
+    stages: Sequence[str],
+    standard: Value | Callable[[Config], Value],
+    *,
+    rank: int = 0,
+    last_resort: bool = False,
+) -> Callable[[Alternatives], Convention]:
+    """Decorate the function that yields a convention's alternatives, and enter it in the register."""
+    default = standard if callable(standard) else lambda config: standard
+
+    def enter(alternatives: Alternatives) -> Convention:
+        assert name not in REGISTER, name
+        entered = Convention(name, tuple(stages), default, alternatives, rank, last_resort)
+        REGISTER[name] = entered
+        return entered
+
+    return enter
+
+
+def model(stage: str) -> Callable[[Model], Model]:
+    """Decorate the function that computes a stage from the stages before it."""
+
+    def enter(function: Model) -> Model:
+        assert stage not in MODELS, stage
+        MODELS[stage] = function
+        return function
+
+    return enter
+
+
+def conventions() -> Iterator[Convention]:
+    """Every convention, likelier ones first, then in the order of their definition."""
+    yield from sorted(REGISTER.values(), key=lambda entered: entered.rank)
+
+
+def standard_settings(config: Config) -> Settings:
+    """Every convention at its standard value for an architecture and a configuration."""
+    return Settings({entered.name: entered.standard(config) for entered in REGISTER.values()})

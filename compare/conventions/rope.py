@@ -1,0 +1,126 @@
+"""The rotary position embedding: `q_rope`, `k_rope`, and v where a runtime rotates that too."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from .case import Array, Config
+from .evaluate import Run
+from .fit import Question
+from .registry import convention, model
+from .rope_frequencies import frequencies
+from .rotation import PAIRINGS, rope_input, rotary_dim_of, rotate
+from .settings import Value
+
+STAGES = ("q_rope", "k_rope")
+ON_V_STAGES = ("v_proj", "attn_context")
+ROTATING_STAGES = (*STAGES, *ON_V_STAGES)
+# The architectures that llama.cpp rotates in pairs (2i, 2i + 1), LLAMA_ROPE_TYPE_NORM in llama-model.cpp.
+INTERLEAVED_ARCHITECTURES = frozenset(
+    {
+        "llama",
+        "llama4",
+        "deci",
+        "baichuan",
+        "starcoder",
+        "internlm2",
+        "minicpm",
+        "xverse",
+        "command-r",
+        "cohere2",
+        "olmo",
+    }
+    | {"arctic", "deepseek", "deepseek2", "plm", "chatglm", "granite", "granitemoe", "chameleon", "bailingmoe", "arcee"}
+    | {"ernie4_5", "smollm3", "mistral3"}
+)
+
+
+@model("q_rope")
+def q_rope(run: Run, block: int | None) -> Array:
+    """[T, H, D]."""
+    return _rope(run, "q", block)
+
+
+@model("k_rope")
+def k_rope(run: Run, block: int | None) -> Array:
+    """[T, KV, D]."""
+    return _rope(run, "k", block)
+
+
+def _rope(run: Run, side: str, block: int | None) -> Array:
+    return rotated(run, rope_input(run, side, block))
+
+
+def rotate_v_at_projection(run: Run, block: int | None, v: Array) -> Array:
+    """v [T, KV, D], rotated where a runtime does that and its tap lies behind it."""
+    return rotated(run, v) if run.is_target("v_proj", block) and run.setting("rope.on_v") == "yes" else v
+
+
+def rotate_v_in_attention(run: Run, v: Array) -> Array:
+    """v [T, KV, D] as the context is made of it."""
+    return rotated(run, v) if run.setting("rope.on_v") == "yes" else v
+
+
+def rotated(run: Run, x: Array) -> Array:
+    """Rotate the pairs of each head of x [T, heads, D] by position times frequency."""
+    if run.setting("rope.applied") == "no":
+        return x
+    width, denominator = rotary_dim_of(run)
+    speeds = frequencies(run, width, denominator)  # [R/2]
+    positions = np.arange(x.shape[1] if run.setting("rope.position_axis") == "head" else len(x), dtype=np.float64)
+    sign = -1.0 if run.setting("rope.direction") == "inverse" else 1.0
+    angles = sign * (positions[:, None] + run.number("rope.offset")) * speeds  # [T, R/2]
+    angles = angles[None] if run.setting("rope.position_axis") == "head" else angles[:, None]
+    turned = rotate(x[..., :width], angles, str(run.setting("rope.pairing")))
+    return np.concatenate([turned, x[..., width:]], axis=-1)
+
+
+def _standard_pairing(config: Config) -> Value:
+    return "interleaved" if config.architecture in INTERLEAVED_ARCHITECTURES else "half_split"
+
+
+@convention("rope.pairing", ROTATING_STAGES, _standard_pairing)
+def pairing(question: Question) -> Iterator[Value]:
+    """Which channels are rotated together: (i, i + D/2) half-split, or (2i, 2i + 1) interleaved; or one of these with
+    the table of angles laid out for the other.
+    """
+    yield from PAIRINGS
+
+
+@convention("rope.applied", ROTATING_STAGES, "yes")
+def applied(question: Question) -> Iterator[Value]:
+    """Whether q and k are rotated at all."""
+    yield "no"
+
+
+@convention("rope.direction", ROTATING_STAGES, "forward")
+def direction(question: Question) -> Iterator[Value]:
+    """The sense of the rotation: (a cos - b sin, b cos + a sin), or the inverse, as with the sine's sign wrong."""
+    yield "inverse"
+
+
+@convention("rope.rotary_dim", ROTATING_STAGES, "head_dim", rank=1)
+def rotary_dim(question: Question) -> Iterator[Value]:
+    """How many of a head's channels are rotated, and the dimension in the exponent of their frequencies: (R, R) or
+    (R, D); (D, d) rotates all of them with the exponents of another head dim d.
+    """
+    dim, config = question.case.config.head_dim, question.case.config
+    narrow = config.width // config.n_heads
+    for width in dict.fromkeys([dim // 2, dim // 4, 3 * dim // 4, narrow]):
+        if 0 < width < dim and width % 2 == 0:
+            yield from ((width, width), (width, dim))
+    yield from ((dim, other) for other in dict.fromkeys([narrow, 2 * dim, dim // 2]) if other not in (0, dim))
+
+
+@convention("rope.position_axis", ROTATING_STAGES, "token", rank=2)
+def position_axis(question: Question) -> Iterator[Value]:
+    """Which axis of [T, heads, D] counts the positions: the tokens, or by mistake the heads."""
+    yield "head"
+
+
+@convention("rope.on_v", ON_V_STAGES, "no", rank=1)
+def on_v(question: Question) -> Iterator[Value]:
+    """Whether v is rotated as q and k are; seen at v_proj or, where that tap lies before it, at attn_context."""
+    yield "yes"

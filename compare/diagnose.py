@@ -1,0 +1,245 @@
+"""The comparison, from paths to one result: run, align, replay, explain, judge, close."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from ..graphs.artifact import Artifact, load_artifact
+from ..graphs.errors import InputError
+from ..graphs.provenance import versions
+from ..graphs.run import Runner
+from ..graphs.run import Settings as RunSettings
+from .align import Alignment, align
+from .blind import blind_spots
+from .causes import Cause, Explainer
+from .close import close
+from .effect import LOGITS, Effects
+from .faults import Faults, Unexplained, faults, harmless_places
+from .gauge import in_a_order
+from .judge import agreement
+from .locate import is_scores, locate
+from .measure import Deviation, deviation
+from .result import BlindSpot, Closed, Divergence, Effect, Result, RootCause, SideInfo
+from .side import Side
+from .tables import positions, rows
+from .words import cause_text, places, unexplained_text, verdict_text
+
+Progress = Callable[[str], None]
+
+
+def compare(
+    a_path: str | Path,
+    b_path: str | Path,
+    tokens: Sequence[int],
+    reference_path: str | Path | None = None,
+    settings: RunSettings | None = None,
+    progress: Progress = lambda step: None,
+) -> Result:
+    """Compare two artifacts on the same tokens.
+
+    Args:
+        a_path, b_path: .onnx files with taps in common.
+        tokens: ids within the vocabulary, one or more.
+        reference_path: a third artifact, which says who is right.
+        progress: told each step when it begins.
+    Raises:
+        InputError: a file or a token that cannot be used.
+    """
+    progress("load")
+    artifacts = [load_artifact(path) for path in (a_path, b_path, reference_path) if path is not None]
+    for artifact in artifacts:
+        _check_tokens(artifact, tokens)
+    alignment = align(artifacts[0], artifacts[1])
+    progress("run")
+    runner = Runner(settings)
+    sides = [_side(artifact, alignment, tokens, runner) for artifact in artifacts]
+    a, b, reference = sides[0], sides[1], sides[2] if len(sides) > 2 else None
+    for side in sides[1:]:
+        side.read_like(a)
+    progress("replay")
+    b, found, permuted = in_a_order(a, b, locate(a, b))
+    progress("explain")
+    explainer = Explainer(a, sides, tokens)
+    at_fault = faults(a, b, found, explainer)
+    progress("effects")
+    causes, divergences, closed = _weighed(a, b, reference, at_fault, explainer)
+    progress("input")
+    return Result(
+        a=_info(a.artifact),
+        b=_info(b.artifact),
+        reference=None if reference is None else _info(reference.artifact),
+        tokens=tuple(int(token) for token in tokens),
+        parity=not at_fault.taps,
+        first_divergence=at_fault.taps[0] if at_fault.taps else None,
+        positions=positions(a, b, tokens),
+        rows=tuple(rows(a, b, alignment.common, found)),
+        only_a=alignment.only_a,
+        only_b=alignment.only_b,
+        matched_by=alignment.matched_by,
+        divergences=divergences,
+        root_causes=causes,
+        cancelling=tuple(", ".join(group) for group in at_fault.cancelled),
+        blind_spots=_blind_spots(a, alignment, tokens, runner),
+        closed=closed,
+        verdict=verdict_text(a.name, b.name, causes),
+        provenance={**versions(), "provider": runner.settings.provider, "optimisation": runner.settings.optimisation},
+        notes=(*_other_checkpoints(sides), *_notes(at_fault, permuted)),
+    )
+
+
+def _check_tokens(artifact: Artifact, tokens: Sequence[int]) -> None:
+    size = _vocab_size(artifact)
+    for token in tokens:
+        if not 0 <= token < size:
+            raise InputError(f"token {token}: outside of the vocabulary of {artifact.path} (0 to {size - 1})")
+
+
+def _vocab_size(artifact: Artifact) -> int:
+    try:
+        return int(json.loads(artifact.facts["config"])["vocab_size"])
+    except (KeyError, ValueError, TypeError):
+        return 1 << 31
+
+
+def _side(artifact: Artifact, alignment: Alignment, tokens: Sequence[int], runner: Runner) -> Side:
+    own = {tap.name for tap in artifact.taps}
+    return Side(artifact, [tap for tap in alignment.common if tap in own], tokens, runner)
+
+
+def _weighed(
+    a: Side, b: Side, reference: Side | None, at_fault: Faults, explainer: Explainer
+) -> tuple[tuple[RootCause, ...], tuple[Divergence, ...], Closed]:
+    """Causes and divergences with their effects, and whether they are all."""
+    groups = [cause.taps for cause in at_fault.causes] + [one.taps for one in at_fault.unexplained]
+    singly = [(tap,) for tap in at_fault.taps]
+    if not at_fault.taps:
+        return (), (), Closed(True, 0.0, "complete: no region is at fault")
+    if LOGITS not in at_fault.found:
+        effects: list[Effect | None] = [None] * len(groups)
+        by_tap: list[Effect | None] = [None] * len(singly)
+        closed = Closed(None, None, "not known: the logits are no common tap, so nothing could be followed to them")
+    else:
+        double = Effects(a, b, "float64")
+        effects = list(_measured(double, groups))
+        by_tap = list(_measured(Effects(a, b, "float32"), singly))
+        closed = close(a, at_fault, double)
+    named = [
+        _root_cause(a, b, reference, at_fault, cause, effect, explainer)
+        for cause, effect in zip(at_fault.causes, effects, strict=False)
+    ]
+    unnamed = [
+        _unnamed_cause(a, b, reference, at_fault, one, effect, explainer)
+        for one, effect in zip(at_fault.unexplained, effects[len(named) :], strict=True)
+    ]
+    divergences = [_divergence(a, b, at_fault, tap, e) for tap, e in zip(at_fault.taps, by_tap, strict=True)]
+    return (*named, *unnamed), tuple(divergences), closed
+
+
+def _measured(effects: Effects, groups: Sequence[Sequence[str]]) -> Iterator[Effect | None]:
+    try:
+        yield from effects.of(groups)
+    except InputError:  # the regions of the two sides read each other in a circle
+        yield from [None] * len(groups)
+
+
+def _root_cause(
+    a: Side,
+    b: Side,
+    reference: Side | None,
+    at_fault: Faults,
+    cause: Cause,
+    effect: Effect | None,
+    explainer: Explainer,
+) -> RootCause:
+    name, ours, theirs = cause.choice
+    agrees = None
+    if reference is not None:
+        start = at_fault.explained[cause.taps[0]].a_settings
+        agrees = agreement(reference, a, at_fault.found, cause.taps, cause.choice, explainer, start)
+    residual = max((at_fault.explained[tap].residual or 0.0 for tap in cause.taps), default=None)
+    node = at_fault.pinpoints[cause.taps[0]].b_node
+    return RootCause(
+        convention=name,
+        a_value=str(ours),
+        b_value=str(theirs),
+        taps=cause.taps,
+        harmless_at=harmless_places(a, b, cause, at_fault.found),
+        residual=residual,
+        also_fits=cause.also_fits,
+        reference_agrees_with=agrees,
+        effect=effect,
+        source=None if node is None else node.source,
+        text=cause_text(a.name, b.name, cause, agrees),
+    )
+
+
+def _unnamed_cause(
+    a: Side,
+    b: Side,
+    reference: Side | None,
+    at_fault: Faults,
+    one: Unexplained,
+    effect: Effect | None,
+    explainer: Explainer,
+) -> RootCause:
+    agrees = None
+    if reference is not None:
+        agrees = agreement(reference, a, at_fault.found, one.taps, None, explainer, None)
+    node = at_fault.pinpoints[one.taps[0]].b_node
+    text = unexplained_text(b.name, one, node)
+    return RootCause(None, None, None, one.taps, (), None, (), agrees, effect, node.source if node else None, text)
+
+
+def _divergence(a: Side, b: Side, at_fault: Faults, tap: str, effect: Effect | None) -> Divergence:
+    local, point = at_fault.found[tap], at_fault.pinpoints[tap]
+    nothing = Deviation(local.reason, None, None, None, None)
+    return Divergence(
+        tap=tap,
+        stage=a.taps[tap].stage,
+        block=a.taps[tap].block,
+        kind=local.verdict,
+        propagated=deviation(a.values[tap], b.values[tap], is_scores(tap)),
+        local=local.local or nothing,
+        error=local.error,
+        floor=local.floor,
+        threshold=local.reach,
+        effect=effect,
+        a_node=point.a_node,
+        b_node=point.b_node,
+        difference=point.difference,
+        relations=at_fault.relations.get(tap, ()),
+    )
+
+
+def _blind_spots(a: Side, alignment: Alignment, tokens: Sequence[int], runner: Runner) -> tuple[BlindSpot, ...]:
+    if LOGITS not in a.regions:
+        return ()
+    size = min(_vocab_size(a.artifact), 1 << 20)
+    return blind_spots(a, tokens, size, lambda others: _side(a.artifact, alignment, others, runner))
+
+
+def _other_checkpoints(sides: Sequence[Side]) -> Iterator[str]:
+    known = {side.name: side.artifact.facts["checkpoint"][:8] for side in sides if "checkpoint" in side.artifact.facts}
+    if len(set(known.values())) > 1:
+        yield f"the sides were exported from different checkpoints: {', '.join(f'{n} {c}' for n, c in known.items())}"
+
+
+def _notes(at_fault: Faults, permuted: Sequence[str]) -> Iterator[str]:
+    if permuted:
+        yield f"B keeps the channels of each head in another order than A, which is no fault: at {places(permuted)}"
+    if at_fault.below:
+        yield (
+            f"{len(at_fault.below)} regions differ in double precision by less than float32 resolves there, and nothing "
+            f"names the difference: {', '.join(at_fault.below[:4])}; taken for rounding"
+        )
+    if at_fault.cancelled:
+        taps = [tap for group in at_fault.cancelled for tap in group]
+        yield f"differ on their own, but not together with what reads them, so no fault: {places(taps)}"
+
+
+def _info(artifact: Artifact) -> SideInfo:
+    return SideInfo(
+        artifact.name, str(artifact.path), artifact.runtime, artifact.sha256, artifact.facts.get("checkpoint")
+    )

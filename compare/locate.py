@@ -1,0 +1,125 @@
+"""Which regions are at fault: B's region and A's, both on A's values, in single and in double precision.
+
+A difference that is rounding shrinks with the precision; one of meaning stays. So nothing is held against a tolerance: the
+float64 difference is held against what float32 rounding does to the same region, and what it would do in float64.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+
+from ..graphs.axes import same_shape, unbatched
+from ..graphs.constants import Exact, constant_fingerprints, fingerprint, is_constant
+from ..graphs.errors import ShapeError
+from .measure import Deviation, deviation, distance, size
+from .side import Side
+
+Verdict = Literal["same", "rounding", "semantic"]
+SINGLE_UNIT, DOUBLE_UNIT = 2.0**-24, 2.0**-53
+
+
+@dataclass(frozen=True)
+class Local:
+    """The local verdict on one region, with what it rests on. Distances are Euclidean, in the tap's own unit.
+
+    `floor` is float32's rounding in this region as measured; `constants` how far rounded constants move it (for the
+    verdict, those alone in which the sides are not bit for bit the same);
+    `threshold` lies half-way (on a log scale) between float32's rounding and float64's.
+    """
+
+    tap: str
+    verdict: Verdict
+    reason: str
+    error: float = 0.0
+    floor: float = 0.0
+    constants: float = 0.0
+    threshold: float = 0.0
+    scale: float = 0.0
+    local: Deviation | None = None
+    a64: np.ndarray | None = field(default=None, repr=False)
+    b64: np.ndarray | None = field(default=None, repr=False)
+
+    @property
+    def reach(self) -> float:
+        """How near a prediction must come to be called equal: rounding, of values or of constants."""
+        return max(self.threshold, self.constants)
+
+    def is_met_by(self, prediction: np.ndarray) -> bool:
+        assert self.b64 is not None
+        return is_equal(self, self.b64, prediction)
+
+
+def is_scores(tap: str) -> bool:
+    """Whether a tap holds attention scores, where a masked entry is no number to compare."""
+    return tap.endswith("attn_scores")
+
+
+def is_equal(local: Local, value: np.ndarray, prediction: np.ndarray) -> bool:
+    """Whether a prediction meets a float64 value of this region."""
+    try:
+        return distance(value, prediction, is_scores(local.tap)) <= local.reach
+    except ShapeError:
+        return False
+
+
+def locate(a: Side, b: Side) -> dict[str, Local]:
+    """The local verdict for each common tap, in B's graph order."""
+    return {tap: judge_region(a, b, tap, a.values) for tap in b.regions}
+
+
+def judge_region(a: Side, b: Side, tap: str, values: Mapping[str, np.ndarray]) -> Local:
+    """A's and B's region for one tap, both on A's values of the taps that they read."""
+    if _is_identical(a, b, tap):
+        return Local(tap, "same", "the same nodes on the same weights")
+    scores = is_scores(tap)
+    try:
+        a32, b32 = values[tap], b.run(tap, values)
+        same_shape(a32, b32)
+        a64, b64 = a.run(tap, values, "float64"), b.run(tap, values, "float64")
+    except ShapeError as e:
+        return Local(
+            tap, "semantic", f"shapes {e}", float("inf"), local=Deviation(f"shapes {e}", None, None, None, None)
+        )
+    error, scale = distance(a64, b64, scores), size(a64, scores)
+    local = deviation(a64, b64, scores)
+    first = [unbatched(value, side.taps[tap].axes) for value, side in ((a64, a), (b64, b))]
+    if error == 0:
+        return Local(tap, "same", "equal in double precision", scale=scale, local=local, a64=first[0], b64=first[1])
+    floor = max(distance(a32, a64, scores), distance(b32, b64, scores))
+    single = max(floor if np.isfinite(floor) else 0.0, SINGLE_UNIT * scale)
+    threshold = single * (DOUBLE_UNIT / SINGLE_UNIT) ** 0.5
+    if error <= threshold:
+        reason = "shrinks with the precision"
+        return Local(tap, "rounding", reason, error, floor, 0.0, threshold, scale, local, *first)
+    weights = _small_weights(a, b, tap)
+    shared = constant_fingerprints(a.regions[tap]) & constant_fingerprints(b.regions[tap])
+    constants = _moved_by_constants(a, b, tap, values, (a64, b64), weights | shared)
+    if error <= constants:
+        reason = "no more than a rounded constant does"
+        return Local(tap, "rounding", reason, error, floor, constants, threshold, scale, local, *first)
+    reason, reach = "stays in double precision", _moved_by_constants(a, b, tap, values, (a64, b64), weights)
+    return Local(tap, "semantic", reason, error, floor, reach, threshold, scale, local, *first)
+
+
+def _moved_by_constants(
+    a: Side, b: Side, tap: str, values: Mapping[str, np.ndarray], right: tuple[np.ndarray, np.ndarray], exact: Exact
+) -> float:
+    """How far the region's constants, but for the exact ones, move its output when float32 rounds them otherwise."""
+    moved = (a.run_perturbed(tap, values, exact), b.run_perturbed(tap, values, exact))
+    far = max(distance(one, other, is_scores(tap)) for one, other in zip(right, moved, strict=True))
+    return far if np.isfinite(far) else 0.0
+
+
+def _small_weights(a: Side, b: Side, tap: str) -> Exact:
+    """The weights that one side reads from outside: where the other has them inside its graph, they are no constants."""
+    arrays = (weight.array for side in (a, b) for weight in side.regions[tap].weights)
+    return frozenset(fingerprint(array) for array in arrays if is_constant(array))
+
+
+def _is_identical(a: Side, b: Side, tap: str) -> bool:
+    layouts = all(a.layout(n) == b.layout(n) for n in (tap, *a.reads(tap)))
+    return layouts and a.regions[tap].is_identical_to(b.regions[tap])

@@ -1,0 +1,176 @@
+"""The result of a comparison: one typed object, and its JSON. The schema is documented in the README, under its version."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, is_dataclass
+
+import numpy as np
+
+from ..graphs.taps import Source
+from .measure import Deviation
+
+SCHEMA = "opdiff.result/1"
+
+
+@dataclass(frozen=True, slots=True)
+class SideInfo:
+    """Where a side comes from."""
+
+    name: str
+    path: str
+    runtime: str
+    sha256: str
+    checkpoint: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """The logits of both sides at one position: the first of them, and the five largest as (token, logit)."""
+
+    position: int
+    token: int
+    a_first: float
+    b_first: float
+    a_top: tuple[tuple[int, float], ...]
+    b_top: tuple[tuple[int, float], ...]
+    max_abs: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One tap in the table: what came through (propagated), and what its own region adds (`local` verdict)."""
+
+    tap: str
+    stage: str
+    block: int | None
+    propagated: Deviation
+    verdict: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Effect:
+    """How much of the logits' difference goes when a region, or a cause, is mended.
+
+    `alone` and `in_order` give a share for each position: 1 is all of it, 0 nothing, None where there was no difference.
+    `max_change` and `max_change_in_order` are the largest changes of a logit. `changes_logits` is False where mending it
+    alone leaves the logits as they were.
+    """
+
+    alone: tuple[float | None, ...]
+    in_order: tuple[float | None, ...]
+    changes_logits: bool
+    max_change: float
+    max_change_in_order: float
+
+
+@dataclass(frozen=True, slots=True)
+class Divergence:
+    """A region at fault. `floor` and `threshold` are what the verdict rests on, Euclidean like `error`."""
+
+    tap: str
+    stage: str
+    block: int | None
+    kind: str
+    propagated: Deviation
+    local: Deviation
+    error: float
+    floor: float
+    threshold: float
+    effect: Effect | None
+    a_node: Source | None
+    b_node: Source | None
+    difference: str
+    relations: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RootCause:
+    """One cause, in however many places. `convention` is None where the catalogue has no name for it.
+
+    `harmless_at` are regions that are computed the same two ways, where this checkpoint's weights make no difference.
+    `residual` is how far, at most, the explanation is from B's float64 output, relative to the difference that it explains.
+    """
+
+    convention: str | None
+    a_value: str | None
+    b_value: str | None
+    taps: tuple[str, ...]
+    harmless_at: tuple[str, ...]
+    residual: float | None
+    also_fits: tuple[str, ...]
+    reference_agrees_with: str | None
+    effect: Effect | None
+    source: str | None
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class BlindSpot:
+    """Stages that cannot reach the logits for this input, and an input for which they were measured to."""
+
+    stages: tuple[str, ...]
+    text: str
+    proposal: tuple[int, ...] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Closed:
+    """Whether the causes are all there is: B mended by all of them, against A. `residual` is the logits' relative distance."""
+
+    complete: bool | None
+    residual: float | None
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """All that a comparison found."""
+
+    a: SideInfo
+    b: SideInfo
+    reference: SideInfo | None
+    tokens: tuple[int, ...]
+    parity: bool
+    first_divergence: str | None
+    positions: tuple[Position, ...]
+    rows: tuple[Row, ...]
+    only_a: tuple[str, ...]
+    only_b: tuple[str, ...]
+    matched_by: str
+    divergences: tuple[Divergence, ...]
+    root_causes: tuple[RootCause, ...]
+    cancelling: tuple[str, ...]
+    blind_spots: tuple[BlindSpot, ...]
+    closed: Closed
+    verdict: str | None
+    provenance: Mapping[str, str]
+    notes: tuple[str, ...]
+
+    def to_json(self) -> str:
+        """The result as JSON; numbers that JSON cannot hold (NaN, Inf) become text."""
+        return json.dumps(to_plain(self), indent=1)
+
+
+def _plain(value: object) -> object:
+    if is_dataclass(value) and not isinstance(value, type):
+        return {f.name: _plain(getattr(value, f.name)) for f in fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (tuple, list)):
+        return [_plain(item) for item in value]
+    if isinstance(value, np.generic):
+        return _plain(value.item())
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return value
+
+
+def to_plain(result: Result) -> dict:
+    """The result as plain dicts, lists, numbers and text."""
+    plain = _plain(result)
+    assert isinstance(plain, dict)
+    return {"schema": SCHEMA, **plain}

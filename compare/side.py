@@ -1,0 +1,168 @@
+"""One side of a comparison: a graph cut at the common taps, and its values for the tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from copy import copy
+from dataclasses import replace
+
+import numpy as np
+
+from ..graphs.artifact import Artifact
+from ..graphs.axes import from_canonical, to_canonical
+from ..graphs.constants import Exact
+from ..graphs.errors import InputError
+from ..graphs.inputs import graph_inputs
+from ..graphs.regions import Region, cut
+from ..graphs.run import Precision, Runner, execution_order, run_regions
+from ..graphs.taps import Tap
+
+Values = Mapping[str, np.ndarray]
+
+
+class Side:
+    """A graph that can be run whole, or region by region on values from elsewhere. Values are canonical.
+
+    Args:
+        artifact: the graph with its taps.
+        at: the taps at which to cut it.
+        tokens: the input.
+        runner: shared by all sides, so that equal programs share a session.
+    """
+
+    def __init__(self, artifact: Artifact, at: Sequence[str], tokens: Sequence[int], runner: Runner) -> None:
+        self.artifact = artifact
+        self.taps: dict[str, Tap] = {tap.name: tap for tap in artifact.taps if tap.name in set(at)}
+        self.regions = cut(artifact, at)
+        self._inputs = graph_inputs(artifact, tokens)
+        self._runner = runner
+        try:
+            own = run_regions(self.regions, self._inputs, runner)
+        except InputError as e:
+            raise InputError(f"{artifact.path}: {e}") from e
+        self._shapes = {tap: own[tap].shape for tap in self.regions}
+        self.values = {tap: to_canonical(own[tap], self.taps[tap].axes) for tap in self.regions}
+        self._orders: dict[str, Sequence[int]] = {}
+
+    @property
+    def name(self) -> str:
+        return self.artifact.name
+
+    def run(self, tap: str, values: Values, precision: Precision = "float32") -> np.ndarray:
+        """The region that ends at `tap`, on these canonical values of the taps that it reads: canonical."""
+        region = self.regions[tap]
+        return self._canonical(tap, self._runner.run(region, self.feeds(region, values), precision))
+
+    def run_perturbed(self, tap: str, values: Values, exact: Exact) -> np.ndarray:
+        """The same in float64, with the constants moved that are not in `exact`."""
+        region = self.regions[tap]
+        return self._canonical(tap, self._runner.run(region, self.feeds(region, values), "float64", exact))
+
+    def run_all(self, tap: str, values: Values) -> dict[str, np.ndarray]:
+        """Every value inside the region, in float64, by its name in the region's program."""
+        region = self.regions[tap]
+        return self._runner.run_all(region, self.feeds(region, values))
+
+    def feeds(self, region: Region, values: Values) -> list[np.ndarray]:
+        """The region's inputs in this graph's own layout."""
+        return [self._inputs[n] if n in self._inputs else self._own_layout(n, values[n]) for n in region.inputs]
+
+    def run_whole(
+        self, precision: Precision, mended: Mapping[str, Side] | None = None, given: Values | None = None
+    ) -> dict:
+        """The whole graph from its tokens on.
+
+        Args:
+            mended: taps whose region another side runs in this one's place.
+            given: taps whose value is set.
+        Raises:
+            InputError: the mended regions and the others read each other in a circle.
+        """
+        mended, given = mended or {}, given or {}
+        runs = {tap: mended.get(tap, self) for tap in self.regions if tap not in given}
+        reads = {tap: [n for n in side.regions[tap].inputs if n in self.regions] for tap, side in runs.items()}
+        order = execution_order(reads)
+        if order is None:
+            raise InputError(f"{self.artifact.path}: the regions of both sides read each other in a circle")
+        values = dict(given)
+        for tap in order:
+            if tap not in values:
+                values[tap] = runs[tap].run(tap, values, precision)
+        return values
+
+    def read_like(self, other: Side) -> None:
+        """Where one tensor is two stages here, let each region read it as the stage that the other side's region reads.
+
+        A norm or a residual that is missing makes two taps of one tensor; which of them is read is then no difference.
+        """
+        twins = self._twins()
+        for tap, region in self.regions.items():
+            theirs = other.regions[tap].inputs if tap in other.regions else ()
+            inputs = tuple(
+                next((twin for twin in twins.get(name, ()) if twin in theirs and twin not in region.inputs), name)
+                if name not in theirs and tap not in twins.get(name, ())
+                else name
+                for name in region.inputs
+            )
+            self.regions[tap] = replace(region, inputs=inputs)
+
+    def _twins(self) -> dict[str, set[str]]:
+        """For each tap that is the same tensor as others, those others."""
+        twins: dict[str, set[str]] = {}
+        for tap, region in self.regions.items():
+            if region.program.operators == ("Identity",) and len(region.inputs) == 1:
+                source = region.inputs[0]
+                group = twins.get(source, {source}) | {tap}
+                for member in group:
+                    twins[member] = group
+        return {name: group - {name} for name, group in twins.items()}
+
+    def joined(self, taps: Iterable[str], only: Iterable[str]) -> Side:
+        """The same side, not cut at `taps`: their regions are part of those that read them. Only some regions are made."""
+        other = copy(self)
+        other.regions = cut(self.artifact, set(self.taps) - set(taps), only)
+        return other
+
+    def readers(self, taps: Iterable[str]) -> list[str]:
+        """The taps outside of `taps` whose regions read one of them."""
+        group = set(taps)
+        return [
+            name for name, region in self.regions.items() if name not in group and group.intersection(region.inputs)
+        ]
+
+    def downstream(self, tap: str) -> list[str]:
+        """The taps that depend on `tap`, itself first, in graph order."""
+        found = {tap}
+        for name, region in self.regions.items():
+            if found.intersection(region.inputs):
+                found.add(name)
+        return [name for name in self.regions if name in found]
+
+    def layout(self, tap: str) -> tuple:
+        """What two taps share whose values stand alike in memory: the axes, and the order of the channels."""
+        return self.taps[tap].axes, tuple(self._orders.get(tap, ()))
+
+    def reads(self, tap: str) -> tuple[str, ...]:
+        """The taps that a region reads."""
+        return tuple(name for name in self.regions[tap].inputs if name in self.regions)
+
+    def with_orders(self, orders: Mapping[str, Sequence[int]]) -> Side:
+        """The same side, whose channels stand in these orders within each head: channel i holds the other side's order[i]."""
+        other = copy(self)
+        other._orders = {**self._orders, **orders}
+        other.values = {**self.values, **{tap: reordered(self.values[tap], np.argsort(o)) for tap, o in orders.items()}}
+        return other
+
+    def _own_layout(self, tap: str, value: np.ndarray) -> np.ndarray:
+        if tap in self._orders:
+            value = reordered(value, self._orders[tap])
+        return from_canonical(value, self.taps[tap].axes, self._shapes[tap])
+
+    def _canonical(self, tap: str, own: np.ndarray) -> np.ndarray:
+        value = to_canonical(own, self.taps[tap].axes)
+        return reordered(value, np.argsort(self._orders[tap])) if tap in self._orders else value
+
+
+def reordered(value: np.ndarray, order: Sequence[int] | np.ndarray) -> np.ndarray:
+    """The channels of each head in this order; the last axis holds one head's, or all heads' one after the other."""
+    return value.reshape(-1, len(order))[:, np.asarray(order)].reshape(value.shape)

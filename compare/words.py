@@ -1,0 +1,73 @@
+"""What a cause is, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ..graphs.stages import split_tap_name
+from ..graphs.taps import Source
+from .causes import Cause
+from .faults import Unexplained
+from .result import RootCause
+
+_AGREES = {
+    "neither": "the reference does neither",
+    "both": "the reference does not tell the two apart",
+    "unknown": "the reference does not show it",
+}
+
+
+def cause_text(a: str, b: str, cause: Cause, agrees: str | None) -> str:
+    """One sentence: convention, both values, where, and whom the reference agrees with."""
+    name, ours, theirs = cause.choice
+    text = f"{name}: {b} has {theirs}, {a} has {ours}; at {places(cause.taps)}"
+    if agrees in ("a", "b"):
+        return f"{text}; the reference agrees with {a if agrees == 'a' else b}"
+    return f"{text}; {_AGREES[agrees]}" if agrees else text
+
+
+def unexplained_text(b: str, one: Unexplained, node: Source | None) -> str:
+    """One sentence on a region that the catalogue does not explain: node, difference, relation."""
+    at = f" at node {node.name} ({node.op_type}, {node.source or 'no source line'})" if node else ""
+    parts = [part for part in (one.difference, *(f"B is {r}" for r in one.relations)) if part]
+    return f"no convention of the catalogue: {b}{at}; {places(one.taps)}" + (f": {'; '.join(parts)}" if parts else "")
+
+
+def verdict_text(a: str, b: str, causes: Sequence[RootCause]) -> str | None:
+    """Which side is right as it stands, by the reference; None where there is no reference, or nothing to judge."""
+    agreed = {cause.reference_agrees_with for cause in causes}
+    if not agreed or None in agreed:
+        return None
+    if agreed <= {"a", "b"}:
+        if len(agreed) == 1:
+            right, wrong = (a, b) if agreed == {"a"} else (b, a)
+            return f"by the reference, {right} is right and {wrong} is not"
+        return f"by the reference, neither {a} nor {b} is right as it stands"
+    return "the reference does not settle which side is right: see each cause"
+
+
+def places(taps: Sequence[str]) -> str:
+    """Taps by stage, with their blocks: `q_proj and o_proj in blocks 0 to 29`."""
+    blocks: dict[str, list[int | None]] = {}
+    for tap in taps:
+        block, stage = split_tap_name(tap)
+        blocks.setdefault(stage, []).append(block)
+    groups: dict[tuple[int | None, ...], list[str]] = {}
+    for stage, where in blocks.items():
+        groups.setdefault(tuple(where), []).append(stage)
+    return "; ".join(f"{_listed(stages)}{_in_blocks(where)}" for where, stages in groups.items())
+
+
+def _in_blocks(blocks: Sequence[int | None]) -> str:
+    numbers = [block for block in blocks if block is not None]
+    if not numbers:
+        return ""
+    if len(numbers) == 1:
+        return f" in block {numbers[0]}"
+    if len(numbers) > 2 and numbers == list(range(numbers[0], numbers[-1] + 1)):
+        return f" in blocks {numbers[0]} to {numbers[-1]}"
+    return f" in blocks {_listed([str(n) for n in numbers])}"
+
+
+def _listed(words: Sequence[str]) -> str:
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"

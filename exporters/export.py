@@ -1,0 +1,154 @@
+"""The export: a checkpoint and its variants to .onnx files that share one weight file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import onnx
+import torch
+
+from ..graphs.artifact import refer_to_external, save_artifact
+from ..graphs.errors import InputError
+from ..graphs.instantiate import with_blocks
+from ..graphs.weights import TensorSource, WeightFile, write_safetensors
+from .bound import QUANTS, SCALES, BoundCheckpoint
+from .checkpoints import Checkpoint
+from .to_onnx import ExportedGraph, storage_key, to_onnx
+from .variants.registry import VariantRequest
+
+WEIGHT_FILE = "weights.safetensors"
+_PATTERN_BLOCKS = 2
+_LINEAR = ("attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down")
+Progress = Callable[[str], None]
+
+
+def export(
+    checkpoint: Checkpoint, variants: Sequence[VariantRequest], folder: Path, progress: Progress = lambda step: None
+) -> list[Path]:
+    """Write one .onnx for each variant into `folder`, and the weights that they share.
+
+    Raises:
+        InputError: a variant cannot run this checkpoint, or the folder cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as e:
+        raise InputError(f"{folder}: cannot be made ({e.strerror}); choose another --out folder") from e
+    progress("weights")
+    weights = shared_weights(checkpoint, folder / WEIGHT_FILE, any(v.weights == "q8_0" for v in variants))
+    bound = BoundCheckpoint(checkpoint.config, weights)
+    paths = []
+    for variant, stem in zip(variants, _stems(variants), strict=True):
+        progress(stem)
+        graph = exported(variant, bound)
+        facts = {"runtime": variant.name, "options": json.dumps(dict(variant.options)), "checkpoint": checkpoint.sha256}
+        paths.append(write_graph(graph, bound, weights, folder / f"{stem}.onnx", facts))
+    return paths
+
+
+def shared_weights(checkpoint: Checkpoint, path: Path, with_q8_0: bool) -> WeightFile:
+    """The checkpoint's tensors in float32 (and its linear weights in Q8_0) as one mapped file, written where needed."""
+    sources = list(_sources(checkpoint, with_q8_0))
+    if path.exists():
+        try:
+            existing: WeightFile | None = WeightFile(path)
+        except InputError:
+            existing = None  # damaged: written anew
+        if existing is not None and existing.metadata.get("checkpoint") != checkpoint.sha256:
+            raise InputError(
+                f"{path}: holds the weights of another checkpoint, which the graphs in its folder read; "
+                "choose another --out folder, or empty this one"
+            )
+        if existing is not None and all(source.name in existing for source in sources):
+            return existing
+        if existing is not None and any(path.parent.glob("*.onnx")):
+            raise InputError(
+                f"{path}: has no Q8_0 weights yet, and the graphs beside it read it as it is; "
+                "export all variants together, or choose another --out folder"
+            )
+    write_safetensors(path, sources, {"checkpoint": checkpoint.sha256})
+    return WeightFile(path)
+
+
+def _sources(checkpoint: Checkpoint, with_q8_0: bool) -> Iterable[TensorSource]:
+    for name in checkpoint.names:
+        shape = checkpoint.shape(name)
+        yield TensorSource(name, np.dtype(np.float32), shape, partial(checkpoint.tensor, name))
+        if with_q8_0 and _is_linear(checkpoint, name):
+            n_out, n_in = shape
+            scales = (n_out, n_in // 32)
+            yield TensorSource(name + QUANTS, np.dtype(np.int8), shape, partial(_q8_0, checkpoint, name, 0))
+            yield TensorSource(name + SCALES, np.dtype(np.float32), scales, partial(_q8_0, checkpoint, name, 1))
+
+
+def _q8_0(checkpoint: Checkpoint, name: str, part: int) -> np.ndarray:
+    return checkpoint.q8_0(name)[part]
+
+
+def _is_linear(checkpoint: Checkpoint, name: str) -> bool:
+    if checkpoint.config.tied_head and name == "token_embd.weight":
+        return True
+    return name == "output.weight" or (name.endswith(".weight") and name.split(".")[-2] in _LINEAR)
+
+
+def exported(variant: VariantRequest, checkpoint: BoundCheckpoint) -> ExportedGraph:
+    """The variant's graph; where its blocks are known to be alike, two are exported and the rest instantiated."""
+    n_blocks = checkpoint.config.n_blocks
+    if n_blocks <= _PATTERN_BLOCKS or not variant.has_uniform_blocks:
+        return to_onnx(variant.build(checkpoint), canonical_names(checkpoint))
+    pattern = to_onnx(variant.build(checkpoint.first_blocks(_PATTERN_BLOCKS)), canonical_names(checkpoint))
+    axes = dict(_axes_of_all(pattern.axes, n_blocks))
+    return ExportedGraph(with_blocks(pattern.model, n_blocks), axes, pattern.parameters)
+
+
+def canonical_names(checkpoint: BoundCheckpoint) -> dict[tuple, str]:
+    """The name of each of the checkpoint's tensors, by where it stands in memory."""
+    return {storage_key(checkpoint[name]): name for name in checkpoint}
+
+
+def _axes_of_all(axes: Mapping[str, tuple[str, ...]], n_blocks: int) -> Iterable[tuple[str, tuple[str, ...]]]:
+    last = f"blk.{_PATTERN_BLOCKS - 1}."
+    block = {name: words for name, words in axes.items() if name.startswith(last)}
+    for name, words in axes.items():
+        yield name, words
+        if block and name == list(block)[-1]:
+            for n in range(_PATTERN_BLOCKS, n_blocks):
+                yield from ((f"blk.{n}.{inner.removeprefix(last)}", words) for inner, words in block.items())
+
+
+def write_graph(
+    graph: ExportedGraph, checkpoint: BoundCheckpoint, weights: WeightFile, path: Path, facts: Mapping[str, str]
+) -> Path:
+    """Save the graph beside the shared weights; tensors that only this variant has go to a file of its own."""
+    external = [i for i in graph.model.graph.initializer if i.data_location == onnx.TensorProto.EXTERNAL]
+    own = {i.name: graph.parameters[i.name] for i in external if i.name not in weights}
+    own_file = _own_weights(own, path.with_suffix(".weights.safetensors")) if own else weights
+    for initializer in external:
+        file = weights if initializer.name in weights else own_file
+        refer_to_external(initializer, file.path.name, *file.location(initializer.name))
+    facts = {**facts, "config": checkpoint.config.to_json(), "weights": weights.path.name}
+    save_artifact(graph.model, path, graph.axes, facts)
+    return path
+
+
+def _own_weights(tensors: Mapping[str, torch.Tensor], path: Path) -> WeightFile:
+    arrays = {name: tensor.contiguous().numpy() for name, tensor in tensors.items()}
+    sources = [TensorSource(name, a.dtype, a.shape, partial(np.asarray, a)) for name, a in arrays.items()]
+    write_safetensors(path, sources, {})
+    return WeightFile(path)
+
+
+def _stems(variants: Sequence[VariantRequest]) -> list[str]:
+    """A file name for each: the variant's own, and its options too where two share a name."""
+    names = [variant.name for variant in variants]
+    stems = []
+    for variant in variants:
+        options = "".join(f".{key}={value.replace('/', '_')}" for key, value in variant.options.items())
+        stems.append(variant.name if names.count(variant.name) == 1 else variant.name + options)
+    if len(set(stems)) < len(stems):
+        raise InputError("two variants are the same; ask for each one once")
+    return stems

@@ -1,0 +1,221 @@
+"""A torch module to an ONNX graph with every tap exposed, its weights left where they are."""
+
+from __future__ import annotations
+
+import logging
+import traceback
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+
+import onnx
+import onnx_ir as ir
+import onnxscript.optimizer
+import torch
+from torch import Tensor, nn
+from torch.fx.experimental.proxy_tensor import PythonKeyTracer
+
+from ..graphs.errors import InputError
+from ..graphs.naming import named_by_region
+from . import marks
+from .tapping import collected
+from .variants import linear
+
+OPSET = 21  # the first with block-wise DequantizeLinear
+_TRANSLATIONS: dict[Callable, Callable] = {**linear.ONNX_TRANSLATIONS, **marks.ONNX_TRANSLATIONS}  # type: ignore[dict-item]
+_SAMPLE_LENGTH = 5
+INLINE_BYTES = 1 << 16
+
+
+@dataclass(frozen=True)
+class ExportedGraph:
+    """A graph named by region; `axes` of each tap; `parameters` the module's tensors that it reads, by initializer."""
+
+    model: onnx.ModelProto
+    axes: Mapping[str, tuple[str, ...]]
+    parameters: Mapping[str, Tensor]
+
+
+class _Tapped(nn.Module):
+    """Runs a variant and returns its taps' values, in the order in which they were marked; notes their axes."""
+
+    def __init__(self, variant: nn.Module) -> None:
+        super().__init__()
+        self.variant = variant
+        self.notes = SimpleNamespace(axes={})  # torch.export puts a module's own attributes back; this it leaves
+
+    @property
+    def axes(self) -> dict[str, tuple[str, ...]]:
+        return self.notes.axes
+
+    def forward(self, tokens: Tensor) -> tuple[Tensor, ...]:
+        with collected(marks.mark) as taps:
+            self.variant(tokens)
+        self.notes.axes = {name: tap.axes for name, tap in taps.items()}
+        return tuple(tap.value for tap in taps.values())
+
+
+def to_onnx(
+    variant: nn.Module,
+    canonical: Mapping[tuple, str],
+    opset: int = OPSET,
+    optimize: bool = True,
+    n_tokens: int | None = None,
+) -> ExportedGraph:
+    """Export `variant` (tokens int64 [T], any length) with its taps as outputs.
+
+    Args:
+        variant: the module, which marks its stages with `opdiff.tap`.
+        canonical: `storage_key` of each tensor of the checkpoint, and its name; a parameter that shares its memory
+            becomes an initializer of that name.
+        n_tokens: export for this length only, in less than half the time.
+    Raises:
+        InputError: the module marks no tap, or torch cannot export it.
+    """
+    wrapper = _Tapped(variant).eval()
+    program = _exported(wrapper, opset, n_tokens)
+    outside = _detached(program.model, wrapper, canonical)
+    if optimize:
+        with quiet():
+            onnxscript.optimizer.optimize_ir(program.model)
+    _reattach(program.model, outside)
+    values = [value.name or "" for value in program.model.graph.outputs]
+    model = ir.serde.serialize_model(program.model)
+    names = {fqn: canonical.get(storage_key(tensor), fqn) for fqn, tensor in outside.items()}
+    _name_weights(model.graph, names)
+    types = {value: info for value, info in zip(values, model.graph.output, strict=True)}
+    named_by_region(model, dict(zip(wrapper.axes, values, strict=True)), keep=set(names.values()))
+    _expose(model.graph, dict(zip(wrapper.axes, (types[value] for value in values), strict=True)))
+    read = {initializer.name for initializer in model.graph.initializer}
+    return ExportedGraph(model, wrapper.axes, {name: outside[fqn] for fqn, name in names.items() if name in read})
+
+
+def storage_key(tensor: Tensor) -> tuple:
+    """Equal for two tensors that are the same view of the same memory."""
+    return tensor.data_ptr(), tuple(tensor.shape), tuple(tensor.stride()), tensor.dtype
+
+
+def _exported(wrapper: _Tapped, opset: int, n_tokens: int | None) -> torch.onnx.ONNXProgram:
+    tokens = torch.arange(n_tokens or _SAMPLE_LENGTH, dtype=torch.int64)
+    shapes = ({0: torch.export.Dim("token", min=1)},) if n_tokens is None else None
+    try:
+        with quiet(), whole_stack_traces(), torch.no_grad():
+            exported = torch.export.export(wrapper, (tokens,), dynamic_shapes=shapes, strict=False)
+            if not wrapper.axes:
+                raise InputError("the module marks no stage; call opdiff.tap on its values")
+            program = torch.onnx.export(
+                exported,
+                dynamo=True,
+                optimize=False,
+                opset_version=opset,
+                input_names=["tokens"],
+                verbose=False,
+                custom_translation_table=_TRANSLATIONS,
+            )
+    except InputError:
+        raise
+    except Exception as e:  # torch's own errors, and whatever a user's forward raises
+        raise InputError(f"the module cannot be exported: {_reason(e)}") from e
+    assert program is not None
+    return program
+
+
+def _reason(error: BaseException) -> str:
+    """The error in one line, with the line of the module's own code at which it came."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    own, here = Path(torch.__file__).parent, Path(__file__).parent
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.lineno]
+    outside = [f for f in frames if not Path(f.filename).is_relative_to(own) and Path(f.filename).parent != here]
+    where = f" ({outside[-1].filename}:{outside[-1].lineno})" if outside else ""
+    text = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+    return f"{type(error).__name__}: {text[:300]}{where}"
+
+
+@contextmanager
+def whole_stack_traces() -> Iterator[None]:
+    """Let each node's stack trace reach the line that made it; torch keeps only the frames of `forward` methods."""
+    own, original = Path(torch.__file__).parent, PythonKeyTracer._filter_traceback_frames
+
+    def outside_of_torch(tracer: PythonKeyTracer, stack: traceback.StackSummary) -> traceback.StackSummary:
+        frames = [frame for frame in stack if not Path(frame.filename).is_relative_to(own)]
+        start = max((i for i, frame in enumerate(frames) if frame.filename == __file__), default=-1)
+        return traceback.StackSummary.from_list(frames[start + 1 :])
+
+    PythonKeyTracer._filter_traceback_frames = outside_of_torch  # type: ignore[method-assign,assignment]
+    try:
+        yield
+    finally:
+        PythonKeyTracer._filter_traceback_frames = original  # type: ignore[method-assign]
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without the exporter's remarks about itself."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")]
+    levels = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+def _detached(model: ir.Model, wrapper: _Tapped, canonical: Mapping[tuple, str]) -> dict[str, Tensor]:
+    """Take the checkpoint's tensors, and large ones, out of the graph: what no pass sees, none can fold or copy."""
+    tensors = (*wrapper.named_parameters(remove_duplicate=False), *wrapper.named_buffers(remove_duplicate=False))
+    outside = {
+        name: tensor.detach()
+        for name, tensor in tensors
+        if name in model.graph.initializers
+        and (storage_key(tensor.detach()) in canonical or tensor.nbytes > INLINE_BYTES)
+    }
+    for name in outside:
+        model.graph.initializers[name].const_value = None
+    return outside
+
+
+def _reattach(model: ir.Model, outside: Mapping[str, Tensor]) -> None:
+    """Give each detached initializer still in the graph its place outside; the file is named when it is written."""
+    for name, value in model.graph.initializers.items():
+        if value.const_value is None:
+            assert value.dtype is not None
+            n_bytes = outside[name].nbytes
+            shape = ir.Shape(tuple(outside[name].shape))
+            value.const_value = ir.ExternalTensor("pending", 0, n_bytes, value.dtype, shape=shape, name=name)
+
+
+def _name_weights(graph: onnx.GraphProto, names: Mapping[str, str]) -> None:
+    """Canonical names for the checkpoint's tensors; one that the module holds under several names stands once."""
+    for node in graph.node:
+        node.input[:] = [names.get(name, name) for name in node.input]
+    once: dict[str, onnx.TensorProto] = {}
+    for initializer in graph.initializer:
+        initializer.name = names.get(initializer.name, initializer.name)
+        once.setdefault(initializer.name, initializer)
+    copies = [onnx.TensorProto.FromString(tensor.SerializeToString()) for tensor in once.values()]
+    del graph.initializer[:]
+    graph.initializer.extend(copies)
+
+
+def _expose(graph: onnx.GraphProto, types: Mapping[str, onnx.ValueInfoProto]) -> None:
+    """Make the taps the graph's outputs, `logits` first, typed as the exporter knew them."""
+    outputs = []
+    for name in sorted(types, key=lambda name: name != "logits"):
+        info = onnx.ValueInfoProto()
+        info.CopyFrom(types[name])
+        info.name = name
+        outputs.append(info)
+    del graph.output[:]
+    graph.output.extend(outputs)
+    inner = [info for info in graph.value_info if info.name not in types]
+    copies = [onnx.ValueInfoProto.FromString(info.SerializeToString()) for info in inner]
+    del graph.value_info[:]
+    graph.value_info.extend(copies)

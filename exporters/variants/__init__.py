@@ -1,0 +1,1 @@
+"""One torch module for each runtime, written the way that runtime does it."""

@@ -1,0 +1,186 @@
+"""An artifact: an .onnx file with its taps exposed, beside the weight file that it shares."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import onnx
+from google.protobuf.message import DecodeError
+
+from .errors import InputError
+from .slices import producers
+from .sources import source_of
+from .taps import Tap
+from .weights import WeightFile, written_beside
+
+FORMAT = "1"
+_KEY = "opdiff."
+
+
+@dataclass(frozen=True, slots=True)
+class Weight:
+    """An initializer outside of the graph: a view of the mapped file, and where that view stands."""
+
+    array: np.ndarray
+    identity: tuple[str, int, int]
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A graph with its taps. `weights` holds the external initializers by name; `facts` what the exporter wrote."""
+
+    path: Path
+    model: onnx.ModelProto = field(repr=False)
+    taps: tuple[Tap, ...] = field(repr=False)
+    weights: Mapping[str, Weight] = field(repr=False)
+    facts: Mapping[str, str] = field(repr=False)
+    sha256: str = ""
+
+    @property
+    def name(self) -> str:
+        return self.path.stem
+
+    @property
+    def runtime(self) -> str:
+        """The variant and its options, `legacy:converter=on`; the file's name where nothing is recorded."""
+        options = json.loads(self.facts.get("options", "{}"))
+        return ":".join((self.facts.get("runtime", self.name), *(f"{k}={v}" for k, v in options.items())))
+
+    def checkpoint_weights(self) -> WeightFile | None:
+        """All of the checkpoint's tensors, those too that this graph does not read; None where they are not there.
+
+        Raises:
+            InputError: the recorded file lies outside of the folder, or is damaged.
+        """
+        if "weights" not in self.facts:
+            return None
+        file = _inside(self.path, self.facts["weights"], f"{self.path}: the checkpoint's weights")
+        return WeightFile(file) if file.is_file() else None
+
+    def tap(self, name: str) -> Tap:
+        return next(tap for tap in self.taps if tap.name == name)
+
+
+def save_artifact(
+    model: onnx.ModelProto, path: Path, axes: Mapping[str, tuple[str, ...]], facts: Mapping[str, str]
+) -> None:
+    """Write the graph with its taps' axes and the exporter's facts, checked by onnx.checker, whole or not at all."""
+    facts = {"format": FORMAT, "taps": json.dumps({name: list(words) for name, words in axes.items()}), **facts}
+    onnx.helper.set_model_props(model, {_KEY + key: value for key, value in facts.items()})
+    with written_beside(path) as partial:
+        partial.write_bytes(model.SerializeToString())
+        onnx.checker.check_model(str(partial))
+
+
+def refer_to_external(tensor: onnx.TensorProto, file: str, offset: int, n_bytes: int) -> None:
+    """Let an initializer's data stand in a file beside the .onnx."""
+    tensor.ClearField("raw_data")
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    del tensor.external_data[:]
+    for key, value in (("location", file), ("offset", offset), ("length", n_bytes)):
+        tensor.external_data.add(key=key, value=str(value))
+
+
+def load_artifact(path: str | Path) -> Artifact:
+    """Read an .onnx file and map its weights.
+
+    Raises:
+        InputError: no such file, no ONNX graph, no taps, or weights that are missing, cut short or outside its folder.
+    """
+    path = Path(path)
+    data = _bytes_of(path)
+    model = onnx.ModelProto()
+    try:
+        model.ParseFromString(data)
+    except DecodeError as e:
+        raise InputError(f"{path}: not an ONNX file, or cut short; export it again") from e
+    if not model.graph.node:
+        raise InputError(f"{path}: not an ONNX file (it holds no graph); export it with opdiff export")
+    try:
+        facts = {p.key.removeprefix(_KEY): p.value for p in model.metadata_props if p.key.startswith(_KEY)}
+        taps = tuple(_taps(path, model, facts))
+        weights = _weights(path, model.graph.initializer)
+    except (TypeError, ValueError, AttributeError, OSError) as e:  # names that are no text, and the like
+        raise InputError(f"{path}: damaged ({type(e).__name__}); export it again") from e
+    return Artifact(path, model, taps, weights, facts, hashlib.sha256(data).hexdigest())
+
+
+def _bytes_of(path: Path) -> bytes:
+    if path.is_dir():
+        raise InputError(f"{path}: a folder, where an .onnx file is wanted")
+    try:
+        return path.read_bytes()
+    except OSError as e:
+        raise InputError(f"{path}: cannot be read ({e.strerror}); give the path of an .onnx file") from e
+
+
+def _taps(path: Path, model: onnx.ModelProto, facts: Mapping[str, str]) -> Iterable[Tap]:
+    try:
+        axes = {str(name): tuple(map(str, words)) for name, words in json.loads(facts.get("taps", "{}")).items()}
+    except (ValueError, AttributeError, TypeError) as e:
+        raise InputError(f"{path}: its table of taps cannot be read ({e}); export it again") from e
+    if not axes:
+        raise InputError(f"{path}: no taps in it; export it with opdiff export, which exposes them")
+    maker = producers(model.graph)
+    outputs = {output.name for output in model.graph.output}
+    for name, words in axes.items():
+        if name not in outputs or name not in maker:
+            raise InputError(f"{path}: tap {name} is in its table of taps but no output of its graph; export it again")
+        yield Tap(name, words, source_of(maker[name]))
+
+
+def _weights(path: Path, initializers: Iterable[onnx.TensorProto]) -> dict[str, Weight]:
+    maps: dict[Path, np.memmap] = {}
+    return {
+        tensor.name: _weight(path, tensor, maps)
+        for tensor in initializers
+        if tensor.data_location == onnx.TensorProto.EXTERNAL
+    }
+
+
+def _weight(path: Path, tensor: onnx.TensorProto, maps: dict[Path, np.memmap]) -> Weight:
+    entries = {entry.key: entry.value for entry in tensor.external_data}
+    where = f"{path}: weight {tensor.name}"
+    file = _inside(path, entries.get("location", ""), where)
+    if file not in maps:
+        try:
+            maps[file] = np.memmap(file, mode="c")
+        except (OSError, ValueError) as e:
+            raise InputError(f"{where}: its file {file.name} cannot be read; it belongs beside the .onnx") from e
+    dtype = _dtype(tensor, where)
+    n_bytes = math.prod(tensor.dims) * dtype.itemsize
+    try:
+        offset, length = int(entries.get("offset", 0)), int(entries.get("length", n_bytes))
+    except ValueError as e:
+        raise InputError(f"{where}: its offset or length is no number; export it again") from e
+    if min(tensor.dims, default=0) < 0 or offset < 0 or length != n_bytes or offset + length > maps[file].size:
+        raise InputError(
+            f"{where}: reaches outside of {file.name}, which is cut short or another file; export it again"
+        )
+    array = np.asarray(maps[file][offset : offset + length]).view(dtype).reshape(tuple(tensor.dims))
+    return Weight(array, (str(file), offset, length))
+
+
+def _dtype(tensor: onnx.TensorProto, where: str) -> np.dtype:
+    try:
+        return np.dtype(onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type))
+    except (KeyError, ValueError, TypeError) as e:
+        raise InputError(f"{where}: an unknown data type ({tensor.data_type}); export it again") from e
+
+
+def _inside(path: Path, location: str, where: str) -> Path:
+    """The file that external data names, which must lie in the .onnx file's own folder."""
+    folder = path.resolve().parent
+    try:
+        file = (folder / location).resolve()
+    except (ValueError, OSError) as e:
+        raise InputError(f"{where}: its file's name {location!r:.80} is none; export it again") from e
+    if not location or not file.is_relative_to(folder):
+        raise InputError(f"{where}: its data points outside of the folder ({location!r}), which is refused")
+    return file

@@ -1,0 +1,128 @@
+"""A program in double precision: the same mathematics, with float32's rounding taken out."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import onnx.inliner
+from onnx import TensorProto, numpy_helper
+
+from .constants import Exact, fingerprint, is_constant
+from .regions import Program
+
+_FLOAT, _DOUBLE = TensorProto.FLOAT, TensorProto.DOUBLE
+_FLOAT32_ONLY = {"DequantizeLinear", "QuantizeLinear", "DynamicQuantizeLinear"}
+# Their definitions in the ONNX standard hold float32 constants, which onnxruntime would use in double as well.
+_WITH_FLOAT32_BODIES = {"Gelu", "Mish", "HardSwish", "Celu"}
+PERTURBATION_ULPS = 16
+
+
+def promoted(program: Program, perturb: Exact | None = None) -> onnx.ModelProto:
+    """The program with float32 inputs, constants and casts as float64; weights are read as they are, then cast.
+
+    Operators that are about float32 by their nature (DequantizeLinear) keep it, between casts.
+
+    Args:
+        perturb: where given, move each float constant that is not in it, and no short binary fraction, by
+            `PERTURBATION_ULPS` half units in float32's last place: as far as two correct ways to compute a constant in
+            float32 may lie apart.
+    """
+    model = onnx.ModelProto()
+    model.CopyFrom(program.model)
+    if _WITH_FLOAT32_BODIES.intersection(program.operators):
+        names = [("", name) for name in _WITH_FLOAT32_BODIES]
+        model = onnx.inliner.inline_selected_functions(model, names, exclude=False, inline_schema_functions=True)
+    graph = model.graph
+    casts: list[onnx.NodeProto] = []
+    renamed: dict[str, str] = {}
+    for index, info in enumerate(graph.input):
+        if info.type.tensor_type.elem_type != _FLOAT:
+            continue
+        if index < program.n_inputs:
+            info.type.tensor_type.elem_type = _DOUBLE
+        else:
+            renamed[info.name] = f"{info.name}.double"
+            casts.append(onnx.helper.make_node("Cast", [info.name], [renamed[info.name]], to=_DOUBLE))
+    for output in graph.output:
+        if output.type.tensor_type.elem_type == _FLOAT:
+            output.type.tensor_type.elem_type = _DOUBLE
+    for tensor in graph.initializer:
+        _promote_tensor(tensor, perturb)
+    nodes = list(casts)
+    for node in graph.node:
+        nodes.extend(_promoted_node(node, renamed, perturb))
+    copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
+    del graph.node[:]
+    graph.node.extend(copies)
+    del graph.value_info[:]
+    return model
+
+
+def _promoted_node(node: onnx.NodeProto, renamed: dict[str, str], perturb: Exact | None) -> list[onnx.NodeProto]:
+    if node.op_type in _FLOAT32_ONLY:
+        return _kept_in_float32(node, set(renamed))
+    for index, name in enumerate(node.input):
+        node.input[index] = renamed.get(name, name)
+    _promote_attributes(node, renamed, perturb)
+    return [node]
+
+
+def _promote_attributes(node: onnx.NodeProto, renamed: dict[str, str], perturb: Exact | None) -> None:
+    for attribute in node.attribute:
+        is_type = attribute.name in ("to", "dtype") and attribute.i == _FLOAT
+        if is_type or (attribute.name == "stash_type" and attribute.i == _FLOAT and node.op_type == "RMSNormalization"):
+            attribute.i = _DOUBLE
+        elif attribute.type == onnx.AttributeProto.TENSOR:
+            _promote_tensor(attribute.t, perturb if node.op_type == "Constant" else None)
+        elif node.op_type == "Constant" and attribute.name in ("value_float", "value_floats"):
+            single = attribute.name == "value_float"
+            values = np.array(attribute.f if single else list(attribute.floats), np.float32)
+            replacement = onnx.helper.make_attribute("value", numpy_helper.from_array(values))
+            _promote_tensor(replacement.t, perturb)
+            attribute.CopyFrom(replacement)
+        for inner in (attribute.g, *attribute.graphs):
+            for tensor in inner.initializer:
+                _promote_tensor(tensor, perturb)
+            for child in inner.node:
+                child.input[:] = [renamed.get(name, name) for name in child.input]
+                _promote_attributes(child, renamed, perturb)
+
+
+def _promote_tensor(tensor: TensorProto, perturb: Exact | None) -> None:
+    if tensor.data_type != _FLOAT:
+        return
+    single = numpy_helper.to_array(tensor)
+    values = single.astype(np.float64)
+    if perturb is not None and is_constant(single) and fingerprint(single) not in perturb:
+        values = values * (1 + _wobble(single))
+    name = tensor.name
+    tensor.CopyFrom(numpy_helper.from_array(values, name))
+
+
+def _wobble(values: np.ndarray) -> np.ndarray:
+    """Relative changes, seeded; 0 where a value needs 12 bits or fewer, for nobody computes 0.5 with an error."""
+    mantissa, _ = np.frexp(values.astype(np.float64))
+    with np.errstate(invalid="ignore"):
+        is_short = ~np.isfinite(mantissa) | (mantissa * 4096 == np.round(mantissa * 4096))
+    signs = np.random.default_rng(0).choice((-1.0, 1.0), size=values.shape)
+    return np.where(is_short, 0.0, signs * PERTURBATION_ULPS * 2.0**-24)
+
+
+def _kept_in_float32(node: onnx.NodeProto, weights: set[str]) -> list[onnx.NodeProto]:
+    """The node on its float32 weights, and its float outputs cast to double; computed scales are cast back first."""
+    before, after = [], []
+    if node.op_type == "DequantizeLinear":
+        scale = node.input[1]
+        if scale not in weights:
+            before.append(onnx.helper.make_node("Cast", [scale], [f"{scale}.single"], to=_FLOAT))
+            node.input[1] = f"{scale}.single"
+    else:
+        for index, name in enumerate(node.input[:2]):
+            before.append(onnx.helper.make_node("Cast", [name], [f"{name}.single{index}"], to=_FLOAT))
+            node.input[index] = f"{name}.single{index}"
+    positions = {"DequantizeLinear": [0], "DynamicQuantizeLinear": [1]}.get(node.op_type, [])
+    for position in positions:
+        name = node.output[position]
+        node.output[position] = f"{name}.single"
+        after.append(onnx.helper.make_node("Cast", [f"{name}.single"], [name], to=_DOUBLE))
+    return [*before, node, *after]

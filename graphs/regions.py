@@ -1,0 +1,141 @@
+"""Regions: a graph cut at its taps, each piece a small program that reads taps and weights.
+
+A program names nothing of its place: the same computation in thirty blocks is one program with thirty sets of weights,
+so a runner makes one session for all of them, and equal programs on equal inputs need no run to be called the same.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+import onnx
+
+from .artifact import Artifact, Weight
+from .slices import implicit_inputs, producers, rename_captured, sliced
+from .sources import source_of
+from .taps import Source
+
+
+@dataclass(frozen=True)
+class Program:
+    """A region's computation: inputs `i0, i1, ...` (taps), `w0, ...` (weights), constants inside, one output `out`."""
+
+    model: onnx.ModelProto = field(repr=False)
+    signature: str
+    n_inputs: int
+
+    @property
+    def operators(self) -> tuple[str, ...]:
+        return tuple(node.op_type for node in self.model.graph.node)
+
+
+@dataclass(frozen=True)
+class Region:
+    """What one graph computes between a tap and the nearest taps above it.
+
+    `inputs` are tap names (or graph inputs), in the order of the program's inputs; `weights` likewise; `nodes` are the
+    graph's own, in the order of the program's.
+    """
+
+    tap: str
+    inputs: tuple[str, ...]
+    weights: tuple[Weight, ...] = field(repr=False)
+    weight_names: tuple[str, ...]
+    program: Program
+    nodes: tuple[onnx.NodeProto, ...] = field(repr=False)
+
+    def source(self, index: int) -> Source:
+        """Where the program's node of that index comes from."""
+        return source_of(self.nodes[index])
+
+    def is_identical_to(self, other: Region) -> bool:
+        """Whether the two are the same computation on the same weights and taps, node for node, by identity."""
+        return (
+            self.program.signature == other.program.signature
+            and self.inputs == other.inputs
+            and all(_same_weight(a, b) for a, b in zip(self.weights, other.weights, strict=True))
+        )
+
+
+def _same_weight(a: Weight, b: Weight) -> bool:
+    return a.identity == b.identity or (
+        a.array.dtype == b.array.dtype and a.array.shape == b.array.shape and a.array.tobytes() == b.array.tobytes()
+    )
+
+
+def cut(artifact: Artifact, at: Iterable[str], only: Iterable[str] | None = None) -> dict[str, Region]:
+    """Cut the graph at these taps, so that every tap's readers read a new input: a region for each, in graph order.
+
+    `only` names the regions that are wanted, where not all are.
+    """
+    graph = artifact.model.graph
+    maker = producers(graph)
+    stops = frozenset(at)
+    constants = {i.name: i for i in graph.initializer if i.name not in artifact.weights}
+    types = {info.name: info.type for info in (*graph.value_info, *graph.output, *graph.input)}
+    wanted = stops if only is None else stops.intersection(only)
+    order = [name for node in graph.node for name in node.output if name in wanted]
+    return {tap: _region(artifact, tap, maker, stops, constants, types) for tap in order}
+
+
+def _region(
+    artifact: Artifact,
+    tap: str,
+    maker: Mapping[str, onnx.NodeProto],
+    stops: frozenset[str],
+    constants: Mapping[str, onnx.TensorProto],
+    types: Mapping[str, onnx.TypeProto],
+) -> Region:
+    nodes = sliced(maker, [tap], stop=lambda name: name in stops and name != tap)
+    inside = {name for node in nodes for name in node.output}
+    names: dict[str, str] = {tap: "out"}
+    reads: dict[str, list[str]] = {"i": [], "w": [], "c": []}
+    for node in nodes:
+        for name in (*node.input, *implicit_inputs(node)):
+            if not name or name in names or (name in inside and (name not in stops or name == tap)):
+                continue
+            kind = "w" if name in artifact.weights else "c" if name in constants else "i"
+            names[name] = f"{kind}{len(reads[kind])}"
+            reads[kind].append(name)
+        for name in node.output:
+            if name and (name not in names):
+                names[name] = f"v{len(names)}"
+    weights = tuple(artifact.weights[name] for name in reads["w"])
+    graph = onnx.GraphProto(name="region")
+    graph.node.extend(_renamed(node, names, stops, tap) for node in nodes)
+    graph.input.extend(onnx.ValueInfoProto(name=names[name], type=types[name]) for name in reads["i"])
+    for name, weight in zip(reads["w"], weights, strict=True):
+        elem_type = int(onnx.helper.np_dtype_to_tensor_dtype(weight.array.dtype))
+        graph.input.append(onnx.helper.make_tensor_value_info(names[name], elem_type, weight.array.shape))
+    for name in reads["c"]:
+        graph.initializer.append(onnx.TensorProto.FromString(constants[name].SerializeToString()))
+        graph.initializer[-1].name = names[name]
+        graph.initializer[-1].ClearField("doc_string")
+    graph.output.append(onnx.ValueInfoProto(name="out", type=types[tap]))
+    model = onnx.ModelProto(ir_version=artifact.model.ir_version, graph=graph)
+    model.opset_import.extend(artifact.model.opset_import)
+    model.functions.extend(artifact.model.functions)
+    signature = hashlib.sha256(model.SerializeToString(deterministic=True)).hexdigest()
+    program = Program(model, signature, len(reads["i"]))
+    return Region(tap, tuple(reads["i"]), weights, tuple(reads["w"]), program, tuple(nodes))
+
+
+def _renamed(node: onnx.NodeProto, names: Mapping[str, str], stops: frozenset[str], tap: str) -> onnx.NodeProto:
+    copy = onnx.NodeProto()
+    copy.CopyFrom(node)
+    copy.ClearField("name")
+    copy.ClearField("doc_string")
+    del copy.metadata_props[:]
+    copy.input[:] = [names[name] if name else "" for name in node.input]
+    # an output that is another tap (a Split's sibling) is read through the cut, never from in here
+    copy.output[:] = [_output_name(name, names, stops, tap) for name in node.output]
+    rename_captured(copy, names)
+    return copy
+
+
+def _output_name(name: str, names: Mapping[str, str], stops: frozenset[str], tap: str) -> str:
+    if not name:
+        return ""
+    return f"{names[name]}.unread" if name in stops and name != tap else names[name]

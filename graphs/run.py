@@ -1,0 +1,189 @@
+"""Running programs in onnxruntime: one session for each program and precision, weights fed from the mapped file."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from graphlib import CycleError, TopologicalSorter
+from typing import Literal
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+from onnx.reference import ReferenceEvaluator
+from onnx.reference.op_run import OpRun
+
+from .constants import Exact
+from .errors import InputError
+from .promote import promoted
+from .regions import Program, Region
+
+Precision = Literal["float32", "float64"]
+_LEVELS = {
+    "off": ort.GraphOptimizationLevel.ORT_DISABLE_ALL,
+    "basic": ort.GraphOptimizationLevel.ORT_ENABLE_BASIC,
+    "extended": ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED,
+    "all": ort.GraphOptimizationLevel.ORT_ENABLE_ALL,
+}
+_NOT_IN_NUMPY = {
+    getattr(onnx.TensorProto, name)
+    for name in list(onnx.TensorProto.DataType.keys())
+    if name.startswith(("BFLOAT", "FLOAT8", "FLOAT4", "INT4", "UINT4", "INT2", "UINT2"))
+}
+_ONE_THREAD_BELOW = (
+    1 << 20
+)  # weight elements: a pool of threads for each of many small programs costs more than it brings
+
+
+class Erf(OpRun):
+    """onnx.reference's own Erf answers in single precision."""
+
+    op_domain = ""
+
+    def _run(self, x: np.ndarray) -> tuple[np.ndarray]:
+        return (np.vectorize(math.erf, otypes=[x.dtype])(x),)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How onnxruntime runs: the execution provider and the graph optimisation level."""
+
+    provider: str = "CPUExecutionProvider"
+    optimisation: str = "all"
+
+
+class Runner:
+    """Runs programs. Sessions are made when first needed and kept; `n_sessions` and `n_runs` count."""
+
+    def __init__(self, settings: Settings | None = None) -> None:
+        self.settings = settings or Settings()
+        if self.settings.provider not in ort.get_available_providers():
+            have = ", ".join(ort.get_available_providers())
+            raise InputError(f"provider {self.settings.provider}: not in this onnxruntime, which has {have}")
+        self._runs: dict[tuple[str, Precision, Exact | None], _Session] = {}
+        self.n_runs = 0
+
+    @property
+    def n_sessions(self) -> int:
+        return len(self._runs)
+
+    def run(
+        self,
+        region: Region,
+        inputs: Sequence[np.ndarray],
+        precision: Precision = "float32",
+        perturb: Exact | None = None,
+    ) -> np.ndarray:
+        """The region's output on these values of its inputs, in the graph's own layout.
+
+        `perturb`, in float64, moves the constants by as much as float32 may round them, but for those that it names.
+        """
+        feeds = [_typed(value, precision) for value in inputs]
+        feeds += [weight.array for weight in region.weights]
+        return self._session(region.program, precision, perturb).run(["out"], feeds)[0]
+
+    def run_all(
+        self, region: Region, inputs: Sequence[np.ndarray], precision: Precision = "float64"
+    ) -> dict[str, np.ndarray]:
+        """Every value inside the region that numpy can hold, by its name in the program."""
+        model = promoted(region.program) if precision != "float32" else _copy(region.program.model)
+        names = [name for node in model.graph.node for name in node.output if name and name != "out"]
+        types = {
+            info.name: info.type.tensor_type.elem_type
+            for info in onnx.shape_inference.infer_shapes(model).graph.value_info
+        }
+        names = [name for name in names if types.get(name) not in _NOT_IN_NUMPY]
+        model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
+        feeds = [_typed(value, precision) for value in inputs] + [weight.array for weight in region.weights]
+        session = _Session(model, self.settings)
+        return dict(zip(["out", *names], session.run(["out", *names], feeds), strict=True))
+
+    def _session(self, program: Program, precision: Precision, perturb: Exact | None) -> _Session:
+        key = (program.signature, precision, perturb)
+        if key not in self._runs:
+            model = program.model if precision == "float32" else promoted(program, perturb)
+            self._runs[key] = _Session(model, self.settings)
+        self.n_runs += 1
+        return self._runs[key]
+
+
+class _Session:
+    """onnxruntime where it has the kernels, onnx.reference where it has not."""
+
+    def __init__(self, model: onnx.ModelProto, settings: Settings) -> None:
+        self._inputs = [info.name for info in model.graph.input]
+        options = ort.SessionOptions()
+        options.graph_optimization_level = _LEVELS[settings.optimisation]
+        options.log_severity_level = 4
+        options.add_session_config_entry("session.disable_prepacking", "1")
+        options.enable_cpu_mem_arena = False
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        if sum(_n_elements(info) for info in model.graph.input) < _ONE_THREAD_BELOW:
+            options.intra_op_num_threads = 1
+        self._session: ort.InferenceSession | None = None
+        self._reference: ReferenceEvaluator | None = None
+        try:
+            self._session = ort.InferenceSession(model.SerializeToString(), options, providers=[settings.provider])
+        except Exception as e:
+            # onnxruntime's own classes: NotImplemented, InvalidGraph (no kernel for double), Fail
+            try:
+                self._reference = ReferenceEvaluator(model, new_ops=[Erf])
+            except Exception:
+                reason = str(e).splitlines()[0]
+                raise InputError(
+                    f"onnxruntime cannot run {sorted({n.op_type for n in model.graph.node})}: {reason}"
+                ) from e
+
+    def run(self, outputs: list[str], feeds: Sequence[np.ndarray]) -> list[np.ndarray]:
+        named = dict(zip(self._inputs, feeds, strict=True))
+        try:
+            if self._session is not None:
+                return self._session.run(outputs, named)
+            assert self._reference is not None
+            return [np.asarray(value) for value in self._reference.run(outputs, named)]
+        except Exception as e:
+            raise InputError(f"a part of the graph cannot run on this input: {str(e).splitlines()[0]}") from e
+
+
+def run_regions(
+    regions: Mapping[str, Region],
+    values: Mapping[str, np.ndarray],
+    runner: Runner,
+    precision: Precision = "float32",
+) -> dict[str, np.ndarray]:
+    """Run a cut graph from its inputs on: each tap's value in the graph's own layout.
+
+    Args:
+        regions: from `cut`, all of a graph or as many as hang together.
+        values: graph inputs and the taps whose values are given; a given tap is not run.
+    """
+    done = dict(values)
+    for tap, region in regions.items():
+        if tap not in done:
+            done[tap] = runner.run(region, [done[name] for name in region.inputs], precision)
+    return done
+
+
+def execution_order(reads: Mapping[str, Sequence[str]]) -> list[str] | None:
+    """An order in which each tap comes after what it reads; None where they read each other in a circle."""
+    try:
+        return list(TopologicalSorter({tap: set(names) for tap, names in reads.items()}).static_order())
+    except CycleError:
+        return None
+
+
+def _typed(value: np.ndarray, precision: Precision) -> np.ndarray:
+    if value.dtype in (np.float32, np.float64):
+        return np.asarray(value, np.float32 if precision == "float32" else np.float64, order="C")
+    return value
+
+
+def _copy(model: onnx.ModelProto) -> onnx.ModelProto:
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    return copy
+
+
+def _n_elements(info: onnx.ValueInfoProto) -> int:
+    return math.prod(dim.dim_value for dim in info.type.tensor_type.shape.dim)

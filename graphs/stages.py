@@ -1,0 +1,55 @@
+"""The stage vocabulary: what a tensor is in a decoder, whatever the runtime."""
+
+from __future__ import annotations
+
+import re
+
+BEFORE_BLOCKS = ("embed",)
+IN_BLOCK = (
+    "attn_norm",
+    "q_proj",
+    "k_proj",
+    "v_proj",
+    "q_norm",
+    "k_norm",
+    "q_rope",
+    "k_rope",
+    "attn_scores",
+    "attn_probs",
+    "attn_context",
+    "o_proj",
+    "attn_residual",
+    "ffn_norm",
+    "ffn_gate",
+    "ffn_up",
+    "ffn_act",
+    "ffn_down",
+    "ffn_residual",
+)
+AFTER_BLOCKS = ("final_norm", "logits")
+STAGES = (*BEFORE_BLOCKS, *IN_BLOCK, *AFTER_BLOCKS)
+
+_TAP_NAME = re.compile(r"(?:blk\.(\d+)\.)?(\w[\w.]*)")
+
+
+def split_tap_name(name: str) -> tuple[int | None, str]:
+    """`blk.3.q_rope` is (3, `q_rope`); `logits` is (None, `logits`). Any other text is a stage of its own."""
+    match = _TAP_NAME.fullmatch(name)
+    if match is None:
+        return None, name
+    block, stage = match.groups()
+    return (None if block is None else int(block)), stage
+
+
+def tap_name(stage: str, block: int | None) -> str:
+    """The tap name of a stage, in a block or outside of one."""
+    return stage if block is None else f"blk.{block}.{stage}"
+
+
+def graph_order(name: str) -> tuple[int, int, str]:
+    """A sort key that puts tap names in the order in which a decoder computes them."""
+    block, stage = split_tap_name(name)
+    if block is None:
+        place = len(STAGES) if stage not in STAGES else STAGES.index(stage)
+        return (-1 if stage in BEFORE_BLOCKS else 1 << 30, place, stage)
+    return (block, IN_BLOCK.index(stage) if stage in IN_BLOCK else -1, stage)

@@ -1,0 +1,38 @@
+"""A tap: one exposed tensor of one graph, under a stage name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .stages import split_tap_name
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where a node comes from: its name, op type, module scope, and source file and line (None where unknown)."""
+
+    name: str
+    op_type: str
+    scope: str | None
+    source: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Tap:
+    """One exposed tensor: `name` is the tap name and the graph output; `axes` has one word for each dimension."""
+
+    name: str
+    axes: tuple[str, ...]
+    node: Source
+
+    @property
+    def stage(self) -> str:
+        return split_tap_name(self.name)[1]
+
+    @property
+    def block(self) -> int | None:
+        return split_tap_name(self.name)[0]
+
+    @property
+    def is_weight(self) -> bool:
+        return set(self.axes) == {"out", "in"}

@@ -1,0 +1,132 @@
+"""The diagnosis on the corpus: every fault at its place and by its name, no benign change blamed, and both at once.
+
+An export of transformers' model takes longer than all of a diagnosis, so each exported model holds a fault in its first, one in a
+middle and one in its last block; every fault is so found among others, and none may be blamed on another's regions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from corpus.benign import BENIGN
+from corpus.exported import export_patched, export_right
+from corpus.faults import FAULTS, pairs
+from corpus.models import N_BLOCKS, TOKENS
+from corpus.registry import Fault
+from opdiff.compare.diagnose import compare
+from opdiff.compare.result import Result
+
+BLOCKS = (0, 1, N_BLOCKS - 1)
+Placed = tuple[Fault, int]
+
+
+def packed() -> list[list[Placed]]:
+    """All faults, three to a model of their kind, in blocks that change from model to model."""
+    packs: list[list[Placed]] = []
+    for kind in dict.fromkeys(fault.model for fault in FAULTS.values()):
+        faults = [fault for fault in FAULTS.values() if fault.model == kind]
+        third = -(-len(faults) // 3)
+        columns = [faults[:third], faults[third : 2 * third], faults[2 * third :]]
+        for row in range(third):
+            together = [column[row] for column in columns if row < len(column)]
+            packs.append([(fault, BLOCKS[(row + i) % 3]) for i, fault in enumerate(together)])
+    return packs
+
+
+def named(placed: Sequence[Placed]) -> str:
+    return " + ".join(f"{fault.name} in {block}" for fault, block in placed)
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory) -> Path:
+    """A folder that all workers share."""
+    return tmp_path_factory.getbasetemp().parent / "corpus"
+
+
+def diagnosed(
+    folder: Path, tmp_path: Path, placed: Sequence[Placed], benign: Sequence[str] = (), kind: str = ""
+) -> Result:
+    kind = kind or placed[0][0].model
+    right = export_right(kind, folder / kind)
+    name = f"patched-{abs(hash((named(placed), *benign)))}"
+    wrong = export_patched(kind, placed, [BENIGN[name] for name in benign], right.parent, name)
+    return compare(right, wrong, TOKENS)
+
+
+def assert_found(result: Result, placed: Sequence[Placed]) -> None:
+    """Exactly the regions of these faults, each under the name that the corpus has for it, if it has one."""
+    assert {d.tap for d in result.divergences} == {tap for fault, block in placed for tap in fault.taps(block)}
+    for fault, block in placed:
+        causes = [cause for cause in result.root_causes if set(cause.taps) & fault.taps(block)]
+        if fault.convention is not None:
+            named_ones = {str(cause.convention) for cause in causes}
+            possible = named_ones | {fit.split("=")[0] for cause in causes for fit in cause.also_fits}
+            assert fault.convention in possible, causes
+        elif fault.relation is not None and any(cause.convention is None for cause in causes):
+            said = " ".join(
+                relation for d in result.divergences if d.tap in fault.taps(block) for relation in d.relations
+            )
+            assert all(word in said for word in WORDS[fault.relation]), (fault, said)
+    for divergence in result.divergences:
+        assert divergence.b_node is not None
+        assert divergence.b_node.source is not None
+        assert Path(divergence.b_node.source.rsplit(":", 1)[0]).is_file()
+
+
+WORDS = {
+    "constant factor": ("factor",),
+    "sign": ("sign",),
+    "permutation": ("permutation",),
+    "shift by one position": ("shift by one position",),
+    "some heads": ("equal but for head",),
+    "some channels": ("equal but for",),
+    "some rows": ("equal but for",),
+}
+
+
+@pytest.mark.parametrize("placed", packed(), ids=named)
+def test_every_fault_is_found_in_its_regions_and_named(placed, folder, tmp_path):
+    result = diagnosed(folder, tmp_path, placed)
+    assert_found(result, placed)
+    if all(cause.convention is not None for cause in result.root_causes):
+        assert result.closed.complete
+
+
+@pytest.mark.parametrize("pair", pairs(5), ids=lambda pair: f"{pair[0].name} + {pair[1].name}")
+def test_two_faults_in_one_block_are_told_apart(pair, folder, tmp_path):
+    placed = [(fault, 1) for fault in pair]
+    assert_found(diagnosed(folder, tmp_path, placed), placed)
+
+
+@pytest.mark.parametrize("name", BENIGN)
+def test_nothing_is_blamed_for_a_benign_change(name, folder, tmp_path):
+    result = diagnosed(folder, tmp_path, [], [name], BENIGN[name].model)
+    assert result.parity, [cause.text for cause in result.root_causes]
+    assert result.root_causes == ()
+
+
+BOTH = [
+    ("rope pairs neighbours", ("sdpa attention", "opset 23")),
+    ("qk_norm with eps 1e-5", ("unoptimised export", "sdpa attention")),
+    ("gelu for silu", ("fused rms_norm", "opset 18")),
+    ("scale missing", ("positions of q and k one later",)),
+    ("rope base 10000", ("positions of q and k one later",)),
+    ("ffn_norm with eps 1e-5", ("interleaved pairing on permuted rows and gains",)),
+    ("qk_norm with eps 1e-5", ("interleaved pairing on permuted rows and gains",)),
+    ("mask missing", ("batch of 2",)),
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"), BOTH, ids=lambda value: value if isinstance(value, str) else " + ".join(value)
+)
+def test_a_fault_among_benign_changes_is_named_and_nothing_else(name, changes, folder, tmp_path):
+    fault = FAULTS[name]
+    result = diagnosed(folder, tmp_path, [(fault, 1)], changes)
+    missing = {"attn_scores", "attn_probs"} if "sdpa attention" in changes else set()
+    assert {d.tap for d in result.divergences} == {t for t in fault.taps(1) if t.split(".")[-1] not in missing}
+    assert [cause.convention for cause in result.root_causes] == [fault.convention]
+    assert result.closed.complete
