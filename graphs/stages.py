@@ -29,6 +29,9 @@ IN_BLOCK = (
 AFTER_BLOCKS = ("final_norm", "logits")
 STAGES = (*BEFORE_BLOCKS, *IN_BLOCK, *AFTER_BLOCKS)
 
+_BY_HEAD = ("q_proj", "k_proj", "v_proj", "q_norm", "k_norm", "q_rope", "k_rope", "attn_context")
+_SCORES = ("attn_scores", "attn_probs")
+
 _TAP_NAME = re.compile(r"(?:blk\.(\d+)\.)?(\w[\w.]*)")
 
 
@@ -53,3 +56,24 @@ def graph_order(name: str) -> tuple[int, int, str]:
         place = len(STAGES) if stage not in STAGES else STAGES.index(stage)
         return (-1 if stage in BEFORE_BLOCKS else 1 << 30, place, stage)
     return (block, IN_BLOCK.index(stage) if stage in IN_BLOCK else -1, stage)
+
+
+def is_stage(name: str) -> bool:
+    """Whether a tap name is one of the vocabulary, in a block where the stage belongs to one and outside where not."""
+    block, stage = split_tap_name(name)
+    return stage in (STAGES if block is None else IN_BLOCK) and (block is None) == (stage not in IN_BLOCK)
+
+
+def default_axes(stage: str, n_dimensions: int) -> tuple[tuple[str, ...], ...]:
+    """The axes that a value of a stage may have where nobody says: by its rank, the likelier first; none where it fits none.
+
+    Heads may be split or not, and a batch may stand in front, whose dimension is then 1.
+    """
+    if stage in _SCORES:
+        plain = ["head token key"]
+    elif stage in _BY_HEAD:
+        plain = ["token head channel", "token channel"]
+    else:
+        plain = ["token vocab" if stage == "logits" else "token channel"]
+    layouts = [tuple(words.split()) for words in (*plain, *(f"batch {words}" for words in plain))]
+    return tuple(words for words in layouts if stage in STAGES and len(words) == n_dimensions)

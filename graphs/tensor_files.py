@@ -1,0 +1,96 @@
+"""Files of named tensors, as other programs write them: safetensors, npz and GGUF. Nothing in them is run or unpickled."""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from gguf import GGMLQuantizationType, GGUFReader, GGUFValueType
+
+from .errors import InputError
+from .weights import WeightFile
+
+_PLAIN = {kind.name for kind in GGMLQuantizationType if kind.name in ("F64", "F32", "F16", "I64", "I32", "I16", "I8")}
+
+
+@dataclass(frozen=True, slots=True)
+class TensorFile:
+    """The tensors of a file by name, and the texts that its header holds."""
+
+    tensors: Mapping[str, np.ndarray] = field(repr=False)
+    texts: Mapping[str, str]
+
+
+def read_tensors(path: Path) -> TensorFile:
+    """The tensors of a .safetensors, .npz or .gguf file; those of safetensors and GGUF are views of the mapped file.
+
+    Raises:
+        InputError: no such file, another ending, or a file that is damaged, cut short or holds Python objects.
+    """
+    reader = {".safetensors": _safetensors, ".npz": _npz, ".gguf": _gguf}.get(path.suffix)
+    if reader is None:
+        raise InputError(f"{path}: not a file of tensors; give a .safetensors, .npz or .gguf file")
+    if not path.is_file():
+        raise InputError(f"{path}: {'a folder' if path.is_dir() else 'no such file'}; give the path of a tensor file")
+    return reader(path)
+
+
+def _safetensors(path: Path) -> TensorFile:
+    file = WeightFile(path)
+    texts = {str(key): value for key, value in file.metadata.items() if isinstance(value, str)}
+    return TensorFile({name: file[name] for name in file}, texts)
+
+
+def _npz(path: Path) -> TensorFile:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return TensorFile({name: np.asarray(file[name]) for name in file.files}, {})
+    except OSError as e:
+        raise InputError(f"{path}: cannot be read ({e.strerror or e})") from e
+    except (ValueError, TypeError, SyntaxError, EOFError, MemoryError, RuntimeError, AttributeError) as e:
+        raise _damaged(path, "an .npz of plain arrays", e) from e
+    except (zipfile.BadZipFile, zlib.error, NotImplementedError) as e:
+        raise _damaged(path, "an .npz of plain arrays", e) from e
+
+
+def _gguf(path: Path) -> TensorFile:
+    try:
+        file = _BoundedReader(path)
+        texts = {name: f.contents() for name, f in file.fields.items() if f.types == [GGUFValueType.STRING]}
+    except OSError as e:
+        raise InputError(f"{path}: cannot be read ({e.strerror or e})") from e
+    except (ValueError, TypeError, KeyError, IndexError, OverflowError, RecursionError, MemoryError) as e:
+        raise _damaged(path, "a GGUF file", e) from e
+    for tensor in file.tensors:
+        if tensor.tensor_type.name not in _PLAIN | {"BF16"}:
+            kind = tensor.tensor_type.name
+            raise InputError(f"{path}: tensor {tensor.name} is stored as {kind}, which is no number; write it as F32")
+    return TensorFile({tensor.name: _gguf_values(tensor) for tensor in file.tensors}, texts)
+
+
+class _BoundedReader(GGUFReader):
+    """gguf's reader, which believes every count in the file, held to the bytes that there are."""
+
+    def _get(self, offset: int, dtype: Any, count: int = 1, override_order: Any = None) -> Any:
+        end = int(offset) + np.dtype(dtype).itemsize * int(count)
+        if end > self.data.size:
+            raise ValueError(f"its header asks for byte {end}, and it has {self.data.size}")
+        return super()._get(int(offset), dtype, count, override_order)
+
+
+def _gguf_values(tensor: Any) -> np.ndarray:
+    if tensor.tensor_type != GGMLQuantizationType.BF16:
+        return np.asarray(tensor.data)
+    import ml_dtypes
+
+    return np.asarray(tensor.data).view(ml_dtypes.bfloat16)
+
+
+def _damaged(path: Path, what: str, error: Exception) -> InputError:
+    reason = " ".join(str(error).split())[:160]
+    return InputError(f"{path}: not {what}, or damaged ({reason or type(error).__name__}); write it anew")
