@@ -59,6 +59,27 @@ def export(model: str, variants: tuple[str, ...], folder: Path) -> None:
 
 
 @main.command()
+@click.argument("model")
+@click.option("--runtime", type=click.Choice(["hf", "llama.cpp"]), required=True, help="Which runtime to run.")
+@click.option("--prompt", help="The input as text, for the model's own tokenizer.")
+@click.option("--tokens", help="The input as token ids, as 1,5,3.")
+@click.option("--out", type=_FILE, required=True, help="The .safetensors file to write.")
+def trace(model: str, runtime: str, prompt: str | None, tokens: str | None, out: Path) -> None:
+    """Run a real runtime once and write down the values of its stages, which `opdiff compare` can take as a side.
+
+    MODEL is the same as for export. hf is HF transformers, in float32; llama.cpp is llama-cpp-python, with the weights
+    as the file has them.
+
+    \b
+    Example:
+      opdiff trace smollm2 --runtime hf --tokens 504,3575,282,4649,314 --out demo/smollm2/hf.safetensors
+    """
+    from .exporters.runtimes.command import run_trace
+
+    click.echo(run_trace(model, runtime, prompt, tokens, out))
+
+
+@main.command()
 @click.argument("a", type=_FILE)
 @click.argument("b", type=_FILE)
 @click.option("--reference", type=_FILE, help="A third graph, which says who is right.")

@@ -9,8 +9,11 @@ from typing import Any
 
 import torch
 import transformers
-from gguf import GGUFWriter
+from gguf import GGMLQuantizationType, GGUFWriter
+from gguf.quants import quantize
 from torch import Tensor, nn
+
+from corpus.vocabulary import write_vocabulary
 
 N_BLOCKS = 3
 VOCAB_SIZE = 96
@@ -45,15 +48,16 @@ _CLASSES: dict[str, tuple[Any, Any]] = {
 }
 
 
-def tiny_model(kind: str = "qwen3", n_blocks: int = N_BLOCKS) -> Any:
+def tiny_model(kind: str = "qwen3", n_blocks: int = N_BLOCKS, vocab_size: int = VOCAB_SIZE) -> Any:
     """A fresh causal LM of that kind; the weights are the same at each call."""
     config_class, model_class = _CLASSES[KINDS[kind].architecture]
-    model = model_class(config_class(**_config(KINDS[kind], n_blocks)))
-    model.load_state_dict({name: value.clone() for name, value in _weights(kind, n_blocks).items()}, assign=True)
+    model = model_class(config_class(**_config(KINDS[kind], n_blocks, vocab_size)))
+    weights = _weights(kind, n_blocks, vocab_size)
+    model.load_state_dict({name: value.clone() for name, value in weights.items()}, assign=True)
     return model.eval().requires_grad_(False)
 
 
-def _config(kind: Kind, n_blocks: int) -> dict[str, Any]:
+def _config(kind: Kind, n_blocks: int, vocab_size: int) -> dict[str, Any]:
     return dict(
         num_hidden_layers=n_blocks,
         hidden_size=kind.width,
@@ -61,7 +65,7 @@ def _config(kind: Kind, n_blocks: int) -> dict[str, Any]:
         num_key_value_heads=kind.n_kv_heads,
         head_dim=kind.head_dim,
         intermediate_size=kind.ffn_width,
-        vocab_size=VOCAB_SIZE,
+        vocab_size=vocab_size,
         max_position_embeddings=CONTEXT_LENGTH,
         rope_parameters={"rope_type": "default", "rope_theta": kind.rope_base},
         rms_norm_eps=kind.eps,
@@ -74,10 +78,10 @@ def _config(kind: Kind, n_blocks: int) -> dict[str, Any]:
 
 
 @cache
-def _weights(kind: str, n_blocks: int) -> dict[str, Tensor]:
+def _weights(kind: str, n_blocks: int, vocab_size: int) -> dict[str, Tensor]:
     config_class, model_class = _CLASSES[KINDS[kind].architecture]
     with torch.device("meta"):
-        shapes = model_class(config_class(**_config(KINDS[kind], n_blocks))).state_dict()
+        shapes = model_class(config_class(**_config(KINDS[kind], n_blocks, vocab_size))).state_dict()
     generator = torch.Generator().manual_seed(20 + list(KINDS).index(kind))
     return {name: _fill(name, meta.shape, generator) for name, meta in shapes.items()}
 
@@ -112,14 +116,30 @@ _GGUF_NAMES = {
 
 def write_gguf(model: nn.Module, path: Path) -> Path:
     """Write an unpatched model as an F32 GGUF file, as llama.cpp's converter would: `llama` with permuted q/k rows."""
+    return _write(model, path, "F32", with_vocabulary=False)
+
+
+def loadable_gguf(model: nn.Module, path: Path, quantisation: str = "F32") -> Path:
+    """The same with a tokenizer's vocabulary, which llama.cpp wants; the model has at least `vocabulary.N_TOKENS` tokens.
+
+    quantisation: F32, or Q8_0 for matrices whose rows are a multiple of 32, as llama.cpp quantises them.
+    """
+    return _write(model, path, quantisation, with_vocabulary=True)
+
+
+def _write(model: nn.Module, path: Path, quantisation: str, with_vocabulary: bool) -> Path:
     config: Any = model.config
     writer = GGUFWriter(path, config.model_type)
     _write_metadata(writer, config)
+    if with_vocabulary:
+        write_vocabulary(writer, config.vocab_size)
+    else:
+        writer.add_tokenizer_model("none")
     for key, value in model.state_dict().items():
         name, rows = _gguf_name(key), value
         if config.model_type == "llama" and (".attn_q." in name or ".attn_k." in name):
             rows = pair_rows(value, config.head_dim)
-        writer.add_tensor(name, rows.contiguous().float().numpy())
+        _add_tensor(writer, name, rows.contiguous().float(), GGMLQuantizationType[quantisation])
     try:
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
@@ -127,6 +147,13 @@ def write_gguf(model: nn.Module, path: Path) -> Path:
     finally:
         writer.close()
     return path
+
+
+def _add_tensor(writer: GGUFWriter, name: str, value: Tensor, kind: GGMLQuantizationType) -> None:
+    if value.ndim == 2 and value.shape[1] % 32 == 0 and kind != GGMLQuantizationType.F32:
+        writer.add_tensor(name, quantize(value.numpy(), kind), raw_dtype=kind)
+    else:
+        writer.add_tensor(name, value.numpy())
 
 
 def _write_metadata(writer: GGUFWriter, config: Any) -> None:
@@ -142,7 +169,6 @@ def _write_metadata(writer: GGUFWriter, config: Any) -> None:
     writer.add_rope_freq_base(config.rope_parameters["rope_theta"])
     writer.add_layer_norm_rms_eps(config.rms_norm_eps)
     writer.add_vocab_size(config.vocab_size)
-    writer.add_tokenizer_model("none")
 
 
 def _gguf_name(key: str) -> str:

@@ -1,0 +1,1 @@
+"""Real runtimes: one forward pass of each, recorded as a trace."""

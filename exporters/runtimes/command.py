@@ -1,0 +1,71 @@
+"""The command `opdiff trace`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from ...graphs.errors import InputError
+from ..checkpoints import Checkpoint, open_checkpoint
+
+
+def run_trace(model: str, runtime: str, prompt: str | None, tokens: str | None, out: Path) -> Path:
+    """Trace one pass of a runtime over a prompt or over token ids, with a progress line on stderr.
+
+    Raises:
+        InputError: neither or both of prompt and tokens, a token that the model has not, another ending than
+            .safetensors; and what the runtime cannot do.
+    """
+    if (prompt is None) == (tokens is None):
+        raise InputError("opdiff trace: give either --prompt or --tokens")
+    if out.suffix != ".safetensors":
+        raise InputError(f"{out}: a trace is a .safetensors file; name it so")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as e:
+        raise InputError(f"{out.parent}: cannot be made ({e.strerror}); choose another place for --out") from e
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as progress:
+        task = progress.add_task(f"reading {model}", total=None)
+        checkpoint = open_checkpoint(model, out.parent)
+        ids = _encoded(checkpoint, prompt) if prompt is not None else _parsed(tokens or "")
+        _check_tokens(ids, checkpoint)
+        progress.update(task, description=f"running {runtime}")
+        _run(runtime, checkpoint, ids, out)
+    return out
+
+
+def _run(runtime: str, checkpoint: Checkpoint, tokens: list[int], out: Path) -> None:
+    if runtime == "hf":
+        from . import hf
+
+        hf.write_trace(checkpoint, tokens, out)
+    else:
+        from . import llama_cpp
+
+        llama_cpp.write_trace(checkpoint, tokens, out)
+
+
+def _encoded(checkpoint: Checkpoint, prompt: str) -> list[int]:
+    from ..tokenizers.opening import open_tokenizer
+
+    return open_tokenizer(checkpoint).encode(prompt)
+
+
+def _parsed(text: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError as e:
+        raise InputError(f"--tokens {text!r}: not a list of token ids; write it as 1,5,3") from e
+
+
+def _check_tokens(tokens: list[int], checkpoint: Checkpoint) -> None:
+    if not tokens:
+        raise InputError("--prompt: it has no tokens; give at least one character")
+    vocab_size = checkpoint.config.vocab_size
+    for token in tokens:
+        if not 0 <= token < vocab_size:
+            raise InputError(f"token {token}: {checkpoint.path} has the tokens 0 to {vocab_size - 1}; correct --tokens")

@@ -1,0 +1,63 @@
+"""llama.cpp's forward pass over a GGUF file, as a trace: its own weights as they are stored, its own CPU kernels.
+
+Every stage of the architectures llama, qwen2 and qwen3 is let out, by the eval callback of llama-cpp-python's low-level
+API: https://pypi.org/project/llama-cpp-python. Flash attention is off, for it hides the scores.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from ...graphs.errors import InputError
+from ...graphs.provenance import versions
+from ..checkpoints import Checkpoint
+
+_INSTALL = "pip install llama-cpp-python==0.3.36 (it is compiled, which takes some minutes)"
+
+
+def write_trace(checkpoint: Checkpoint, tokens: Sequence[int], path: Path) -> None:
+    """Run llama.cpp in a process of its own and write the trace to `path`, whole or not at all.
+
+    Raises:
+        InputError: llama-cpp-python is not installed, the checkpoint is no GGUF file, or llama.cpp cannot run it.
+    """
+    try:
+        found = version("llama-cpp-python")
+    except PackageNotFoundError as e:
+        raise InputError(f"runtime llama.cpp: llama-cpp-python is not installed; {_INSTALL}") from e
+    if checkpoint.path.suffix != ".gguf":
+        raise InputError(f"{checkpoint.path}: llama.cpp reads .gguf files only; convert it, or use --runtime hf")
+    n_threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    question = {
+        "model": str(checkpoint.path.resolve()),
+        "tokens": list(tokens),
+        "n_threads": n_threads,
+        "out": str(path.resolve()),
+        "runtime": f"llama.cpp (llama-cpp-python {found})",
+        "facts": {
+            "config": checkpoint.config.to_json(),
+            "checkpoint": checkpoint.sha256,
+            "versions": json.dumps({**versions(), "llama-cpp-python": found}),
+            "options": json.dumps({"flash_attention": "off", "kv_cache": "f32", "n_threads": str(n_threads)}),
+        },
+    }
+    command = [sys.executable, "-P", "-m", f"{__package__}.llama_cpp_child"]
+    ran = subprocess.run(command, input=json.dumps(question), capture_output=True, encoding="utf-8", errors="replace")
+    if ran.returncode:
+        raise InputError(f"{checkpoint.path}: {_why(ran)}; try another version of llama-cpp-python, or --runtime hf")
+
+
+def _why(ran: subprocess.CompletedProcess[str]) -> str:
+    """What the child says, with llama.cpp's own reason where its log has one: an error on loading, an assertion."""
+    lines = [" ".join(line.split()) for line in ran.stderr.splitlines() if line.strip()]
+    said = [line.removeprefix("opdiff: ") for line in lines if line.startswith("opdiff: ")]
+    reasons = [line for line in lines if "error loading" in line or "GGML_ASSERT" in line or "invalid" in line]
+    what = said[0] if said else f"llama.cpp ended with status {ran.returncode}"
+    reason = (reasons or ([] if said else lines[-1:]))[:1]
+    return " ".join([what, *(f"({text[:160]})" for text in reason)])

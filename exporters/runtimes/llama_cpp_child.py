@@ -1,0 +1,149 @@
+"""llama.cpp's forward pass as a program: a question as JSON on stdin, a trace as a file.
+
+It runs in a process of its own, for llama.cpp ends the whole process where an assumption of its breaks.
+The question: {"model": path, "tokens": [...], "n_threads": int, "out": path, "runtime": text, "facts": {...}}.
+What goes wrong is one line on stderr that begins with `opdiff: `.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import llama_cpp
+import numpy as np
+
+from ...graphs.errors import InputError
+from ...graphs.stages import split_tap_name, tap_name
+from ...graphs.taps import Source, Tap
+from ...graphs.trace import save_trace
+from .ggml import Node
+from .names import axes_of, tap_of
+
+
+class Recorder:
+    """An eval callback that keeps the value of every node that is a stage.
+
+    `attn_scores` is what softmax reads: llama.cpp scales and masks inside of SOFT_MAX, so the raw product `kq` is
+    multiplied by that node's scale, and its mask added, in float32, as it does itself. Keys beyond the tokens (the KV
+    cache is padded) are cut off, from the probabilities too.
+    """
+
+    def __init__(self, n_tokens: int) -> None:
+        self.n_tokens = n_tokens
+        self.taps: dict[str, tuple[Tap, np.ndarray]] = {}
+        self.error: Exception | None = None
+        self._products: dict[str, np.ndarray] = {}
+        self._masks: dict[str, np.ndarray] = {}
+
+    def __call__(self, address: int, ask: bool, _: Any) -> bool:
+        try:
+            return self._answer(Node(address), ask)
+        except Exception as e:  # ctypes would drop it
+            self.error = e
+            return False
+
+    def _answer(self, node: Node, ask: bool) -> bool:
+        """Asked: whether the node is wanted. Not asked: it is computed; whether to go on."""
+        name = tap_of(node.op, node.name, [operand.name for operand in node.operands])
+        if name is None:
+            return not ask
+        if ask and node.op == "SOFT_MAX":
+            self._masks[name] = self._mask(node)  # once it has run, its memory may be another's
+        if not ask:
+            self._record(name, node)
+        return True
+
+    def _record(self, name: str, node: Node) -> None:
+        block, stage = split_tap_name(name)
+        scores = tap_name("attn_scores", block)
+        value = node.values(len(axes_of(stage)))
+        if stage in ("attn_scores", "attn_probs"):
+            value = np.ascontiguousarray(value[..., : self.n_tokens])
+        if stage == "attn_scores":
+            self._products[scores] = value
+            return
+        if stage == "attn_probs" and scores in self._products:
+            scale, _ = node.float_parameters(2)
+            self._keep(scores, self._products.pop(scores) * np.float32(scale) + self._masks.pop(name), node)
+        self._keep(name, value, node)
+
+    def _keep(self, name: str, value: np.ndarray, node: Node) -> None:
+        axes = axes_of(split_tap_name(name)[1])
+        self.taps[name] = Tap(name, axes, Source(node.name, node.op, None, None)), value
+
+    def _mask(self, node: Node) -> np.ndarray:
+        """What SOFT_MAX adds to the scores, float32 [token, key]."""
+        operands, (_, max_bias) = node.operands, node.float_parameters(2)
+        if len(operands) != 2 or operands[1].op != "NONE" or max_bias:
+            raise InputError(f"llama.cpp: {node.name} masks in a way that is not known here")
+        mask = operands[1].values(2)[: self.n_tokens]
+        if not np.isneginf(mask[:, self.n_tokens :]).all():
+            raise InputError(f"llama.cpp: {node.name} sees keys beyond the {self.n_tokens} tokens")
+        return mask[:, : self.n_tokens]
+
+
+@contextmanager
+def _opened(model: str, n_tokens: int, n_threads: int, callback: Any) -> Iterator[Any]:
+    """A context for one pass over all tokens: no flash attention, a float32 KV cache, everything on the CPU."""
+    llama_cpp.llama_backend_init()
+    model_options = llama_cpp.llama_model_default_params()
+    model_options.n_gpu_layers = 0
+    loaded = llama_cpp.llama_model_load_from_file(model.encode(), model_options)
+    if not loaded:
+        raise InputError("llama.cpp cannot load it")
+    options = llama_cpp.llama_context_default_params()
+    options.n_ctx = options.n_batch = options.n_ubatch = n_tokens
+    options.n_seq_max = 1
+    options.n_threads = options.n_threads_batch = n_threads
+    options.flash_attn_type = llama_cpp.LLAMA_FLASH_ATTN_TYPE_DISABLED
+    options.type_k = options.type_v = llama_cpp.GGML_TYPE_F32
+    options.offload_kqv = options.op_offload = False
+    options.cb_eval = callback
+    context = llama_cpp.llama_init_from_model(loaded, options)
+    if not context:
+        raise InputError("llama.cpp cannot make a context of it")
+    yield context
+    llama_cpp.llama_free(context)
+    llama_cpp.llama_model_free(loaded)
+
+
+def record(model: str, tokens: Sequence[int], n_threads: int) -> Recorder:
+    """One pass of the model over the tokens, with the logits of all positions.
+
+    Raises:
+        InputError: llama.cpp cannot load or run it, or lays its graph out in a way that is not known here.
+    """
+    recorder = Recorder(len(tokens))
+    callback = llama_cpp.ggml_backend_sched_eval_callback(recorder)  # kept: the library does not
+    batch = llama_cpp.llama_batch_init(len(tokens), 0, 1)
+    batch.n_tokens = len(tokens)
+    for i, token in enumerate(tokens):
+        batch.token[i], batch.pos[i], batch.n_seq_id[i], batch.logits[i] = token, i, 1, 1
+        batch.seq_id[i][0] = 0
+    with _opened(model, len(tokens), n_threads, callback) as context:
+        status = llama_cpp.llama_decode(context, batch)
+    if recorder.error is not None:
+        raise recorder.error
+    if status or "logits" not in recorder.taps:
+        raise InputError(f"llama.cpp does not run it to its logits (status {status})")
+    return recorder
+
+
+def main() -> None:
+    question = json.load(sys.stdin)
+    try:
+        recorder = record(question["model"], question["tokens"], question["n_threads"])
+        pairs = recorder.taps.values()
+        save_trace(Path(question["out"]), question["runtime"], question["tokens"], pairs, question["facts"])
+    except InputError as e:
+        print(f"opdiff: {e}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()
