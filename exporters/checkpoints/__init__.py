@@ -1,7 +1,7 @@
-"""Checkpoints: the weights and the configuration of a decoder, read lazily from a GGUF file."""
+"""Checkpoints: the weights and the configuration of a decoder, read lazily from a GGUF file or an HF folder."""
 
+from .checkpoint import Checkpoint
 from .config import DecoderConfig
-from .gguf_file import Checkpoint
-from .named import open_checkpoint
+from .named import find_model, open_checkpoint
 
-__all__ = ["Checkpoint", "DecoderConfig", "open_checkpoint"]
+__all__ = ["Checkpoint", "DecoderConfig", "find_model", "open_checkpoint"]

@@ -112,7 +112,7 @@ def read_config(metadata: Mapping[str, object], tensor_shapes: Mapping[str, _Sha
         qk_norm=read.architecture == "qwen3" or "blk.0.attn_q_norm.weight" in tensor_shapes,
         attention_bias="blk.0.attn_q.bias" in tensor_shapes,
     )
-    _check_tensors(config, tensor_shapes)
+    check_tensors(config, tensor_shapes)
     return config
 
 
@@ -238,11 +238,12 @@ def expected_shapes(config: DecoderConfig) -> dict[str, _Shape]:
     return shapes | {f"blk.{n}.{name}": shape for n in range(config.n_blocks) for name, shape in block.items()}
 
 
-def _check_tensors(config: DecoderConfig, tensor_shapes: Mapping[str, _Shape]) -> None:
+def check_tensors(config: DecoderConfig, tensor_shapes: Mapping[str, _Shape]) -> None:
+    """Raise InputError where the tensors are not those of such a decoder, each of them and no other."""
     blocks = {name.split(".")[1] for name in tensor_shapes if name.startswith("blk.")}
     if len(blocks) != config.n_blocks:
         raise InputError(
-            f"the metadata says {config.n_blocks} blocks, the tensors make {len(blocks)}; convert the checkpoint again"
+            f"the configuration says {config.n_blocks} blocks, the tensors make {len(blocks)}; convert the checkpoint again"
         )
     expected = expected_shapes(config)
     for name, shape in expected.items():
@@ -250,7 +251,7 @@ def _check_tensors(config: DecoderConfig, tensor_shapes: Mapping[str, _Shape]) -
             raise _missing(name)
         if tensor_shapes[name] != shape:
             raise InputError(
-                f"tensor {name} has shape {tensor_shapes[name]}, and the metadata asks for {shape}; "
+                f"tensor {name} has shape {tensor_shapes[name]}, and the configuration asks for {shape}; "
                 "convert the checkpoint again"
             )
     for name in tensor_shapes:

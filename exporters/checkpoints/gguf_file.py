@@ -7,26 +7,22 @@ from pathlib import Path
 
 import numpy as np
 from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
-from gguf.quants import dequantize, quantize
+from gguf.quants import dequantize
 
 from ...graphs.errors import InputError
-from .config import DecoderConfig, read_config
+from .checkpoint import Checkpoint
+from .config import read_config
 from .gguf_header import Header, TensorPlace, Value, quoted, read_header
 
-_Q8_0_BLOCK = 32
+STORED_WITH_MINS = ("Q4_1", "Q5_1")
 
 
-class Checkpoint:
-    """The weights of one decoder in a memory-mapped GGUF file, under GGUF's own names (`blk.0.attn_q.weight`).
-
-    The file must stay as it is while a checkpoint on it is open; replacing it by a rename is harmless.
+class GgufFile(Checkpoint):
+    """The weights of one decoder in a memory-mapped GGUF file.
 
     Raises:
         InputError: the file is missing, foreign, cut short or damaged, or not a decoder that `read_config` knows.
     """
-
-    path: Path
-    config: DecoderConfig
 
     def __init__(self, path: Path) -> None:
         self.path = Path(path)
@@ -39,27 +35,19 @@ class Checkpoint:
 
     @cached_property
     def sha256(self) -> str:
-        """The SHA-256 of the file's bytes, in hexadecimal; computed at the first call."""
         return hashlib.sha256(self._bytes).hexdigest()
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Every tensor's name, in the file's order."""
         return tuple(self._header.tensors)
 
-    def __contains__(self, name: object) -> bool:
-        return name in self._header.tensors
-
     def metadata(self, key: str) -> Value | None:
-        """A metadata value: a number, a string, a tuple of strings, or a numeric array; None where there is none."""
         return self._header.fields.get(key)
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """The shape in numpy order, [out, in] for a linear layer. Raises InputError for an unknown name."""
         return self._place(name).shape
 
     def quantisation(self, name: str) -> str:
-        """How the tensor is stored: "F32", "BF16", "Q4_1", ... Raises InputError for an unknown name."""
         return self._place(name).kind.name
 
     def tensor(self, name: str) -> np.ndarray:
@@ -83,33 +71,18 @@ class Checkpoint:
             ) from error
         return np.ascontiguousarray(values, np.float32)
 
-    def q8_0(self, name: str) -> tuple[np.ndarray, np.ndarray]:
-        """The tensor in Q8_0, whose product is gguf's dequantisation bit for bit.
-
-        A tensor stored in Q8_0 gives its own blocks; any other one is quantised to Q8_0 from its float32 values.
-
-        Returns:
-            int8 [out, in], and float32 scales [out, in/32]: one for each 32 values of a row.
-        Raises:
-            InputError: an unknown name, a row length that is no multiple of 32, or values without finite scales.
-        Source: ggml's block_q8_0: a float16 scale, then 32 int8.
-        """
+    def _q8_0_blocks(self, name: str) -> np.ndarray:
         place = self._place(name)
-        if place.shape[-1] % _Q8_0_BLOCK:
-            raise InputError(
-                f"{self.path}: tensor {quoted(name)} has rows of {place.shape[-1]}, not a multiple of 32, so it cannot "
-                "be Q8_0; keep it in float32"
-            )
-        stored = place.kind == GGMLQuantizationType.Q8_0
-        rows = self._blocks(place) if stored else _to_q8_0(self.tensor(name))
-        blocks = rows.reshape(-1, 2 + _Q8_0_BLOCK)
-        scales = np.ascontiguousarray(blocks[:, :2]).view("<f2").astype(np.float32)
-        if not np.isfinite(scales).all():
-            raise InputError(
-                f"{self.path}: tensor {quoted(name)} has NaN, Inf or too large values for Q8_0; keep it in float32"
-            )
-        values = np.ascontiguousarray(blocks[:, 2:]).view(np.int8)
-        return values.reshape(place.shape), scales.reshape(*place.shape[:-1], -1)
+        return self._blocks(place) if place.kind == GGMLQuantizationType.Q8_0 else super()._q8_0_blocks(name)
+
+    def mins(self, name: str) -> np.ndarray:
+        """As every checkpoint's. Source: ggml's block_q4_1 and block_q5_1: a float16 scale, a float16 minimum, the quants."""
+        if self.quantisation(name) not in STORED_WITH_MINS:
+            return super().mins(name)
+        place = self._place(name)
+        blocks = self._blocks(place).reshape(-1, GGML_QUANT_SIZES[place.kind][1])
+        values = np.ascontiguousarray(blocks[:, 2:4]).view("<f2").astype(np.float32)
+        return values.reshape(*place.shape[:-1], -1)
 
     def plain_location(self, name: str) -> tuple[int, int] | None:
         """Where an F32 tensor lies in the file: (offset, length) in bytes; None for any other storage."""
@@ -131,18 +104,13 @@ class Checkpoint:
         return self._stored(place).reshape(*place.shape[:-1], place.shape[-1] // block * block_bytes)
 
 
-def _to_q8_0(values: np.ndarray) -> np.ndarray:
-    with np.errstate(all="ignore"):  # NaN and overflow are found in the scales
-        return quantize(values, GGMLQuantizationType.Q8_0)
-
-
 def _map_file(path: Path) -> mmap.mmap:
     """The file's bytes, read-only and memory-mapped."""
     try:
         if not path.exists():
-            raise InputError(f"{path}: no such file; give the path of a .gguf checkpoint")
+            raise InputError(f"{path}: no such file; give the path of a .gguf checkpoint or of an HF folder")
         if not path.is_file():
-            raise InputError(f"{path}: not a regular file; give the path of a .gguf checkpoint")
+            raise InputError(f"{path}: not a regular file; give the path of a .gguf checkpoint or of an HF folder")
         if path.stat().st_size == 0:
             raise InputError(f"{path}: the file is empty; download or copy it again")
         with path.open("rb") as file:

