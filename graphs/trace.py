@@ -82,10 +82,12 @@ def save_trace(
         taps_and_values: each value in its tap's axes, of any dtype that safetensors has.
         facts: texts; `format`, `runtime` and `taps` are the file's own.
     Raises:
-        InputError: the file cannot be written.
+        InputError: a value that `load_trace` would refuse; the file cannot be written.
     """
     assert not _OWN_FACTS & set(facts)
-    pairs = list(taps_and_values)
+    pairs = sorted(taps_and_values, key=lambda pair: graph_order(pair[0].name))
+    for tap, value in pairs:
+        _check(f"{path}: tap {tap.name}", tap, value, len(tokens) if tokens is not None else None)
     arrays = {tap.name: value for tap, value in pairs}
     if tokens is not None:
         arrays[TOKENS] = np.asarray(tokens, np.int64)

@@ -31,8 +31,8 @@ def write_trace(checkpoint: Checkpoint, tokens: Sequence[int], path: Path) -> No
         found = version("llama-cpp-python")
     except PackageNotFoundError as e:
         raise InputError(f"runtime llama.cpp: llama-cpp-python is not installed; {_INSTALL}") from e
-    if checkpoint.path.suffix != ".gguf":
-        raise InputError(f"{checkpoint.path}: llama.cpp reads .gguf files only; convert it, or use --runtime hf")
+    if not _is_gguf(checkpoint.path):
+        raise InputError(f"{checkpoint.path}: llama.cpp reads GGUF files only; convert it, or use --runtime hf")
     n_threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     question = {
         "model": str(checkpoint.path.resolve()),
@@ -51,6 +51,13 @@ def write_trace(checkpoint: Checkpoint, tokens: Sequence[int], path: Path) -> No
     ran = subprocess.run(command, input=json.dumps(question), capture_output=True, encoding="utf-8", errors="replace")
     if ran.returncode:
         raise InputError(f"{checkpoint.path}: {_why(ran)}; try another version of llama-cpp-python, or --runtime hf")
+
+
+def _is_gguf(path: Path) -> bool:
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.read(4) == b"GGUF"
 
 
 def _why(ran: subprocess.CompletedProcess[str]) -> str:
