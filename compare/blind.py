@@ -23,7 +23,10 @@ _WORDS = {
 
 
 def blind_stages(side: Side) -> tuple[str, ...]:
-    """Stages that do not reach the logits at any position: measured by changing each one in the last block that has it."""
+    """Stages that do not reach the logits at any position, or what the logits are made of.
+
+    Measured by changing each one in the last block that has it.
+    """
     last: dict[str, str] = {}
     for tap in side.regions:
         last[split_tap_name(tap)[1]] = tap
@@ -42,7 +45,9 @@ def _is_blind(side: Side, tap: str) -> bool:
     below = set(side.downstream(tap))
     changed = {name: v for name, v in side.values.items() if name not in below}
     changed[tap] = (value + (spread or 1.0) * noise).astype(value.dtype)
-    return bool(np.array_equal(side.run_whole("float32", given=changed)[LOGITS], side.values[LOGITS]))
+    ends = [name for name in side.reads(LOGITS) if name != tap] or [LOGITS]
+    after = side.run_whole("float32", ends, given=changed)
+    return all(np.array_equal(after[name], side.values[name]) for name in ends)
 
 
 def blind_spots(

@@ -62,14 +62,22 @@ def _subsets(taps: Sequence[str]) -> Iterable[tuple[str, ...]]:
 
 def _cancels(a: Side, b: Side, group: tuple[str, ...], found: Mapping[str, Local], refuted: set[tuple]) -> bool:
     readers = _readers(a, b, group)
-    left, right = a.joined(group, readers), b.joined(group, readers)
-    key = tuple((left.regions[tap].program.signature, right.regions[tap].program.signature) for tap in readers)
+    key = tuple(_computation(side, tap) for side in (a, b) for tap in (*group, *readers))
     if key in refuted:
         return False
+    left, right = a.joined(group, readers), b.joined(group, readers)
     if not all(_agrees(judge_region(left, right, tap, a.values), a, group, found) for tap in readers):
         refuted.add(key)
         return False
     return True
+
+
+def _computation(side: Side, tap: str) -> tuple:
+    """What a region computes and what it reads, the same for equal regions of different blocks."""
+    block, stage = split_tap_name(tap)
+    region = side.regions[tap]
+    places = [split_tap_name(name) for name in region.inputs]
+    return stage, region.program.signature, tuple((name, near == block) for near, name in places)
 
 
 def _agrees(joined: Local, a: Side, group: tuple[str, ...], found: Mapping[str, Local]) -> bool:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from ..graphs.artifact import Artifact, load_artifact
-from ..graphs.errors import InputError
+from ..graphs.errors import InputError, OpdiffError
 from ..graphs.provenance import versions
 from ..graphs.run import Runner
 from ..graphs.run import Settings as RunSettings
+from ..graphs.stages import split_tap_name
 from .align import Alignment, align
 from .blind import blind_spots
 from .causes import Cause, Explainer
@@ -27,6 +28,7 @@ from .tables import positions, rows
 from .words import cause_text, places, unexplained_text, verdict_text
 
 Progress = Callable[[str], None]
+MEASURED_SINGLY = 8  # regions at fault; of more, only one of each stage and cause is mended alone
 
 
 def compare(
@@ -85,7 +87,7 @@ def compare(
         closed=closed,
         verdict=verdict_text(a.name, b.name, causes),
         provenance={**versions(), "provider": runner.settings.provider, "optimisation": runner.settings.optimisation},
-        notes=(*_other_checkpoints(sides), *_notes(at_fault, permuted)),
+        notes=(*_other_checkpoints(sides), *_notes(at_fault, permuted, divergences)),
     )
 
 
@@ -113,18 +115,19 @@ def _weighed(
 ) -> tuple[tuple[RootCause, ...], tuple[Divergence, ...], Closed]:
     """Causes and divergences with their effects, and whether they are all."""
     groups = [cause.taps for cause in at_fault.causes] + [one.taps for one in at_fault.unexplained]
-    singly = [(tap,) for tap in at_fault.taps]
     if not at_fault.taps:
         return (), (), Closed(True, 0.0, "complete: no region is at fault")
+    effects: Sequence[Effect | None] = [None] * len(groups)
+    by_tap: Mapping[str, Effect] = {}
     if LOGITS not in at_fault.found:
-        effects: list[Effect | None] = [None] * len(groups)
-        by_tap: list[Effect | None] = [None] * len(singly)
         closed = Closed(None, None, "not known: the logits are no common tap, so nothing could be followed to them")
     else:
-        double = Effects(a, b, "float64")
-        effects = list(_measured(double, groups))
-        by_tap = list(_measured(Effects(a, b, "float32"), singly))
-        closed = close(a, at_fault, double)
+        try:
+            double = Effects(a, b, at_fault.taps, "float64")
+            effects, by_tap = double.of(groups), _singly(Effects(a, b, at_fault.taps, "float32"), at_fault.taps, groups)
+            closed = close(a, at_fault, double)
+        except OpdiffError as e:  # they read each other in a circle, or hand on values of other shapes
+            closed = Closed(None, None, f"not known: B cannot run with A's regions in it ({e})")
     named = [
         _root_cause(a, b, reference, at_fault, cause, effect, explainer)
         for cause, effect in zip(at_fault.causes, effects, strict=False)
@@ -133,15 +136,17 @@ def _weighed(
         _unnamed_cause(a, b, reference, at_fault, one, effect, explainer)
         for one, effect in zip(at_fault.unexplained, effects[len(named) :], strict=True)
     ]
-    divergences = [_divergence(a, b, at_fault, tap, e) for tap, e in zip(at_fault.taps, by_tap, strict=True)]
+    divergences = [_divergence(a, b, at_fault, tap, by_tap.get(tap)) for tap in at_fault.taps]
     return (*named, *unnamed), tuple(divergences), closed
 
 
-def _measured(effects: Effects, groups: Sequence[Sequence[str]]) -> Iterator[Effect | None]:
-    try:
-        yield from effects.of(groups)
-    except InputError:  # the regions of the two sides read each other in a circle
-        yield from [None] * len(groups)
+def _singly(effects: Effects, taps: Sequence[str], groups: Sequence[Sequence[str]]) -> dict[str, Effect]:
+    """The effect of single regions, in the order of the graph: of all, or of the first of each stage and cause."""
+    measured = set(taps)
+    if len(taps) > MEASURED_SINGLY:
+        stages = {(n, split_tap_name(tap)[1]): tap for n, group in enumerate(groups) for tap in reversed(group)}
+        measured = set(stages.values())
+    return {tap: effects.after((tap,), frozenset(taps[:n])) for n, tap in enumerate(taps) if tap in measured}
 
 
 def _root_cause(
@@ -226,7 +231,13 @@ def _other_checkpoints(sides: Sequence[Side]) -> Iterator[str]:
         yield f"the sides were exported from different checkpoints: {', '.join(f'{n} {c}' for n, c in known.items())}"
 
 
-def _notes(at_fault: Faults, permuted: Sequence[str]) -> Iterator[str]:
+def _notes(at_fault: Faults, permuted: Sequence[str], divergences: Sequence[Divergence]) -> Iterator[str]:
+    n_measured = sum(one.effect is not None for one in divergences)
+    if 0 < n_measured < len(divergences):
+        yield (
+            f"of {len(divergences)} regions at fault, {n_measured} were mended one by one: "
+            "the first of each stage of each root cause; the root causes themselves were mended everywhere"
+        )
     if permuted:
         yield f"B keeps the channels of each head in another order than A, which is no fault: at {places(permuted)}"
     if at_fault.below:

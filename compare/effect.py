@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -15,49 +15,64 @@ LOGITS = "logits"
 
 
 class Effects:
-    """Measures effects for one pair in one precision; A's and B's own runs are made once.
+    """Measures effects for one pair in one precision. Mending a region is running A's in its place, on what B has there.
 
-    Mending a region is running A's in its place, on what B has there.
+    Args:
+        taps: the regions that may be mended; what lies above all of them is run once, and whatever is mended starts there.
+    Raises:
+        InputError: the regions of the two sides read each other in a circle.
     """
 
-    def __init__(self, a: Side, b: Side, precision: Precision) -> None:
+    def __init__(self, a: Side, b: Side, taps: Iterable[str], precision: Precision) -> None:
         self._a, self._b, self._precision = a, b, precision
-        self.a_values = a.run_whole(precision) if precision != "float32" else dict(a.values)
-        self.b_values = b.run_whole(precision) if precision != "float32" else dict(b.values)
-        self._difference = self._per_position(self.b_values[LOGITS])
+        if precision == "float32":
+            self._known: Mapping[str, np.ndarray] = b.values
+            self.a_logits, b_logits = a.values[LOGITS], b.values[LOGITS]
+        else:
+            self.a_logits = a.run_whole(precision, [LOGITS])[LOGITS]
+            self._known = b.run_whole(precision, [LOGITS, *self._read_above(taps)])
+            b_logits = self._known[LOGITS]
+        self._logits: dict[frozenset[str], np.ndarray] = {frozenset(): b_logits}
+        self._difference = self._per_position(b_logits)
 
-    def of(self, groups: Sequence[Sequence[str]], progress: Callable[[], None] = lambda: None) -> list[Effect]:
+    def of(self, groups: Sequence[Sequence[str]]) -> list[Effect]:
         """The effect of each group of regions, mended alone and in order after those before it."""
         results = []
-        mended_before: list[str] = []
-        before = self.b_values
+        before: frozenset[str] = frozenset()
         for group in groups:
-            alone = self.mended_values(group, self.b_values, group)
-            mended_before.extend(group)
-            after = self.mended_values(mended_before, before, group)
-            change = _largest_change(self.b_values[LOGITS], alone[LOGITS])
-            in_order = _largest_change(before[LOGITS], after[LOGITS])
-            shares = self._shares(alone[LOGITS]), self._shares(after[LOGITS])
-            results.append(Effect(*shares, change > 0, change, in_order))
-            before = after
-            progress()
+            results.append(self.after(group, before))
+            before = before.union(group)
         return results
 
-    def mended_values(
-        self, taps: Iterable[str], values: Mapping[str, np.ndarray], changed: Iterable[str]
-    ) -> dict[str, np.ndarray]:
-        """B's values with A's regions at `taps`; only what lies below `changed` is run anew, the rest is in `values`."""
-        below = {name for tap in changed for name in self._b.downstream(tap)}
-        given = {name: value for name, value in values.items() if name not in below}
-        return self._b.run_whole(self._precision, {tap: self._a for tap in taps}, given)
+    def after(self, group: Sequence[str], before: frozenset[str]) -> Effect:
+        """The effect of a group, mended alone, and mended after those before it."""
+        alone, earlier, later = self.logits(group), self.logits(before), self.logits(before.union(group))
+        change = _largest_change(self.logits(()), alone)
+        return Effect(self._shares(alone), self._shares(later), change > 0, change, _largest_change(earlier, later))
+
+    def logits(self, mended: Iterable[str]) -> np.ndarray:
+        """B's logits with A's regions at these taps."""
+        taps = frozenset(mended)
+        if taps not in self._logits:
+            below = {name for tap in taps for name in self._b.downstream(tap)}
+            given = {name: value for name, value in self._known.items() if name not in below}
+            ran = self._b.run_whole(self._precision, [LOGITS], {tap: self._a for tap in taps}, given)
+            self._logits[taps] = ran[LOGITS]
+        return self._logits[taps]
+
+    def _read_above(self, taps: Iterable[str]) -> list[str]:
+        """What does not depend on any of these taps, and is read by what does, on either side."""
+        below = {name for tap in taps for name in self._b.downstream(tap)}
+        read = {name for tap in below for side in (self._a, self._b) for name in side.reads(tap)}
+        return [tap for tap in self._b.regions if tap in read and tap not in below]
 
     def left(self, logits: np.ndarray) -> float:
         """How far logits are from A's, relative to A's."""
-        ours, theirs = same_shape(self.a_values[LOGITS], logits)
+        ours, theirs = same_shape(self.a_logits, logits)
         return float(np.linalg.norm(theirs - ours) / max(float(np.linalg.norm(ours)), np.finfo(np.float64).tiny))
 
     def _per_position(self, logits: np.ndarray) -> np.ndarray:
-        ours, theirs = same_shape(self.a_values[LOGITS], logits)
+        ours, theirs = same_shape(self.a_logits, logits)
         return np.linalg.norm(theirs - ours, axis=-1).reshape(-1, ours.shape[-2]).max(axis=0)
 
     def _shares(self, logits: np.ndarray) -> tuple[float | None, ...]:

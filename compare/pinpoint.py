@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..graphs.errors import ShapeError
 from ..graphs.programs import Step, steps
 from ..graphs.promote import PERTURBATION_ULPS
 from ..graphs.regions import Region
@@ -27,10 +28,10 @@ class Pinpoint:
 
 @dataclass(frozen=True, slots=True)
 class _Inside:
-    """One side's region, run: its steps, and every value in it by its name in the program."""
+    """One side's region, run: its steps, and the fingerprint of every value in it by its name in the program."""
 
     steps: tuple[Step, ...]
-    values: Mapping[str, np.ndarray]
+    prints: Mapping[str, np.ndarray]
 
 
 class Pinpointer:
@@ -45,7 +46,11 @@ class Pinpointer:
         left, right = self._a.regions[tap], self._b.regions[tap]
         key = (left.program.signature, right.program.signature)
         if key not in self._places:
-            self._places[key] = _places(_inside(self._a, tap, self._a.values), _inside(self._b, tap, self._a.values))
+            try:
+                sides = _inside(self._a, tap, self._a.values), _inside(self._b, tap, self._a.values)
+            except ShapeError as e:
+                return Pinpoint(None, None, f"it cannot run on A's values: {e}")
+            self._places[key] = _places(*sides)
         ours, theirs = self._places[key]
         return Pinpoint(
             None if ours is None else left.source(ours),
@@ -72,18 +77,15 @@ def _inside(side: Side, tap: str, values: Values) -> _Inside:
     found = side.run_all(tap, values)
     inputs = dict(zip((f"i{n}" for n in range(len(region.inputs))), side.feeds(region, values), strict=True))
     weights = {f"w{n}": weight.array for n, weight in enumerate(region.weights)}
-    return _Inside(steps(region.program), {**weights, **inputs, **found})
+    prints = {name: _fingerprint(value) for name, value in {**weights, **inputs, **found}.items()}
+    return _Inside(steps(region.program), prints)
 
 
 def _first_unmatched(side: _Inside, other: _Inside, nearness: float) -> int | None:
     """The first step without a counterpart, from which on nothing has one."""
-    prints = [_fingerprint(value) for value in other.values.values()]
-    matched = {
-        name
-        for name, value in side.values.items()
-        if any(_alike(_fingerprint(value), known, nearness) for known in prints)
-    }
-    if "out" in matched and _alike(_fingerprint(side.values["out"]), _fingerprint(other.values["out"]), nearness):
+    theirs = list(other.prints.values())
+    matched = {name for name, ours in side.prints.items() if any(_alike(ours, known, nearness) for known in theirs)}
+    if "out" in matched and _alike(side.prints["out"], other.prints["out"], nearness):
         if nearness > (SINGLE_UNIT * DOUBLE_UNIT) ** 0.5:
             return None
         matched.discard("out")

@@ -12,6 +12,7 @@ from .result import Divergence, Effect, Position, Result, RootCause, Row
 from .words import places
 
 _SHOWN_DIVERGENCES = 12
+_SHOWN_SHARES = 6
 
 
 def print_result(result: Result, console: Console, every_tap: bool = False) -> None:
@@ -77,13 +78,21 @@ def effect_text(effect: Effect) -> str:
     """The share of the logits' difference that goes when this is mended, by position."""
     if not effect.changes_logits:
         return "none: mending it leaves them as they are"
-    alone, later = (", ".join(map(_share, shares)) for shares in (effect.alone, effect.in_order))
-    text = f"mended alone, it moves them by up to {effect.max_change:.3g}, and {alone} of the difference goes"
+    text = f"mended alone, it moves them by up to {effect.max_change:.3g}, and {_shares(effect.alone)} of the difference goes"
     if effect.in_order == effect.alone:
         return f"{text} (by position)"
-    return (
-        f"{text}; after those before it, by up to {effect.max_change_in_order:.2g}, and {later} is gone (by position)"
-    )
+    moved = f"after those before it, by up to {effect.max_change_in_order:.2g}"
+    return f"{text}; {moved}, and {_shares(effect.in_order)} is gone (by position)"
+
+
+def _shares(shares: Sequence[float | None]) -> str:
+    """Each position's share; of many positions the least, the middle and the most."""
+    if len(shares) <= _SHOWN_SHARES:
+        return ", ".join(map(_share, shares))
+    known = sorted(share for share in shares if share is not None)
+    if not known:
+        return "-"
+    return f"{_share(known[0])} to {_share(known[-1])}, at half of the positions more than {_share(known[len(known) // 2])},"
 
 
 def _share(share: float | None) -> str:

@@ -68,9 +68,13 @@ class Side:
         return [self._inputs[n] if n in self._inputs else self._own_layout(n, values[n]) for n in region.inputs]
 
     def run_whole(
-        self, precision: Precision, mended: Mapping[str, Side] | None = None, given: Values | None = None
-    ) -> dict:
-        """The whole graph from its tokens on.
+        self,
+        precision: Precision,
+        wanted: Iterable[str],
+        mended: Mapping[str, Side] | None = None,
+        given: Values | None = None,
+    ) -> dict[str, np.ndarray]:
+        """The values of the wanted taps, from the tokens on; only what they depend on is run, and kept while it is read.
 
         Args:
             mended: taps whose region another side runs in this one's place.
@@ -78,17 +82,20 @@ class Side:
         Raises:
             InputError: the mended regions and the others read each other in a circle.
         """
-        mended, given = mended or {}, given or {}
+        mended, given, wanted = mended or {}, given or {}, set(wanted)
         runs = {tap: mended.get(tap, self) for tap in self.regions if tap not in given}
-        reads = {tap: [n for n in side.regions[tap].inputs if n in self.regions] for tap, side in runs.items()}
-        order = execution_order(reads)
+        reads = {tap: [n for n in side.regions[tap].inputs if n in runs] for tap, side in runs.items()}
+        order = execution_order(_needed(reads, wanted))
         if order is None:
             raise InputError(f"{self.artifact.path}: the regions of both sides read each other in a circle")
+        last_reader = {name: tap for tap in order for name in (tap, *reads[tap])}
         values = dict(given)
         for tap in order:
-            if tap not in values:
-                values[tap] = runs[tap].run(tap, values, precision)
-        return values
+            values[tap] = runs[tap].run(tap, values, precision)
+            for name in (tap, *reads[tap]):
+                if last_reader[name] == tap and name not in wanted:
+                    values.pop(name, None)
+        return {tap: values[tap] for tap in wanted}
 
     def read_like(self, other: Side) -> None:
         """Where one tensor is two stages here, let each region read it as the stage that the other side's region reads.
@@ -161,6 +168,18 @@ class Side:
     def _canonical(self, tap: str, own: np.ndarray) -> np.ndarray:
         value = to_canonical(own, self.taps[tap].axes)
         return reordered(value, np.argsort(self._orders[tap])) if tap in self._orders else value
+
+
+def _needed(reads: Mapping[str, Sequence[str]], wanted: Iterable[str]) -> dict[str, Sequence[str]]:
+    """Of what each tap reads, the part on which the wanted ones depend."""
+    needed: dict[str, Sequence[str]] = {}
+    stack = [tap for tap in wanted if tap in reads]
+    while stack:
+        tap = stack.pop()
+        if tap not in needed:
+            needed[tap] = reads[tap]
+            stack.extend(reads[tap])
+    return needed
 
 
 def reordered(value: np.ndarray, order: Sequence[int] | np.ndarray) -> np.ndarray:

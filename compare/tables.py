@@ -42,5 +42,7 @@ def _position(n: int, token: int, a: np.ndarray, b: np.ndarray) -> Position:
 
 
 def _largest(logits: np.ndarray) -> tuple[tuple[int, float], ...]:
-    order = np.argsort(-logits, kind="stable")[:_TOP]
+    n = min(_TOP, len(logits))
+    among = np.flatnonzero(logits >= np.partition(logits, -n)[-n])
+    order = among[np.argsort(-logits[among], kind="stable")][:n]
     return tuple((int(i), float(logits[i])) for i in order)

@@ -15,8 +15,9 @@ from ..graphs.artifact import refer_to_external, save_artifact
 from ..graphs.errors import InputError
 from ..graphs.instantiate import with_blocks
 from ..graphs.weights import TensorSource, WeightFile, write_safetensors
-from .bound import QUANTS, SCALES, BoundCheckpoint
+from .bound import MINS, QUANTS, SCALES, STORAGE, BoundCheckpoint
 from .checkpoints import Checkpoint
+from .checkpoints.gguf_file import STORED_WITH_MINS
 from .to_onnx import ExportedGraph, storage_key, to_onnx
 from .variants.registry import VariantRequest
 
@@ -53,6 +54,8 @@ def export(
 def shared_weights(checkpoint: Checkpoint, path: Path, with_q8_0: bool) -> WeightFile:
     """The checkpoint's tensors in float32 (and its linear weights in Q8_0) as one mapped file, written where needed."""
     sources = list(_sources(checkpoint, with_q8_0))
+    storage = json.dumps({name: checkpoint.quantisation(name) for name in checkpoint.names})
+    facts = {"checkpoint": checkpoint.sha256, STORAGE: storage}
     if path.exists():
         try:
             existing: WeightFile | None = WeightFile(path)
@@ -63,14 +66,14 @@ def shared_weights(checkpoint: Checkpoint, path: Path, with_q8_0: bool) -> Weigh
                 f"{path}: holds the weights of another checkpoint, which the graphs in its folder read; "
                 "choose another --out folder, or empty this one"
             )
-        if existing is not None and all(source.name in existing for source in sources):
+        if existing is not None and existing.metadata == facts and all(s.name in existing for s in sources):
             return existing
         if existing is not None and any(path.parent.glob("*.onnx")):
             raise InputError(
-                f"{path}: has no Q8_0 weights yet, and the graphs beside it read it as it is; "
+                f"{path}: lacks what is needed now (Q8_0 weights, say), and the graphs beside it read it as it is; "
                 "export all variants together, or choose another --out folder"
             )
-    write_safetensors(path, sources, {"checkpoint": checkpoint.sha256})
+    write_safetensors(path, sources, facts)
     return WeightFile(path)
 
 
@@ -78,6 +81,9 @@ def _sources(checkpoint: Checkpoint, with_q8_0: bool) -> Iterable[TensorSource]:
     for name in checkpoint.names:
         shape = checkpoint.shape(name)
         yield TensorSource(name, np.dtype(np.float32), shape, partial(checkpoint.tensor, name))
+        if checkpoint.quantisation(name) in STORED_WITH_MINS:
+            n_out, n_in = shape
+            yield TensorSource(name + MINS, np.dtype(np.float32), (n_out, n_in // 32), partial(checkpoint.mins, name))
         if with_q8_0 and _is_linear(checkpoint, name):
             n_out, n_in = shape
             scales = (n_out, n_in // 32)
@@ -98,7 +104,7 @@ def _is_linear(checkpoint: Checkpoint, name: str) -> bool:
 def exported(variant: VariantRequest, checkpoint: BoundCheckpoint) -> ExportedGraph:
     """The variant's graph; where its blocks are known to be alike, two are exported and the rest instantiated."""
     n_blocks = checkpoint.config.n_blocks
-    if n_blocks <= _PATTERN_BLOCKS or not variant.has_uniform_blocks:
+    if n_blocks <= _PATTERN_BLOCKS or not variant.has_uniform_blocks(checkpoint):
         return to_onnx(variant.build(checkpoint), canonical_names(checkpoint))
     pattern = to_onnx(variant.build(checkpoint.first_blocks(_PATTERN_BLOCKS)), canonical_names(checkpoint))
     axes = dict(_axes_of_all(pattern.axes, n_blocks))

@@ -20,12 +20,17 @@ from torch.fx.experimental.proxy_tensor import PythonKeyTracer
 
 from ..graphs.errors import InputError
 from ..graphs.naming import named_by_region
+from ..graphs.promote import FLOAT32_DOMAIN
 from . import marks
 from .tapping import collected
-from .variants import linear
+from .variants import activations, linear
 
 OPSET = 21  # the first with block-wise DequantizeLinear
-_TRANSLATIONS: dict[Callable, Callable] = {**linear.ONNX_TRANSLATIONS, **marks.ONNX_TRANSLATIONS}  # type: ignore[dict-item]
+_TRANSLATIONS: dict[Callable, Callable] = {
+    **linear.ONNX_TRANSLATIONS,  # type: ignore[dict-item]
+    **activations.ONNX_TRANSLATIONS,
+    **marks.ONNX_TRANSLATIONS,  # type: ignore[dict-item]
+}
 _SAMPLE_LENGTH = 5
 INLINE_BYTES = 1 << 16
 
@@ -85,6 +90,7 @@ def to_onnx(
     values = [value.name or "" for value in program.model.graph.outputs]
     model = ir.serde.serialize_model(program.model)
     names = {fqn: canonical.get(storage_key(tensor), fqn) for fqn, tensor in outside.items()}
+    _define_functions(model)
     _name_weights(model.graph, names)
     types = {value: info for value, info in zip(values, model.graph.output, strict=True)}
     named_by_region(model, dict(zip(wrapper.axes, values, strict=True)), keep=set(names.values()))
@@ -190,6 +196,12 @@ def _reattach(model: ir.Model, outside: Mapping[str, Tensor]) -> None:
             n_bytes = outside[name].nbytes
             shape = ir.Shape(tuple(outside[name].shape))
             value.const_value = ir.ExternalTensor("pending", 0, n_bytes, value.dtype, shape=shape, name=name)
+
+
+def _define_functions(model: onnx.ModelProto) -> None:
+    """Give the model the bodies of the float32 functions that it calls."""
+    called = {node.op_type for node in model.graph.node if node.domain == FLOAT32_DOMAIN}
+    model.functions.extend(activations.FUNCTIONS[name] for name in sorted(called))
 
 
 def _name_weights(graph: onnx.GraphProto, names: Mapping[str, str]) -> None:

@@ -7,6 +7,7 @@ import json
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -65,6 +66,27 @@ class Artifact:
 
     def tap(self, name: str) -> Tap:
         return next(tap for tap in self.taps if tap.name == name)
+
+    @cached_property
+    def producers(self) -> dict[str, onnx.NodeProto]:
+        """For each value that a node makes, that node."""
+        return producers(self.model.graph)
+
+    @cached_property
+    def constants(self) -> dict[str, onnx.TensorProto]:
+        """The initializers inside the graph, by name."""
+        return {i.name: i for i in self.model.graph.initializer if i.name not in self.weights}
+
+    @cached_property
+    def types(self) -> dict[str, onnx.TypeProto]:
+        """The type of each value that has one recorded."""
+        graph = self.model.graph
+        return {info.name: info.type for info in (*graph.value_info, *graph.output, *graph.input)}
+
+    @cached_property
+    def order(self) -> dict[str, int]:
+        """Each node's values, by where they come in the graph."""
+        return {name: n for n, name in enumerate(name for node in self.model.graph.node for name in node.output)}
 
 
 def save_artifact(

@@ -2,44 +2,57 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 import onnx
 import onnx.inliner
 from onnx import TensorProto, numpy_helper
 
 from .constants import Exact, fingerprint, is_constant
-from .regions import Program
+from .slices import implicit_inputs
 
 _FLOAT, _DOUBLE = TensorProto.FLOAT, TensorProto.DOUBLE
-_FLOAT32_ONLY = {"DequantizeLinear", "QuantizeLinear", "DynamicQuantizeLinear"}
+FLOAT32_DOMAIN = "opdiff.float32"  # functions that are defined on float32, such as a runtime's rounding to 8 bits
+# Operators that are about float32 by their nature: which of their inputs, and of their outputs, are floats.
+_FLOAT32_PLACES = {
+    "DequantizeLinear": ([1], [0]),
+    "QuantizeLinear": ([0, 1], []),
+    "DynamicQuantizeLinear": ([0], [1]),
+}
 # Their definitions in the ONNX standard hold float32 constants, which onnxruntime would use in double as well.
 _WITH_FLOAT32_BODIES = {"Gelu", "Mish", "HardSwish", "Celu"}
+_LOOKUPS = {"Gather", "GatherND", "GatherElements"}
 PERTURBATION_ULPS = 16
 
 
-def promoted(program: Program, perturb: Exact | None = None) -> onnx.ModelProto:
-    """The program with float32 inputs, constants and casts as float64; weights are read as they are, then cast.
+def promoted(program: onnx.ModelProto, n_inputs: int, perturb: Exact | None = None) -> onnx.ModelProto:
+    """A program's model with float32 inputs, constants and casts as float64; weights are read as they are, then cast.
 
-    Operators that are about float32 by their nature (DequantizeLinear) keep it, between casts.
+    Operators and functions that are about float32 by their nature (DequantizeLinear) keep it, between casts.
 
     Args:
+        n_inputs: how many of its inputs are taps; those behind them are weights.
         perturb: where given, move each float constant that is not in it, and no short binary fraction, by
             `PERTURBATION_ULPS` half units in float32's last place: as far as two correct ways to compute a constant in
             float32 may lie apart.
     """
     model = onnx.ModelProto()
-    model.CopyFrom(program.model)
-    if _WITH_FLOAT32_BODIES.intersection(program.operators):
+    model.CopyFrom(program)
+    if _WITH_FLOAT32_BODIES.intersection(node.op_type for node in program.graph.node):
         names = [("", name) for name in _WITH_FLOAT32_BODIES]
         model = onnx.inliner.inline_selected_functions(model, names, exclude=False, inline_schema_functions=True)
     graph = model.graph
     casts: list[onnx.NodeProto] = []
     renamed: dict[str, str] = {}
+    tables: set[str] = set()
     for index, info in enumerate(graph.input):
         if info.type.tensor_type.elem_type != _FLOAT:
             continue
-        if index < program.n_inputs:
+        if index < n_inputs:
             info.type.tensor_type.elem_type = _DOUBLE
+        elif _is_table(info.name, graph):
+            tables.add(info.name)
         else:
             renamed[info.name] = f"{info.name}.double"
             casts.append(onnx.helper.make_node("Cast", [info.name], [renamed[info.name]], to=_DOUBLE))
@@ -50,7 +63,7 @@ def promoted(program: Program, perturb: Exact | None = None) -> onnx.ModelProto:
         _promote_tensor(tensor, perturb)
     nodes = list(casts)
     for node in graph.node:
-        nodes.extend(_promoted_node(node, renamed, perturb))
+        nodes.extend(_promoted_node(node, renamed, tables, perturb))
     copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
     del graph.node[:]
     graph.node.extend(copies)
@@ -58,9 +71,22 @@ def promoted(program: Program, perturb: Exact | None = None) -> onnx.ModelProto:
     return model
 
 
-def _promoted_node(node: onnx.NodeProto, renamed: dict[str, str], perturb: Exact | None) -> list[onnx.NodeProto]:
-    if node.op_type in _FLOAT32_ONLY:
-        return _kept_in_float32(node, set(renamed))
+def _is_table(weight: str, graph: onnx.GraphProto) -> bool:
+    """Whether rows of a weight are looked up, and nothing else is done with it."""
+    readers = [node for node in graph.node if weight in (*node.input, *implicit_inputs(node))]
+    return bool(readers) and all(node.op_type in _LOOKUPS and node.input[0] == weight for node in readers)
+
+
+def _promoted_node(
+    node: onnx.NodeProto, renamed: dict[str, str], tables: set[str], perturb: Exact | None
+) -> list[onnx.NodeProto]:
+    if node.op_type in _LOOKUPS and node.input[0] in tables:  # only the rows that are read become double
+        name, node.output[0] = node.output[0], f"{node.output[0]}.single"
+        return [node, onnx.helper.make_node("Cast", [node.output[0]], [name], to=_DOUBLE)]
+    if node.domain == FLOAT32_DOMAIN:
+        return _kept_in_float32(node, set(renamed), range(len(node.input)), range(len(node.output)))
+    if node.op_type in _FLOAT32_PLACES:
+        return _kept_in_float32(node, set(renamed), *_FLOAT32_PLACES[node.op_type])
     for index, name in enumerate(node.input):
         node.input[index] = renamed.get(name, name)
     _promote_attributes(node, renamed, perturb)
@@ -108,21 +134,18 @@ def _wobble(values: np.ndarray) -> np.ndarray:
     return np.where(is_short, 0.0, signs * PERTURBATION_ULPS * 2.0**-24)
 
 
-def _kept_in_float32(node: onnx.NodeProto, weights: set[str]) -> list[onnx.NodeProto]:
-    """The node on its float32 weights, and its float outputs cast to double; computed scales are cast back first."""
+def _kept_in_float32(
+    node: onnx.NodeProto, weights: set[str], inputs: Iterable[int], outputs: Iterable[int]
+) -> list[onnx.NodeProto]:
+    """The node with float32 at these places: what is computed is cast to it, weights are, and results are cast back."""
     before, after = [], []
-    if node.op_type == "DequantizeLinear":
-        scale = node.input[1]
-        if scale not in weights:
-            before.append(onnx.helper.make_node("Cast", [scale], [f"{scale}.single"], to=_FLOAT))
-            node.input[1] = f"{scale}.single"
-    else:
-        for index, name in enumerate(node.input[:2]):
-            before.append(onnx.helper.make_node("Cast", [name], [f"{name}.single{index}"], to=_FLOAT))
-            node.input[index] = f"{name}.single{index}"
-    positions = {"DequantizeLinear": [0], "DynamicQuantizeLinear": [1]}.get(node.op_type, [])
-    for position in positions:
-        name = node.output[position]
-        node.output[position] = f"{name}.single"
+    for index in inputs:
+        name = node.input[index]
+        if name not in weights:
+            node.input[index] = f"{node.output[0]}.single{index}"
+            before.append(onnx.helper.make_node("Cast", [name], [node.input[index]], to=_FLOAT))
+    for index in outputs:
+        name = node.output[index]
+        node.output[index] = f"{name}.single"
         after.append(onnx.helper.make_node("Cast", [f"{name}.single"], [name], to=_DOUBLE))
     return [*before, node, *after]

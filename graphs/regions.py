@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import onnx
 
 from .artifact import Artifact, Weight
-from .slices import implicit_inputs, producers, rename_captured, sliced
+from .slices import implicit_inputs, rename_captured, sliced
 from .sources import source_of
 from .taps import Source
 
@@ -70,25 +70,15 @@ def cut(artifact: Artifact, at: Iterable[str], only: Iterable[str] | None = None
 
     `only` names the regions that are wanted, where not all are.
     """
-    graph = artifact.model.graph
-    maker = producers(graph)
     stops = frozenset(at)
-    constants = {i.name: i for i in graph.initializer if i.name not in artifact.weights}
-    types = {info.name: info.type for info in (*graph.value_info, *graph.output, *graph.input)}
     wanted = stops if only is None else stops.intersection(only)
-    order = [name for node in graph.node for name in node.output if name in wanted]
-    return {tap: _region(artifact, tap, maker, stops, constants, types) for tap in order}
+    order = sorted((tap for tap in wanted if tap in artifact.order), key=artifact.order.__getitem__)
+    return {tap: _region(artifact, tap, stops) for tap in order}
 
 
-def _region(
-    artifact: Artifact,
-    tap: str,
-    maker: Mapping[str, onnx.NodeProto],
-    stops: frozenset[str],
-    constants: Mapping[str, onnx.TensorProto],
-    types: Mapping[str, onnx.TypeProto],
-) -> Region:
-    nodes = sliced(maker, [tap], stop=lambda name: name in stops and name != tap)
+def _region(artifact: Artifact, tap: str, stops: frozenset[str]) -> Region:
+    constants, types = artifact.constants, artifact.types
+    nodes = sliced(artifact.producers, [tap], stop=lambda name: name in stops and name != tap)
     inside = {name for node in nodes for name in node.output}
     names: dict[str, str] = {tap: "out"}
     reads: dict[str, list[str]] = {"i": [], "w": [], "c": []}

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 import onnx
@@ -16,6 +16,7 @@ from onnx.reference.op_run import OpRun
 
 from .constants import Exact
 from .errors import InputError
+from .products import Multiplier, Piece, Product, split
 from .promote import promoted
 from .regions import Program, Region
 
@@ -61,7 +62,8 @@ class Runner:
         if self.settings.provider not in ort.get_available_providers():
             have = ", ".join(ort.get_available_providers())
             raise InputError(f"provider {self.settings.provider}: not in this onnxruntime, which has {have}")
-        self._runs: dict[tuple[str, Precision, Exact | None], _Session] = {}
+        self._runs: dict[tuple[str, Precision, Exact | None], _Run] = {}
+        self._multiplier = Multiplier(lambda model: _Session(model, self.settings))
         self.n_runs = 0
 
     @property
@@ -81,13 +83,15 @@ class Runner:
         """
         feeds = [_typed(value, precision) for value in inputs]
         feeds += [weight.array for weight in region.weights]
-        return self._session(region.program, precision, perturb).run(["out"], feeds)[0]
+        return self._prepared(region.program, precision, perturb).run(feeds)
 
     def run_all(
         self, region: Region, inputs: Sequence[np.ndarray], precision: Precision = "float64"
     ) -> dict[str, np.ndarray]:
         """Every value inside the region that numpy can hold, by its name in the program."""
-        model = promoted(region.program) if precision != "float32" else _copy(region.program.model)
+        model = _copy(region.program.model)
+        if precision != "float32":
+            model = promoted(model, region.program.n_inputs)
         names = [name for node in model.graph.node for name in node.output if name and name != "out"]
         types = {
             info.name: info.type.tensor_type.elem_type
@@ -99,13 +103,55 @@ class Runner:
         session = _Session(model, self.settings)
         return dict(zip(["out", *names], session.run(["out", *names], feeds), strict=True))
 
-    def _session(self, program: Program, precision: Precision, perturb: Exact | None) -> _Session:
+    def _prepared(self, program: Program, precision: Precision, perturb: Exact | None) -> _Run:
         key = (program.signature, precision, perturb)
         if key not in self._runs:
-            model = program.model if precision == "float32" else promoted(program, perturb)
-            self._runs[key] = _Session(model, self.settings)
+            if precision == "float32":
+                self._runs[key] = _Single(program, self.settings)
+            else:
+                self._runs[key] = _Double(program, self.settings, perturb, self._multiplier)
         self.n_runs += 1
         return self._runs[key]
+
+
+class _Run(Protocol):
+    def run(self, feeds: Sequence[np.ndarray]) -> np.ndarray:
+        """A program's output on its taps and weights."""
+
+
+class _Single:
+    """A program as it is."""
+
+    def __init__(self, program: Program, settings: Settings) -> None:
+        self._session = _Session(program.model, settings)
+
+    def run(self, feeds: Sequence[np.ndarray]) -> np.ndarray:
+        return self._session.run(["out"], feeds)[0]
+
+
+class _Double:
+    """A program in double precision, its products with weights taken a few rows at a time."""
+
+    def __init__(self, program: Program, settings: Settings, perturb: Exact | None, multiplier: Multiplier) -> None:
+        self._multiplier = multiplier
+        self._names = [info.name for info in program.model.graph.input]
+        self._steps: list[tuple[Piece, _Session] | Product] = []
+        for step in split(program.model, program.n_inputs):
+            if isinstance(step, Product):
+                self._steps.append(step)
+            else:
+                self._steps.append((step, _Session(promoted(step.model, step.n_inputs, perturb), settings)))
+
+    def run(self, feeds: Sequence[np.ndarray]) -> np.ndarray:
+        values = dict(zip(self._names, feeds, strict=True))
+        for step in self._steps:
+            if isinstance(step, Product):
+                values[step.output] = self._multiplier.times(values[step.x], values[step.weight], step.is_out_in)
+            else:
+                piece, session = step
+                made = session.run(list(piece.outputs), [values[name] for name in piece.inputs])
+                values.update(zip(piece.outputs, made, strict=True))
+        return values["out"]
 
 
 class _Session:

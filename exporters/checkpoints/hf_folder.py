@@ -5,6 +5,7 @@ import json
 import re
 from collections.abc import Iterable
 from functools import cached_property
+from os.path import isfile  # Path's own raises where a name is too long
 from pathlib import Path
 
 import numpy as np
@@ -129,10 +130,10 @@ def _block_and_rest(hf_name: str) -> tuple[str, str]:
 
 def _places(folder: Path) -> dict[str, WeightFile]:
     """The file of each tensor, by HF name; tables of RoPE that old checkpoints hold are left out."""
-    if (folder / WEIGHTS).is_file():
+    if isfile(folder / WEIGHTS):
         file = WeightFile(_within(folder, WEIGHTS))
         places = dict.fromkeys(file, file)
-    elif (folder / INDEX).is_file():
+    elif isfile(folder / INDEX):
         places = _places_in_shards(folder)
     else:
         raise InputError(f"{folder}: holds neither {WEIGHTS} nor {INDEX}; save the model as safetensors")
@@ -161,11 +162,11 @@ def _within(folder: Path, name: str) -> Path:
         raise InputError(
             f"{folder / INDEX}: {quoted(name)} is no file name, so it may lie outside the folder; {_AGAIN}"
         )
+    if not isfile(folder / name):
+        raise InputError(f"{folder}: no file {quoted(name)}; {_AGAIN}")
     home, path = folder.resolve(), (folder / name).resolve()
     if not path.is_relative_to(home) and path.parent != home.parent.parent / "blobs":
         raise InputError(f"{folder / name}: leads outside its folder; put the file itself there")
-    if not path.is_file():
-        raise InputError(f"{folder / name}: no such file; {_AGAIN}")
     return folder / name
 
 

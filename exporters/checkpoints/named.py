@@ -2,6 +2,7 @@
 
 import re
 from importlib.util import find_spec
+from os.path import exists, isdir  # Path's own raise where a name is too long
 from pathlib import Path
 
 from ...graphs.errors import InputError
@@ -26,7 +27,7 @@ def open_checkpoint(model: str, folder: Path | None = None) -> Checkpoint:
         InputError: the model is not found, or is not a checkpoint of a decoder that opdiff knows.
     """
     path = find_model(model, folder)
-    return HfFolder(path) if path.is_dir() else GgufFile(path)
+    return HfFolder(path) if isdir(path) else GgufFile(path)
 
 
 def find_model(model: str, folder: Path | None = None) -> Path:
@@ -46,7 +47,7 @@ def find_model(model: str, folder: Path | None = None) -> Path:
     if model == "smollm2":
         return _smollm2()
     path = Path(model)
-    if not path.exists() and _HUB_ID.fullmatch(model) and path.suffix != ".gguf" and find_spec("huggingface_hub"):
+    if not exists(path) and _HUB_ID.fullmatch(model) and path.suffix != ".gguf" and find_spec("huggingface_hub"):
         return _from_hub(model)
     return path
 

@@ -1,6 +1,7 @@
 """A model's tokenizer by its path, whatever kind of model it is."""
 
 import mmap
+from os.path import exists  # Path's own raises where a name is too long
 from pathlib import Path
 
 from ...graphs.errors import InputError
@@ -24,7 +25,7 @@ def open_tokenizer(model: Path | Checkpoint) -> Tokenizer:
             supported, or the tokenizers package is not installed.
     """
     path = model.path if isinstance(model, Checkpoint) else model
-    if not path.exists():
+    if not exists(path):
         raise InputError(f"{path}: no such file; give a GGUF file, or a folder with a tokenizer.json")
     if path.is_dir() or path.suffix in (".json", ".safetensors"):
         return JsonTokenizer(_beside(path))

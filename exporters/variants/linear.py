@@ -67,10 +67,14 @@ def linear_weight(checkpoint: BoundCheckpoint, name: str, weights: Weights) -> n
     return StoredWeight(checkpoint[name])
 
 
+def head_name(checkpoint: BoundCheckpoint) -> str:
+    """The name of the output head's weight: the embedding's where the head is tied."""
+    return "token_embd.weight" if checkpoint.config.tied_head else "output.weight"
+
+
 def head_weight(checkpoint: BoundCheckpoint, weights: Weights) -> nn.Module:
-    """The output head's weight `[vocabulary, width]`: its own, or the embedding's where the head is tied."""
-    name = "token_embd.weight" if checkpoint.config.tied_head else "output.weight"
-    return linear_weight(checkpoint, name, weights)
+    """The output head's weight `[vocabulary, width]`."""
+    return linear_weight(checkpoint, head_name(checkpoint), weights)
 
 
 def gain(checkpoint: BoundCheckpoint, name: str) -> nn.Parameter:

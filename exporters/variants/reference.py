@@ -2,6 +2,7 @@
 
 Source: transformers' modeling_qwen3.py, modeling_qwen2.py and modeling_llama.py; llama.cpp's graphs of the same names.
 In GGUF files of the llama architecture the rows of attn_q and attn_k are permuted, and the pairing is interleaved to match.
+With activations=ggml its linear layers round their inputs as llama.cpp's CPU matmuls do for weights stored as these are.
 Not reproduced: the KV cache (every position is computed in one pass), sliding windows, RoPE scaling.
 """
 
@@ -13,12 +14,15 @@ from torch import Tensor, nn
 
 from ..bound import BoundCheckpoint
 from ..tapping import tap
-from .linear import Weights, gain, head_weight, linear_weight, optional_bias
+from .activations import Activations, product
+from .linear import Weights, gain, head_name, head_weight, linear_weight, optional_bias
 
 
-def reference(checkpoint: BoundCheckpoint, weights: Weights = "as_stored") -> nn.Module:
+def reference(
+    checkpoint: BoundCheckpoint, weights: Weights = "as_stored", activations: Activations = "exact"
+) -> nn.Module:
     """The variant `reference`."""
-    return Reference(checkpoint, weights)
+    return Reference(checkpoint, weights, activations)
 
 
 class Reference(nn.Module):
@@ -26,14 +30,15 @@ class Reference(nn.Module):
 
     inv_freq: Tensor
 
-    def __init__(self, checkpoint: BoundCheckpoint, weights: Weights) -> None:
+    def __init__(self, checkpoint: BoundCheckpoint, weights: Weights, activations: Activations = "exact") -> None:
         super().__init__()
         config = checkpoint.config
         self.eps = config.rms_norm_eps
         self.embedding = gain(checkpoint, "token_embd.weight")
-        self.blocks = nn.ModuleList(Block(checkpoint, n, weights) for n in range(config.n_blocks))
+        self.blocks = nn.ModuleList(Block(checkpoint, n, weights, activations) for n in range(config.n_blocks))
         self.final_gain = gain(checkpoint, "output_norm.weight")
         self.head = head_weight(checkpoint, weights)
+        self.head_product = product(checkpoint, head_name(checkpoint), weights, activations)
         exponents = torch.arange(0, config.head_dim, 2, dtype=torch.int64).float() / config.head_dim
         self.register_buffer("inv_freq", 1.0 / config.rope_base**exponents, persistent=False)
 
@@ -46,13 +51,13 @@ class Reference(nn.Module):
         for block in self.blocks:
             x = block(x, cos, sin, visible)
         x = tap("final_norm", rms_norm(x, self.final_gain, self.eps), axes="token channel")
-        return tap("logits", F.linear(x, self.head()), axes="token vocab")
+        return tap("logits", self.head_product(x, self.head(), None), axes="token vocab")
 
 
 class Block(nn.Module):
     """One decoder block: attention and feed-forward, each behind its norm and with its residual."""
 
-    def __init__(self, checkpoint: BoundCheckpoint, n: int, weights: Weights) -> None:
+    def __init__(self, checkpoint: BoundCheckpoint, n: int, weights: Weights, activations: Activations) -> None:
         super().__init__()
         config, name = checkpoint.config, f"blk.{n}."
         self.name, self.eps = name, config.rms_norm_eps
@@ -62,6 +67,7 @@ class Block(nn.Module):
         self.ffn_gain = gain(checkpoint, name + "ffn_norm.weight")
         for part in ("attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down"):
             self.add_module(part, linear_weight(checkpoint, f"{name}{part}.weight", weights))
+            setattr(self, part + "_product", product(checkpoint, f"{name}{part}.weight", weights, activations))
             self.register_parameter(part + "_bias", optional_bias(checkpoint, f"{name}{part}.bias"))
         self.q_gain = gain(checkpoint, name + "attn_q_norm.weight") if config.qk_norm else None
         self.k_gain = gain(checkpoint, name + "attn_k_norm.weight") if config.qk_norm else None
@@ -99,7 +105,8 @@ class Block(nn.Module):
         return tap(self.name + "ffn_down", self.linear(act, "ffn_down"), axes="token channel")
 
     def linear(self, x: Tensor, part: str) -> Tensor:
-        return F.linear(x, self.get_submodule(part)(), getattr(self, part + "_bias"))
+        weight, bias = self.get_submodule(part)(), getattr(self, part + "_bias")
+        return getattr(self, part + "_product")(x, weight, bias)
 
     def heads(self, stage: str, x: Tensor, n_heads: int) -> Tensor:
         return tap(self.name + stage, x.view(x.shape[0], n_heads, self.head_dim), axes="token head channel")

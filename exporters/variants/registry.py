@@ -31,10 +31,10 @@ class VariantRequest:
     builder: Builder
     options: Mapping[str, str]
 
-    @property
-    def has_uniform_blocks(self) -> bool:
+    def has_uniform_blocks(self, checkpoint: BoundCheckpoint) -> bool:
         """Whether all blocks are known to be alike, so that they may be instantiated from one."""
-        return self.builder in (dsl, legacy, reference)
+        follows_storage = self.options.get("activations") == "ggml"
+        return self.builder in (dsl, legacy, reference) and (not follows_storage or checkpoint.stores_blocks_alike())
 
     @property
     def weights(self) -> str:

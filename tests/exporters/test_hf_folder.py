@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 import torch
 from corpus.models import TOKENS, tiny_model, write_gguf
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from onnx_text import artifact_regions
 from safetensors.torch import load_file, save_file
 
@@ -291,7 +293,9 @@ def test_link_that_leads_outside_of_the_folder_is_refused(name, tmp_path):
     [
         (None, "has no weight_map"),
         ({"model.norm.weight": 3}, "has no weight_map from tensors to files"),
-        ({"model.norm.weight": "model-9.safetensors"}, "model-9.safetensors: no such file"),
+        ({"model.norm.weight": "model-9.safetensors"}, "no file 'model-9.safetensors'"),
+        ({"model.norm.weight": "x" * 999}, "no file 'xxx"),
+        ({"model.norm.weight": "\ud800"}, r"no file '\ud800'"),
         ({"no.such": "model-00001-of-00009.safetensors"}, "places tensor 'no.such' in 'model-00001-of-00009.safe"),
     ],
 )
@@ -299,6 +303,29 @@ def test_index_that_does_not_fit_its_shards_is_refused(weight_map, message, tmp_
     folder = saved("qwen3", tmp_path, **SHARDED)
     edit_json(folder / "model.safetensors.index.json", weight_map=weight_map)
     assert message in refusal(folder)
+
+
+@pytest.fixture(scope="module")
+def sharded(tmp_path_factory) -> Path:
+    return saved("qwen3", tmp_path_factory.mktemp("sharded"), **SHARDED)
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors.index.json", "model-00002-of-00009.safetensors"])
+@given(data=st.data())
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_file_with_bytes_changed_is_read_or_refused_never_a_traceback(sharded, tmp_path, name, data):
+    content = bytearray((sharded / name).read_bytes())
+    for _ in range(data.draw(st.integers(1, 3))):
+        content[data.draw(st.integers(0, min(len(content), 1000) - 1))] = data.draw(st.integers(0, 255))
+    for path in sharded.iterdir():
+        shutil.copy(path, tmp_path)
+    (tmp_path / name).write_bytes(content)
+    try:
+        checkpoint = open_checkpoint(str(tmp_path))
+        for tensor in checkpoint.names:
+            assert checkpoint.tensor(tensor).shape == checkpoint.shape(tensor)
+    except InputError as error:
+        assert "\n" not in str(error)
 
 
 def test_unknown_tensor_name_is_refused_by_name(tmp_path):
@@ -340,8 +367,10 @@ def test_hub_that_cannot_be_reached_is_one_line(tmp_path):
     assert last.startswith("opdiff.graphs.errors.InputError: org/name: no such path, and the hub does not give it (")
 
 
-@pytest.mark.parametrize("model", ["models/tiny.gguf", "a/b/c", "./org/name", "org/", "name"])
+@pytest.mark.parametrize(
+    "model", ["models/tiny.gguf", "x" * 999, "nul\0", "\ud800", "a/b/c", "./org/name", "org/", "name"]
+)
 def test_path_that_is_not_there_and_no_hub_id_is_a_missing_file(model, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(InputError, match=r"no such file; give the path of a \.gguf checkpoint or of an HF folder"):
+    with pytest.raises(InputError, match=r"no such file; give the path of a \.gguf .* HF folder|cannot be opened"):
         open_checkpoint(model)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import onnx.parser
+import onnxruntime as ort
 import pytest
 from onnx_text import region_of, run_of
 
 from opdiff.graphs.constants import Exact, constant_fingerprints, fingerprint
-from opdiff.graphs.promote import PERTURBATION_ULPS
+from opdiff.graphs.promote import PERTURBATION_ULPS, promoted
 
 X = np.random.default_rng(0).standard_normal((5, 4))
 FLAT = ("token", "channel")
@@ -98,6 +100,23 @@ def test_dequantised_weights_are_the_same_bits_in_both_precisions(tmp_path):
     exact = quants.astype(np.float32) * scales[:, None]
     np.testing.assert_array_equal(run_of(made, np.eye(4)), exact.astype(np.float64))
     np.testing.assert_array_equal(run_of(made, np.eye(4), precision="float32"), exact)
+
+
+ROUNDED = """<ir_version: 10, opset_import: ["" : 21, "opdiff.float32" : 1]>
+g (float[T,4] i0) => (float[T,4] out) { r = opdiff.float32.ToThirds(i0) out = Mul(r, r) }
+<domain: "opdiff.float32", opset_import: ["" : 21]>
+ToThirds (x) => (y) { three = Constant<value = float {3.0}>() t = Div(x, three) w = Round(t) f = Div(w, three) y = Add(f, t) }
+"""
+
+
+def test_float32_functions_give_the_same_bits_in_both_precisions_and_what_follows_is_double():
+    model = onnx.parser.parse_model(ROUNDED)
+    x = np.random.default_rng(2).uniform(-40, 40, (50, 4)).astype(np.float32)
+    rounded = np.rint(x / F32(3)) / F32(3) + x / F32(3)
+    session = ort.InferenceSession(promoted(model, n_inputs=1).SerializeToString())
+    found = session.run(["out"], {"i0": x.astype(np.float64)})[0]
+    np.testing.assert_array_equal(found, rounded.astype(np.float64) ** 2)
+    assert (found != np.square(rounded)).any()
 
 
 def test_branches_are_promoted_with_the_rest(tmp_path):

@@ -1,0 +1,212 @@
+"""Products with weights, in double precision: a few rows of the weight at a time, which is never whole in double.
+
+A program is split at its products with mapped weights: what comes before one, the product itself, what comes after.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import onnx
+from onnx import TensorProto
+
+from .slices import implicit_inputs, producers, sliced
+
+_ELEMENTS_AT_ONCE = 1 << 18  # of the weight: what a core keeps near it
+_HALVES = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
+
+
+class Session(Protocol):
+    """A model that can be run."""
+
+    def run(self, outputs: list[str], feeds: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """The outputs of these names, for the inputs in their order."""
+
+
+@dataclass(frozen=True, slots=True)
+class Product:
+    """`output` = `x` @ W, or, where it stands as `[out, in]`, `x` @ W.T; W is the weight of that name."""
+
+    x: str
+    weight: str
+    is_out_in: bool
+    output: str
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Nodes between products, as a model: which inputs it reads, and what it makes that is read later."""
+
+    model: onnx.ModelProto
+    n_inputs: int
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+
+def split(model: onnx.ModelProto, n_inputs: int) -> list[Piece | Product]:
+    """The steps of a float32 program of `n_inputs` taps and then weights, in the order in which they can run."""
+    model = onnx.shape_inference.infer_shapes(model)
+    graph = model.graph
+    taps = [info.name for info in graph.input][:n_inputs]
+    weights = {info.name: info.type for info in graph.input if info.name not in taps}
+    types = {info.name: info.type for info in (*graph.value_info, *graph.input, *graph.output)}
+    nodes, products = _apart(graph, weights, types)
+    if not all(types.get(name, onnx.TypeProto()).HasField("tensor_type") for p in products for name in (p.x, p.output)):
+        return [_piece(model, list(graph.node), taps, types, ["out"])]
+    return list(_steps(model, nodes, products, types, taps))
+
+
+class Multiplier:
+    """Takes products in float64; the last one is kept, for the two sides of a region often ask for the same."""
+
+    def __init__(self, session_of: Callable[[onnx.ModelProto], Session]) -> None:
+        self._session_of = session_of
+        self._sessions: dict[tuple[int, bool], Session] = {}
+        self._last: tuple[tuple, np.ndarray, np.ndarray] = ((), np.empty(0), np.empty(0))
+        self.n_weights_read = 0
+
+    def times(self, x: np.ndarray, weight: np.ndarray, is_out_in: bool) -> np.ndarray:
+        """`x` [..., in] times a weight `[out, in]` or `[in, out]` of any float type: float64 [..., out]."""
+        place = (weight.ctypes.data, weight.shape, weight.strides, weight.dtype, is_out_in)
+        known, asked, result = self._last
+        if place != known or not np.array_equal(asked, x):
+            result = self._product(x, weight, is_out_in)
+            self._last = place, x, result
+        return result
+
+    def _product(self, x: np.ndarray, weight: np.ndarray, is_out_in: bool) -> np.ndarray:
+        self.n_weights_read += 1
+        session = self._session(weight.dtype, is_out_in)
+        rows = np.asarray(x, np.float64, order="C").reshape(-1, x.shape[-1])
+        n_in, n_out = weight.shape[::-1] if is_out_in else weight.shape
+        result = np.empty((len(rows), n_out))
+        n_at_once = max(1, _ELEMENTS_AT_ONCE // n_in)
+        for start in range(0, n_out, n_at_once):
+            part = slice(start, start + n_at_once)
+            piece = weight[part] if is_out_in else np.ascontiguousarray(weight[:, part])
+            result[:, part] = session.run(["y"], [rows, piece])[0]
+        return result.reshape(*x.shape[:-1], n_out)
+
+    def _session(self, dtype: np.dtype, is_out_in: bool) -> Session:
+        key = (onnx.helper.np_dtype_to_tensor_dtype(dtype), is_out_in)
+        if key not in self._sessions:
+            self._sessions[key] = self._session_of(_product_model(*key))
+        return self._sessions[key]
+
+
+def _product_model(elem_type: int, is_out_in: bool) -> onnx.ModelProto:
+    double = TensorProto.DOUBLE
+    inputs = [
+        onnx.helper.make_tensor_value_info("x", double, ["n", "in"]),
+        onnx.helper.make_tensor_value_info("w", elem_type, ["out", "in"] if is_out_in else ["in", "out"]),
+    ]
+    nodes = [
+        onnx.helper.make_node("Cast", ["w"], ["wide"], to=double),
+        onnx.helper.make_node("Gemm", ["x", "wide"], ["y"], transB=int(is_out_in)),
+    ]
+    outputs = [onnx.helper.make_tensor_value_info("y", double, ["n", "out"])]
+    graph = onnx.helper.make_graph(nodes, "product", inputs, outputs)
+    return onnx.helper.make_model(graph, ir_version=10, opset_imports=[onnx.helper.make_opsetid("", 21)])
+
+
+def _apart(
+    graph: onnx.GraphProto, weights: Mapping[str, onnx.TypeProto], types: dict[str, onnx.TypeProto]
+) -> tuple[list[onnx.NodeProto], list[Product]]:
+    """The nodes without those that multiply with a weight, and these; `types` gets what is new."""
+    maker = producers(graph)
+    nodes, products = [], []
+    for node in graph.node:
+        found = _weight_of(node, maker, weights)
+        if found is None:
+            nodes.append(node)
+            continue
+        has_bias = node.op_type == "Gemm" and len(node.input) > 2 and bool(node.input[2])
+        output = f"{node.output[0]}.product" if has_bias else node.output[0]
+        products.append(Product(node.input[0], *found, output))
+        if has_bias:
+            types[output] = types.get(node.output[0], onnx.TypeProto())
+            nodes.append(onnx.helper.make_node("Add", [output, node.input[2]], [node.output[0]]))
+    return nodes, products
+
+
+def _weight_of(
+    node: onnx.NodeProto, maker: Mapping[str, onnx.NodeProto], weights: Mapping[str, onnx.TypeProto]
+) -> tuple[str, bool] | None:
+    """The weight that a MatMul or a plain Gemm multiplies with, and whether it stands as `[out, in]`."""
+    attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+    if node.op_type == "Gemm":
+        if attributes.get("transA", 0) or attributes.get("alpha", 1.0) != 1 or attributes.get("beta", 1.0) != 1:
+            return None
+    elif node.op_type != "MatMul" or node.domain:
+        return None
+    is_out_in, name = bool(attributes.get("transB", 0)), node.input[1]
+    while name in maker:
+        step = maker[name]
+        if step.op_type == "Transpose":
+            is_out_in = not is_out_in
+        elif step.op_type != "Cast" or not _widens(step, weights):
+            return None
+        name = step.input[0]
+    if name not in weights or len(weights[name].tensor_type.shape.dim) != 2:
+        return None
+    return (name, is_out_in) if weights[name].tensor_type.elem_type in (TensorProto.FLOAT, *_HALVES) else None
+
+
+def _widens(cast: onnx.NodeProto, weights: Mapping[str, onnx.TypeProto]) -> bool:
+    """Whether a Cast makes float32 of a weight in half precision, which loses nothing."""
+    source = weights.get(cast.input[0])
+    to = onnx.helper.get_attribute_value(cast.attribute[0])
+    return to == TensorProto.FLOAT and source is not None and source.tensor_type.elem_type in _HALVES
+
+
+def _steps(
+    model: onnx.ModelProto,
+    nodes: Sequence[onnx.NodeProto],
+    products: Sequence[Product],
+    types: Mapping[str, onnx.TypeProto],
+    taps: Sequence[str],
+) -> Iterator[Piece | Product]:
+    """Pieces and products in turn: each product after the piece that makes what it reads."""
+    maker = {name: node for node in nodes for name in node.output if name}
+    known = dict.fromkeys(taps)
+    done: set[int] = set()
+    for goal in (*products, None):
+        wanted = "out" if goal is None else goal.x
+        if wanted not in known:
+            piece = [n for n in sliced(maker, [wanted], stop=known.__contains__) if id(n) not in done]
+            done.update(map(id, piece))
+            rest = [n for n in nodes if id(n) not in done]
+            read_later = {name for n in rest for name in (*n.input, *implicit_inputs(n))} | {p.x for p in products}
+            made = [
+                name for n in piece for name in n.output if name == wanted or (name in read_later and name in types)
+            ]
+            yield _piece(model, piece, list(known), types, made)
+            known |= dict.fromkeys(made)
+        if goal is not None:
+            yield goal
+            known[goal.output] = None
+
+
+def _piece(
+    model: onnx.ModelProto,
+    nodes: Sequence[onnx.NodeProto],
+    known: Sequence[str],
+    types: Mapping[str, onnx.TypeProto],
+    outputs: Sequence[str],
+) -> Piece:
+    """These nodes as a model: first the values that are known, then the weights that they read."""
+    read = {name for node in nodes for name in (*node.input, *implicit_inputs(node))} | set(outputs)
+    inputs = [name for name in known if name in read]
+    weights = [info.name for info in model.graph.input if info.name in read and info.name not in inputs]
+    graph = onnx.GraphProto(name="piece")
+    graph.node.extend(nodes)
+    graph.input.extend(onnx.ValueInfoProto(name=name, type=types[name]) for name in (*inputs, *weights))
+    graph.initializer.extend(i for i in model.graph.initializer if i.name in read)
+    graph.output.extend(onnx.ValueInfoProto(name=name, type=types[name]) for name in outputs)
+    piece = onnx.ModelProto(ir_version=model.ir_version, graph=graph)
+    piece.opset_import.extend(model.opset_import)
+    piece.functions.extend(model.functions)
+    return Piece(piece, len(inputs), (*inputs, *weights), tuple(outputs))
