@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..graphs.errors import OpdiffError
 from .effect import LOGITS, Effects
 from .faults import Faults
 from .locate import DOUBLE_UNIT, SINGLE_UNIT
@@ -17,7 +18,10 @@ def close(a: Side, faults: Faults, effects: Effects) -> Closed:
     What is left after mending is held against what float32 rounding does to A's own logits, and its share in float64.
     """
     mended = [tap for tap in faults.taps if faults.explained[tap].candidates]
-    left = effects.left(effects.logits(mended))
+    try:
+        left = effects.left(effects.logits(mended))
+    except OpdiffError as e:
+        return Closed(None, None, f"not known: B cannot run with A's regions in it ({e})")
     floor = max(effects.left(np.asarray(a.values[LOGITS], np.float64)), SINGLE_UNIT)
     if faults.unexplained:
         return Closed(False, left, _unnamed(faults, effects, left, floor))
@@ -41,7 +45,10 @@ def close(a: Side, faults: Faults, effects: Effects) -> Closed:
 def _unnamed(faults: Faults, effects: Effects, left: float, floor: float) -> str:
     places = ", ".join(tap for one in faults.unexplained for tap in one.taps[:2])
     text = f"not complete: no convention explains {places}; mended by the others, B is {left:.2g} from A"
-    rest = effects.left(effects.logits(faults.taps))
+    try:
+        rest = effects.left(effects.logits(faults.taps))
+    except OpdiffError:
+        return f"{text}, and there B cannot run with A's regions in it"
     if rest <= floor:
         return f"{text}, and mended there too, only rounding is left ({rest:.1e}): these regions are all that differs"
     return f"{text}, and mended there too, still {rest:.2g}"

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 
 from ..graphs.artifact import Artifact, load_artifact
-from ..graphs.errors import InputError, OpdiffError
+from ..graphs.errors import InputError, ShapeError
 from ..graphs.provenance import versions
 from ..graphs.run import Runner
 from ..graphs.run import Settings as RunSettings
@@ -118,16 +119,16 @@ def _weighed(
     if not at_fault.taps:
         return (), (), Closed(True, 0.0, "complete: no region is at fault")
     effects: Sequence[Effect | None] = [None] * len(groups)
-    by_tap: Mapping[str, Effect] = {}
+    by_tap: Mapping[str, Effect | None] = {}
     if LOGITS not in at_fault.found:
         closed = Closed(None, None, "not known: the logits are no common tap, so nothing could be followed to them")
     else:
         try:
-            double = Effects(a, b, at_fault.taps, "float64")
-            effects, by_tap = double.of(groups), _singly(Effects(a, b, at_fault.taps, "float32"), at_fault.taps, groups)
-            closed = close(a, at_fault, double)
-        except OpdiffError as e:  # they read each other in a circle, or hand on values of other shapes
-            closed = Closed(None, None, f"not known: B cannot run with A's regions in it ({e})")
+            double, single = (Effects(a, b, at_fault.taps, precision) for precision in ("float64", "float32"))
+            effects = [double.after(group, frozenset(chain(*groups[:n]))) for n, group in enumerate(groups)]
+            by_tap, closed = _singly(single, at_fault.taps, groups), close(a, at_fault, double)
+        except ShapeError as e:
+            closed = Closed(None, None, f"not known: the logits of the two sides cannot be compared ({e})")
     named = [
         _root_cause(a, b, reference, at_fault, cause, effect, explainer)
         for cause, effect in zip(at_fault.causes, effects, strict=False)
@@ -140,7 +141,7 @@ def _weighed(
     return (*named, *unnamed), tuple(divergences), closed
 
 
-def _singly(effects: Effects, taps: Sequence[str], groups: Sequence[Sequence[str]]) -> dict[str, Effect]:
+def _singly(effects: Effects, taps: Sequence[str], groups: Sequence[Sequence[str]]) -> dict[str, Effect | None]:
     """The effect of single regions, in the order of the graph: of all, or of the first of each stage and cause."""
     measured = set(taps)
     if len(taps) > MEASURED_SINGLY:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 
 from ..graphs.axes import same_shape
+from ..graphs.errors import OpdiffError
 from ..graphs.run import Precision
 from .result import Effect
 from .side import Side
@@ -20,7 +21,7 @@ class Effects:
     Args:
         taps: the regions that may be mended; what lies above all of them is run once, and whatever is mended starts there.
     Raises:
-        InputError: the regions of the two sides read each other in a circle.
+        ShapeError: the logits of the two sides have other shapes.
     """
 
     def __init__(self, a: Side, b: Side, taps: Iterable[str], precision: Precision) -> None:
@@ -35,18 +36,12 @@ class Effects:
         self._logits: dict[frozenset[str], np.ndarray] = {frozenset(): b_logits}
         self._difference = self._per_position(b_logits)
 
-    def of(self, groups: Sequence[Sequence[str]]) -> list[Effect]:
-        """The effect of each group of regions, mended alone and in order after those before it."""
-        results = []
-        before: frozenset[str] = frozenset()
-        for group in groups:
-            results.append(self.after(group, before))
-            before = before.union(group)
-        return results
-
-    def after(self, group: Sequence[str], before: frozenset[str]) -> Effect:
-        """The effect of a group, mended alone, and mended after those before it."""
-        alone, earlier, later = self.logits(group), self.logits(before), self.logits(before.union(group))
+    def after(self, group: Sequence[str], before: frozenset[str]) -> Effect | None:
+        """The effect of a group, mended alone, and mended after those before it; None where B cannot run so mended."""
+        try:
+            alone, earlier, later = self.logits(group), self.logits(before), self.logits(before.union(group))
+        except OpdiffError:  # the two sides' regions read each other in a circle, or hand on values of other shapes
+            return None
         change = _largest_change(self.logits(()), alone)
         return Effect(self._shares(alone), self._shares(later), change > 0, change, _largest_change(earlier, later))
 

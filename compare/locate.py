@@ -109,11 +109,8 @@ def _moved_by_constants(
     a: Side, b: Side, tap: str, values: Mapping[str, np.ndarray], right: tuple[np.ndarray, np.ndarray], exact: Exact
 ) -> float:
     """How far the region's constants, but for the exact ones, move its output when float32 rounds them otherwise."""
-    movable = [
-        (s, value) for s, value in zip((a, b), right, strict=True) if constant_fingerprints(s.regions[tap]) - exact
-    ]
-    moved = (distance(value, s.run_perturbed(tap, values, exact), is_scores(tap)) for s, value in movable)
-    far = max(moved, default=0.0)
+    moved = (a.run_perturbed(tap, values, exact), b.run_perturbed(tap, values, exact))
+    far = max(distance(one, other, is_scores(tap)) for one, other in zip(right, moved, strict=True))
     return far if np.isfinite(far) else 0.0
 
 
