@@ -1,4 +1,4 @@
-# make demo: the main job, on a machine that has nothing but Python 3.11 and make. make test: the tests.
+# make demo: the main job, on a machine that has nothing but Python 3.11 and make. make test: the tests. make bench: the costs.
 PYTHON ?= python3
 BIN := .venv/bin
 
@@ -29,6 +29,10 @@ lint: .venv/ready
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	mkdir -p .venv/types && ln -sfn ../.. .venv/types/opdiff
 	touch $@
+
+# Needs 10 GB of disk and a quiet machine. It prints its tables as Markdown.
+bench: .venv/ready
+	cd tests && ../$(BIN)/python -m benchmarks.bench
 
 clean:
 	rm -rf .venv demo build *.egg-info

@@ -1,0 +1,123 @@
+"""What opdiff costs against doing it plainly, on the shape of Qwen3-0.6B with random weights. `make bench` runs it.
+
+Every figure is a ratio of whole processes measured in one run; the table goes to stdout as Markdown.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import date
+from pathlib import Path
+
+from benchmarks.measured import Measured, measured, opdiff, python
+from benchmarks.shapes import QWEN3_0_6B, Shape, write_gguf
+
+_HERE = Path(__file__).parent
+_PAIR = ("dsl", "reference")
+_GROWTH = replace(QWEN3_0_6B, n_blocks=8, vocab_size=8192)
+Row = tuple[str, str, str, str, str]
+
+
+def main() -> None:
+    """Measure, and print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--runs", type=int, default=3, help="runs of each command; the medians are printed")
+    parser.add_argument("--work", type=Path, help="a folder for 10 GB of files (default: a temporary one)")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(dir=options.work) as folder:
+        print(
+            f"{date.today()}, {os.cpu_count()} cores, {_memory_gigabytes():.0f} GB; medians of {options.runs} runs.\n"
+        )
+        _print(("figure", "plain", "opdiff", "ratio", "wanted"), _figures(Path(folder), options.runs))
+        print(
+            "\nGrowth (8 blocks of that width, 8192 tokens in the vocabulary, 16 tokens, where nothing else is said):\n"
+        )
+        _print(("what grows", "size", "compare, s", "anonymous, MB", ""), _growth(Path(folder), options.runs))
+
+
+def _figures(folder: Path, n_runs: int) -> Iterator[Row]:
+    model = write_gguf(QWEN3_0_6B, folder / "model.gguf")
+    out = folder / "out"
+    asked = [word for name in ("dsl", "reference", "legacy:head_dim=metadata") for word in ("--variant", name)]
+    exporting = _fresh(opdiff("export", model, *asked, "--out", out), out, n_runs)
+    disk = sum(file.stat().st_size for file in out.iterdir() if file.stat().st_nlink == 1) / QWEN3_0_6B.n_bytes
+    pair = [out / f"{name}.onnx" for name in _PAIR]
+    for n_tokens, wanted in ((16, 0.5), (128, 1.0)):
+        plain = measured(python(_HERE / "plain_run.py", _tokens(n_tokens), *pair), n_runs)
+        ours = measured(opdiff("compare", *pair, "--tokens", _tokens(n_tokens)), n_runs, may_differ=True)
+        yield _row(f"compare, {n_tokens} tokens: seconds", plain.seconds, ours.seconds, wanted)
+        shares = [m.anonymous_bytes / QWEN3_0_6B.n_bytes for m in (plain, ours)]
+        yield f"compare, {n_tokens} tokens: anonymous memory / weights", *(f"{s:.2f}" for s in shares), "", "0.25"
+    plain_folder = folder / "plain"
+    plain = _fresh(python(_HERE / "plain_export.py", model, plain_folder), plain_folder, 1)
+    yield _row("export of three variants, against one: seconds", plain.seconds, exporting.seconds, 0.5)
+    yield "disk for three variants / weights", "3", f"{disk:.2f}", "", "1.05"
+    sizes = [replace(_GROWTH, n_blocks=n) for n in (2, 56)]
+    few, many = (_exported(shape, folder / "blocks", n_runs) for shape in sizes)
+    yield "export, 56 blocks against 2: seconds", f"{few:.1f}", f"{many:.1f}", f"{many / few:.2f}", "2"
+    shown = measured(opdiff("compare", "--help"), n_runs)
+    yield "opdiff compare --help: seconds", "", f"{shown.seconds:.2f}", "", "0.3"
+
+
+def _growth(folder: Path, n_runs: int) -> Iterator[Row]:
+    for n_blocks in (4, 8, 16, 32):
+        yield _grown("blocks", n_blocks, replace(_GROWTH, n_blocks=n_blocks), 16, folder, n_runs)
+    for n_tokens in (4, 16, 64, 256):
+        yield _grown("tokens", n_tokens, _GROWTH, n_tokens, folder, n_runs)
+    for width in (512, 1024, 2048):
+        shape = replace(_GROWTH, width=width, ffn_width=3 * width, n_heads=width // 64, n_kv_heads=width // 128)
+        yield _grown("width", width, shape, 16, folder, n_runs)
+
+
+def _grown(what: str, size: int, shape: Shape, n_tokens: int, folder: Path, n_runs: int) -> Row:
+    place = folder / "growth"
+    _exported(shape, place, 1)
+    pair = [place / "out" / f"{name}.onnx" for name in _PAIR]
+    ours = measured(opdiff("compare", *pair, "--tokens", _tokens(n_tokens)), n_runs, may_differ=True)
+    shutil.rmtree(place)
+    return what, str(size), f"{ours.seconds:.1f}", f"{ours.anonymous_bytes / 1e6:.0f}", ""
+
+
+def _exported(shape: Shape, folder: Path, n_runs: int) -> float:
+    folder.mkdir(exist_ok=True)
+    model = write_gguf(shape, folder / "model.gguf")
+    asked = [word for name in _PAIR for word in ("--variant", name)]
+    return _fresh(opdiff("export", model, *asked, "--out", folder / "out"), folder / "out", n_runs).seconds
+
+
+def _fresh(command: list[str], out: Path, n_runs: int) -> Measured:
+    """The command's cost where its folder is empty each time; the last run's files stay."""
+    runs = []
+    for _ in range(n_runs):
+        shutil.rmtree(out, ignore_errors=True)
+        out.mkdir()
+        runs.append(measured(command, 1))
+    return sorted(runs, key=lambda run: run.seconds)[len(runs) // 2]
+
+
+def _tokens(n: int) -> str:
+    return ",".join(str(37 * i % 8000) for i in range(n))
+
+
+def _row(what: str, plain: float, ours: float, wanted: float) -> Row:
+    return what, f"{plain:.1f}", f"{ours:.1f}", f"{ours / plain:.2f}", f"{wanted}"
+
+
+def _print(head: Row, rows: Iterator[Row]) -> None:
+    for line in (head, ("---",) * len(head)):
+        print("| " + " | ".join(line) + " |", flush=True)
+    for row in rows:
+        print("| " + " | ".join(row) + " |", flush=True)
+
+
+def _memory_gigabytes() -> float:
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,60 @@
+"""Commands as whole processes: wall seconds and the peak of anonymous memory."""
+
+from __future__ import annotations
+
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+_EVERY_SECONDS = 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """The medians over several runs."""
+
+    seconds: float
+    anonymous_bytes: int
+
+
+def measured(command: Sequence[str], n_runs: int, may_differ: bool = False) -> Measured:
+    """Run a command several times.
+
+    Raises:
+        RuntimeError: it failed; `may_differ` lets an exit status of 1 pass, which is `opdiff compare`'s "they differ".
+    """
+    runs = [_run(command, (0, 1) if may_differ else (0,)) for _ in range(n_runs)]
+    return Measured(statistics.median(r.seconds for r in runs), int(statistics.median(r.anonymous_bytes for r in runs)))
+
+
+def _run(command: Sequence[str], allowed: Sequence[int]) -> Measured:
+    start, peak = time.perf_counter(), 0
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    while process.poll() is None:
+        peak = max(peak, _anonymous_bytes(process.pid))
+        time.sleep(_EVERY_SECONDS)
+    if process.returncode not in allowed:
+        raise RuntimeError(f"{' '.join(command)}: exit status {process.returncode}")
+    return Measured(time.perf_counter() - start, peak)
+
+
+def _anonymous_bytes(pid: int) -> int:
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except OSError:
+        return 0
+    return sum(1024 * int(line.split()[1]) for line in lines if line.startswith("RssAnon:"))
+
+
+def python(script: Path, *arguments: object) -> list[str]:
+    """The command that runs a script of this folder in this environment."""
+    return [sys.executable, str(script), *map(str, arguments)]
+
+
+def opdiff(*arguments: object) -> list[str]:
+    """The command `opdiff` of this environment."""
+    return [str(Path(sys.executable).with_name("opdiff")), *map(str, arguments)]
