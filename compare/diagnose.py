@@ -142,12 +142,13 @@ def _weighed(
 
 
 def _singly(effects: Effects, taps: Sequence[str], groups: Sequence[Sequence[str]]) -> dict[str, Effect | None]:
-    """The effect of single regions, in the order of the graph: of all, or of the first of each stage and cause."""
-    measured = set(taps)
-    if len(taps) > MEASURED_SINGLY:
-        stages = {(n, split_tap_name(tap)[1]): tap for n, group in enumerate(groups) for tap in reversed(group)}
-        measured = set(stages.values())
-    return {tap: effects.after((tap,), frozenset(taps[:n])) for n, tap in enumerate(taps) if tap in measured}
+    """The effect of single regions: of each, alone and in the order of the graph; of many, of the first of each stage
+    and cause, alone.
+    """
+    if len(taps) <= MEASURED_SINGLY:
+        return {tap: effects.after((tap,), frozenset(taps[:n])) for n, tap in enumerate(taps)}
+    first = {(n, split_tap_name(tap)[1]): tap for n, group in enumerate(groups) for tap in reversed(group)}
+    return {tap: effects.after((tap,), frozenset()) for tap in first.values()}
 
 
 def _root_cause(
@@ -237,7 +238,7 @@ def _notes(at_fault: Faults, permuted: Sequence[str], divergences: Sequence[Dive
     if 0 < n_measured < len(divergences):
         yield (
             f"of {len(divergences)} regions at fault, {n_measured} were mended one by one: "
-            "the first of each stage of each root cause; the root causes themselves were mended everywhere"
+            "the first of each stage of each root cause, alone; the root causes themselves were mended everywhere"
         )
     if permuted:
         yield f"B keeps the channels of each head in another order than A, which is no fault: at {places(permuted)}"
