@@ -8,20 +8,20 @@ from typing import Any
 
 import click
 
-from .graphs.errors import OpdiffError
+from .graphs.errors import Interrupted, OpdiffError
 
 _FILE = click.Path(path_type=Path)
 
 
 class _Commands(click.Group):
-    """Prints the project's own errors as one line, and exits with 2."""
+    """Prints the project's own errors as one line, and exits with 2; with 130 where the user stopped it."""
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
         except OpdiffError as e:
             click.echo(f"opdiff: {' '.join(str(e).split())}", err=True)
-            sys.exit(2)
+            sys.exit(130 if isinstance(e, Interrupted) else 2)
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})

@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from ..graphs.errors import InputError
+from ..graphs.errors import InputError, Interrupted
 from ..graphs.run import Settings
 from ..graphs.weights import written_beside
 from .diagnose import compare
@@ -53,12 +53,24 @@ def _console() -> Console:
 
 
 def compared(a: Path, b: Path, reference: Path | None, tokens: list[int], settings: Settings) -> Result:
-    """Compare, with a progress line on stderr where that is a terminal."""
-    console = Console(stderr=True)
+    """Compare, with a progress line on stderr where that is a terminal.
+
+    Raises:
+        Interrupted: the user stopped it.
+    """
+    console, steps = Console(stderr=True), [_STEPS["load"]]
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True, disable=not sys.stderr.isatty()) as progress:
         task = progress.add_task("", total=None)
-        return compare(a, b, tokens, reference, settings, lambda step: progress.update(task, description=_STEPS[step]))
+
+        def enter(step: str) -> None:
+            steps.append(_STEPS[step])
+            progress.update(task, description=_STEPS[step])
+
+        try:
+            return compare(a, b, tokens, reference, settings, enter)
+        except KeyboardInterrupt as e:
+            raise Interrupted(f"{a.name} and {b.name}: interrupted while {steps[-1]}; nothing was written") from e
 
 
 def write_json(result: Result, path: Path) -> None:

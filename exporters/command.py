@@ -9,16 +9,30 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from ..graphs.errors import Interrupted
 from .checkpoints import open_checkpoint
 from .export import export
 from .variants.registry import parse_variant
 
 
 def run_export(model: str, variants: Sequence[str], folder: Path) -> list[Path]:
-    """Export the variants of a model into a folder, with a progress line on stderr where that is a terminal."""
+    """Export the variants of a model into a folder, with a progress line on stderr where that is a terminal.
+
+    Raises:
+        Interrupted: the user stopped it; what was written before is whole.
+    """
     requests = [parse_variant(text) for text in variants]
-    checkpoint = open_checkpoint(model, folder)
+    steps = ["the checkpoint"]
     columns = (SpinnerColumn(), TextColumn("exporting {task.description}"), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as progress:
         task = progress.add_task("", total=None)
-        return export(checkpoint, requests, folder, lambda step: progress.update(task, description=step))
+
+        def enter(step: str) -> None:
+            steps.append(step)
+            progress.update(task, description=step)
+
+        try:
+            return export(open_checkpoint(model, folder), requests, folder, enter)
+        except KeyboardInterrupt as e:
+            done = ", ".join(steps[1:-1]) or "nothing"
+            raise Interrupted(f"{folder}: interrupted at {steps[-1]}; written before, and whole: {done}") from e

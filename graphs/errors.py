@@ -11,3 +11,7 @@ class InputError(OpdiffError):
 
 class ShapeError(OpdiffError):
     """Two shapes, or a shape and its axes, that cannot be brought together."""
+
+
+class Interrupted(OpdiffError):
+    """The user stopped a command; the text says how far it came."""

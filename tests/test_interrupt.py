@@ -1,0 +1,39 @@
+"""A run that the user stops leaves nothing half-written, and says how far it came."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+_PATIENCE_SECONDS = 120
+
+
+def interrupted(command: list[str], when: object) -> subprocess.CompletedProcess[str]:
+    """Run opdiff, and press Ctrl-C as soon as `when()` holds."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "opdiff", *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    end = time.monotonic() + _PATIENCE_SECONDS
+    while not when() and process.poll() is None and time.monotonic() < end:  # type: ignore[operator]
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=_PATIENCE_SECONDS)
+    return subprocess.CompletedProcess(command, process.returncode, out, err)
+
+
+@pytest.mark.parametrize(
+    ("seen", "at"), [(".weights.safetensors.*.partial", "weights"), ("weights.safetensors", "dsl")]
+)
+def test_interrupted_export_leaves_only_whole_files_and_names_its_step(tmp_path: Path, seen: str, at: str):
+    command = ["export", "smollm2", "--variant", "dsl", "--variant", "legacy", "--out", str(tmp_path)]
+    ran = interrupted(command, lambda: any(tmp_path.glob(seen)))
+    assert ran.returncode == 130, ran.stderr
+    assert ran.stderr.count("\n") == 1
+    assert f"interrupted at {at}" in ran.stderr
+    assert {file.name for file in tmp_path.iterdir()} <= {"weights.safetensors"}
+    assert not list(tmp_path.glob(".*"))
