@@ -4,8 +4,9 @@ A weight in Q8_0 is multiplied by activations in Q8_0, one in Q4_1 by activation
 matmul for a weight as it is stored, equal to ggml's but for the order of float32 additions.
 
 Source: ggml-cpu.c (`vec_dot_type`), arch/x86/quants.c (`quantize_row_q8_0`, `quantize_row_q8_1`) and ggml-quants.c
-(`quantize_row_q8_K_ref`) in llama.cpp; held against it in tests/exporters/test_activations.py.
-Not reproduced: machines other than x86 with AVX, whose code takes the inverse of another number and rounds ties away.
+(`quantize_row_q8_K_ref`) in llama.cpp; held against it in tests/exporters/test_activations.py, with what was found in
+docs/findings-llama-cpp.md.
+Not reproduced: machines other than x86 with AVX. ggml's plain C code takes another inverse and rounds ties away from 0.
 """
 
 from __future__ import annotations
