@@ -83,19 +83,23 @@ def trace(model: str, runtime: str, prompt: str | None, tokens: str | None, out:
 @main.command()
 @click.argument("a", type=_FILE)
 @click.argument("b", type=_FILE)
-@click.option("--reference", type=_FILE, help="A third graph, which says who is right.")
-@click.option("--tokens", required=True, help="The input: token ids, as 1,5,3.")
+@click.option("--reference", type=_FILE, help="A third graph or trace, which says who is right.")
+@click.option("--tokens", help="The input: token ids, as 1,5,3. A trace brings its own.")
+@click.option("--names", type=_FILE, help="A TOML name map, for a trace whose tensors are not named as stages.")
 @click.option("--json", "json_path", type=_FILE, help="Write the whole result here as JSON.")
 @click.option("--every-tap", is_flag=True, help="List every tap, not only the worst of each stage.")
 @click.option("--provider", default="CPUExecutionProvider", show_default=True, help="onnxruntime's execution provider.")
-def compare(a: Path, b: Path, reference: Path | None, tokens: str, **options: Any) -> None:
+def compare(a: Path, b: Path, reference: Path | None, tokens: str | None, **options: Any) -> None:
     """Run A and B on the same tokens and say at which op they part, why, and who is right.
+
+    A and B are .onnx files, or one of them is a trace (.safetensors, .npz or .gguf): what a real runtime recorded.
 
     Exit status: 0 they compute the same, 1 they differ, 2 the input cannot be used.
 
     \b
     Example:
       opdiff compare demo/seed/dsl.onnx demo/seed/legacy.onnx --reference demo/seed/reference.onnx --tokens 1,5,3
+      opdiff compare demo/smollm2/reference.onnx demo/smollm2/hf.safetensors
     """
     from .compare.command import run_compare
 
@@ -147,7 +151,7 @@ def demo(folder: Path) -> None:
     for model, tokens, variants in cases:
         click.echo(f"\n=== {model}: {', '.join(variants)}, tokens {tokens}\n")
         a, b, reference = run_export(model, variants, folder / model)
-        run_compare(a, b, reference, tokens, folder / f"{model}.json", False, "CPUExecutionProvider")
+        run_compare(a, b, reference, tokens, None, folder / f"{model}.json", False, "CPUExecutionProvider")
         click.echo(f"\nThe whole result: {folder / f'{model}.json'}")
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..graphs.artifact import Artifact
 from ..graphs.errors import InputError
 from ..graphs.stages import graph_order
+from ..graphs.trace import Trace
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,13 +20,13 @@ class Alignment:
     matched_by: str = "tap name"
 
 
-def align(a: Artifact, b: Artifact, others: Sequence[Artifact] = ()) -> Alignment:
-    """Match the taps of two graphs.
+def align(a: Artifact | Trace, b: Artifact | Trace) -> Alignment:
+    """Match the taps of two sides.
 
     Raises:
         InputError: the two have no tap in common.
     """
-    left, right = ({tap.name for tap in side.taps} for side in (a, b))
+    left, right = (set(side.tap_names) for side in (a, b))
     common = tuple(sorted(left & right, key=graph_order))
     if not common:
         raise InputError(

@@ -9,7 +9,7 @@ import numpy as np
 from ..graphs.stages import split_tap_name
 from .effect import LOGITS
 from .result import BlindSpot
-from .side import Side
+from .side import GraphSide
 
 _WORDS = {
     "q_proj": "q",
@@ -22,7 +22,7 @@ _WORDS = {
 }
 
 
-def blind_stages(side: Side) -> tuple[str, ...]:
+def blind_stages(side: GraphSide) -> tuple[str, ...]:
     """Stages that do not reach the logits at any position, or what the logits are made of.
 
     Measured by changing each one in the last block that has it.
@@ -35,7 +35,7 @@ def blind_stages(side: Side) -> tuple[str, ...]:
     )
 
 
-def _is_blind(side: Side, tap: str) -> bool:
+def _is_blind(side: GraphSide, tap: str) -> bool:
     value = np.asarray(side.values[tap])
     if value.dtype.kind != "f":
         return False
@@ -51,7 +51,7 @@ def _is_blind(side: Side, tap: str) -> bool:
 
 
 def blind_spots(
-    side: Side, tokens: Sequence[int], vocab_size: int, again: Callable[[Sequence[int]], Side]
+    side: GraphSide, tokens: Sequence[int], vocab_size: int, again: Callable[[Sequence[int]], GraphSide]
 ) -> tuple[BlindSpot, ...]:
     """The stages that this input cannot show, with an input that was measured to show them.
 

@@ -12,6 +12,7 @@ from ..graphs.stages import split_tap_name
 from .locate import Local, is_scores, judge_region
 from .measure import distance
 from .side import Side
+from .trace_side import TraceSide, joined, replayed, runnable
 
 _LARGEST = 8
 
@@ -65,8 +66,8 @@ def _cancels(a: Side, b: Side, group: tuple[str, ...], found: Mapping[str, Local
     key = tuple(_computation(side, tap) for side in (a, b) for tap in (*group, *readers))
     if key in refuted:
         return False
-    left, right = a.joined(group, readers), b.joined(group, readers)
-    if not all(_agrees(judge_region(left, right, tap, a.values), a, group, found) for tap in readers):
+    left, right = joined(a, group, readers), joined(b, group, readers)
+    if not all(_agrees(judge_region(left, right, tap), a, b, group, found) for tap in readers):
         refuted.add(key)
         return False
     return True
@@ -80,17 +81,18 @@ def _computation(side: Side, tap: str) -> tuple:
     return stage, region.program.signature, tuple((name, near == block) for near, name in places)
 
 
-def _agrees(joined: Local, a: Side, group: tuple[str, ...], found: Mapping[str, Local]) -> bool:
+def _agrees(reader: Local, a: Side, b: Side, group: tuple[str, ...], found: Mapping[str, Local]) -> bool:
     """Whether a reader agrees when joined with the group.
 
     What rounded constants could excuse must also be far less than the group's differences would do to the reader on
     their own: nearer, on a log scale, to rounding. A small fault may else hide behind a table in its reader.
     """
-    if joined.verdict == "semantic":
+    if reader.verdict == "semantic":
         return False
-    if joined.error <= joined.threshold:
+    if reader.error <= reader.threshold:
         return True
-    wrong = {tap: b64 for tap in group if (b64 := found[tap].b64) is not None}
-    alone = a.run(joined.tap, {**a.values, **wrong}, "float64")
-    reached = distance(a.run(joined.tap, a.values, "float64"), alone, is_scores(joined.tap))
-    return joined.error**2 <= reached * joined.threshold
+    graph, values = runnable(a, b), replayed(a, b).values
+    others = {tap: found[tap].a64 if isinstance(b, TraceSide) else found[tap].b64 for tap in group}
+    alone = graph.run(reader.tap, {**values, **{tap: v for tap, v in others.items() if v is not None}}, "float64")
+    reached = distance(graph.run(reader.tap, values, "float64"), alone, is_scores(reader.tap))
+    return reader.error**2 <= reached * reader.threshold

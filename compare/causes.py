@@ -17,7 +17,7 @@ from ..graphs.stages import split_tap_name
 from .conventions import Case, Deviation, Explanation, Settings, Value, evaluate, explain, standard_settings
 from .locate import DOUBLE_UNIT, SINGLE_UNIT, Local, is_equal, is_scores
 from .measure import distance, size
-from .side import Side
+from .side import GraphSide, Side
 
 Choice = tuple[str, Value, Value]  # convention, A's value, B's value
 
@@ -46,9 +46,9 @@ class Cause:
 class SharedWeights:
     """The checkpoint's tensors by name, from whichever side has them as they were stored."""
 
-    def __init__(self, sides: Sequence[Side]) -> None:
+    def __init__(self, graphs: Sequence[GraphSide]) -> None:
         self._arrays: dict[str, Callable[[], np.ndarray]] = {}
-        for side in reversed(sides):
+        for side in reversed(graphs):
             file = side.artifact.checkpoint_weights()
             self._arrays |= {} if file is None else {name: partial(file.__getitem__, name) for name in file}
             taps = (tap for tap in side.taps if side.taps[tap].is_weight and tap not in self._arrays)
@@ -67,14 +67,19 @@ class SharedWeights:
 
 
 class Explainer:
-    """Asks the catalogue about regions. What explained one block's region is tried first on the next block's."""
+    """Asks the catalogue about regions. What explained one block's region is tried first on the next block's.
 
-    def __init__(self, a: Side, sides: Sequence[Side], tokens: Sequence[int]) -> None:
-        config = next((side.artifact.facts["config"] for side in sides if "config" in side.artifact.facts), None)
+    Args:
+        on: the side on whose values regions are replayed.
+    """
+
+    def __init__(self, on: Side, sides: Sequence[Side], tokens: Sequence[int]) -> None:
+        graphs = [side for side in sides if isinstance(side, GraphSide)]
+        config = next((side.artifact.facts["config"] for side in graphs if "config" in side.artifact.facts), None)
         self._config = None if config is None else SimpleNamespace(**json.loads(config))
-        self._weights = SharedWeights(sides)
+        self._weights = SharedWeights(graphs)
         self._tokens = np.asarray(tokens, np.int64)
-        self._values = {tap: unbatched(value, a.taps[tap].axes) for tap, value in a.values.items()}
+        self._values = {tap: unbatched(value, on.taps[tap].axes) for tap, value in on.values.items()}
         self._seen: dict[tuple[str, str], Settings] = {}
 
     def explain(self, local: Local) -> Explained:

@@ -9,10 +9,10 @@ from .effect import LOGITS, Effects
 from .faults import Faults
 from .locate import DOUBLE_UNIT, SINGLE_UNIT
 from .result import Closed
-from .side import Side
+from .side import GraphSide
 
 
-def close(a: Side, faults: Faults, effects: Effects) -> Closed:
+def close(a: GraphSide, faults: Faults, effects: Effects) -> Closed:
     """Whether the causes found are all there are.
 
     What is left after mending is held against what float32 rounding does to A's own logits, and its share in float64.
@@ -39,6 +39,24 @@ def close(a: Side, faults: Faults, effects: Effects) -> Closed:
         False,
         left,
         f"not complete: mended by all of them, B is still {left:.2g} from A, and no single region accounts for it",
+    )
+
+
+def close_recorded(faults: Faults, has_logits: bool) -> Closed:
+    """Whether the causes are all there are, where a trace cannot run on: every region was held against it, on its own values.
+
+    What comes before the logits is then accounted for region by region, to what float32 resolves.
+    """
+    text = "every region was run on the trace's own values"
+    if faults.unexplained:
+        places = ", ".join(tap for one in faults.unexplained for tap in one.taps[:2])
+        return Closed(False, None, f"not complete: no convention explains {places}; {text}")
+    if not has_logits:
+        return Closed(None, None, f"not known: the trace has no logits; {text}, as far as it goes")
+    return Closed(
+        True,
+        None,
+        f"complete: {text}, and with these causes all of them meet it to float32's rounding, up to the logits",
     )
 
 

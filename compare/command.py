@@ -17,7 +17,7 @@ from .report import print_result
 from .result import Result
 
 _STEPS = {
-    "load": "reading the graphs",
+    "load": "reading both",
     "run": "running both on the tokens",
     "replay": "replaying every region on A's values, in double precision",
     "explain": "explaining what differs",
@@ -30,13 +30,16 @@ def run_compare(
     a: Path,
     b: Path,
     reference: Path | None,
-    tokens: str,
+    tokens: str | None,
+    names: Path | None,
     json_path: Path | None,
     every_tap: bool,
     provider: str,
 ) -> bool:
     """Compare, print, and write the JSON where asked; True where the two are the same."""
-    result = compared(a, b, reference, parse_tokens(tokens), Settings(provider=provider))
+    result = compared(
+        a, b, reference, None if tokens is None else parse_tokens(tokens), Settings(provider=provider), names
+    )
     if json_path is not None:
         write_json(result, json_path)
     try:
@@ -52,7 +55,14 @@ def _console() -> Console:
     return Console(width=None if sys.stdout.isatty() else 132, soft_wrap=True)
 
 
-def compared(a: Path, b: Path, reference: Path | None, tokens: list[int], settings: Settings) -> Result:
+def compared(
+    a: Path,
+    b: Path,
+    reference: Path | None,
+    tokens: list[int] | None,
+    settings: Settings,
+    names: Path | None = None,
+) -> Result:
     """Compare, with a progress line on stderr where that is a terminal.
 
     Raises:
@@ -68,7 +78,7 @@ def compared(a: Path, b: Path, reference: Path | None, tokens: list[int], settin
             progress.update(task, description=_STEPS[step])
 
         try:
-            return compare(a, b, tokens, reference, settings, enter)
+            return compare(a, b, tokens, reference, settings, enter, names)
         except KeyboardInterrupt as e:
             raise Interrupted(f"{a.name} and {b.name}: interrupted while {steps[-1]}; nothing was written") from e
 

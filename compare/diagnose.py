@@ -2,30 +2,32 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 
-from ..graphs.artifact import Artifact, load_artifact
-from ..graphs.errors import InputError, ShapeError
+from ..graphs.artifact import Artifact
+from ..graphs.errors import ShapeError
 from ..graphs.provenance import versions
 from ..graphs.run import Runner
 from ..graphs.run import Settings as RunSettings
 from ..graphs.stages import split_tap_name
+from ..graphs.trace import Trace
 from .align import Alignment, align
 from .blind import blind_spots
 from .causes import Cause, Explainer
-from .close import close
+from .close import close, close_recorded
 from .effect import LOGITS, Effects
 from .faults import Faults, Unexplained, faults, harmless_places
-from .gauge import in_a_order
-from .judge import agreement
-from .locate import is_scores, locate
+from .gauge import in_one_order
+from .judge import Judge
+from .locate import OTHER_KERNELS, is_scores, locate
 from .measure import Deviation, deviation
-from .result import BlindSpot, Closed, Divergence, Effect, Result, RootCause, SideInfo
-from .side import Side
+from .opening import check_one_is_a_graph, graph_side, open_either, sides_of, tokens_of, vocab_size
+from .result import BlindSpot, Closed, Divergence, Effect, Result, RootCause
+from .side import GraphSide, Side
 from .tables import positions, rows
+from .trace_side import TraceSide, replayed, runnable
 from .words import cause_text, places, unexplained_text, verdict_text
 
 Progress = Callable[[str], None]
@@ -35,44 +37,49 @@ MEASURED_SINGLY = 8  # regions at fault; of more, only one of each stage and cau
 def compare(
     a_path: str | Path,
     b_path: str | Path,
-    tokens: Sequence[int],
+    tokens: Sequence[int] | None = None,
     reference_path: str | Path | None = None,
     settings: RunSettings | None = None,
     progress: Progress = lambda step: None,
+    names: str | Path | None = None,
 ) -> Result:
-    """Compare two artifacts on the same tokens.
+    """Compare two runtimes on the same tokens.
 
     Args:
-        a_path, b_path: .onnx files with taps in common.
-        tokens: ids within the vocabulary, one or more.
-        reference_path: a third artifact, which says who is right.
+        a_path, b_path: .onnx files, or one of them and a trace (.safetensors, .npz, .gguf), with taps in common.
+        tokens: ids within the vocabulary, one or more; None: those of a trace.
+        reference_path: a third one, .onnx or trace, which says who is right.
         progress: told each step when it begins.
+        names: a name map for traces whose tensors are not named as stages.
     Raises:
-        InputError: a file or a token that cannot be used.
+        InputError: a file or a token that cannot be used, or two traces, which nothing could be run on.
     """
     progress("load")
-    artifacts = [load_artifact(path) for path in (a_path, b_path, reference_path) if path is not None]
-    for artifact in artifacts:
-        _check_tokens(artifact, tokens)
-    alignment = align(artifacts[0], artifacts[1])
+    opened = [open_either(path, names) for path in (a_path, b_path, reference_path) if path is not None]
+    check_one_is_a_graph(opened[0], opened[1])
+    tokens = tokens_of(opened, tokens)
+    alignment = align(opened[0], opened[1])
     progress("run")
     runner = Runner(settings)
-    sides = [_side(artifact, alignment, tokens, runner) for artifact in artifacts]
+    sides = sides_of(opened, alignment, tokens, runner)
     a, b, reference = sides[0], sides[1], sides[2] if len(sides) > 2 else None
-    for side in sides[1:]:
-        side.read_like(a)
     progress("replay")
-    b, found, permuted = in_a_order(a, b, locate(a, b))
+    ordered = in_one_order(a, b, locate(a, b))
+    a, b, found = ordered.a, ordered.b, ordered.found
+    if isinstance(reference, TraceSide):
+        graph = runnable(a, b)
+        reference = in_one_order(graph, reference, locate(graph, reference)).b
     progress("explain")
-    explainer = Explainer(a, sides, tokens)
+    explainer = Explainer(replayed(a, b), sides, tokens)
     at_fault = faults(a, b, found, explainer)
+    judge = None if reference is None else Judge(reference, a, b, explainer)
     progress("effects")
-    causes, divergences, closed = _weighed(a, b, reference, at_fault, explainer)
+    causes, divergences, closed = _weighed(a, b, judge, at_fault)
     progress("input")
     return Result(
-        a=_info(a.artifact),
-        b=_info(b.artifact),
-        reference=None if reference is None else _info(reference.artifact),
+        a=a.info,
+        b=b.info,
+        reference=None if reference is None else reference.info,
         tokens=tuple(int(token) for token in tokens),
         parity=not at_fault.taps,
         first_divergence=at_fault.taps[0] if at_fault.taps else None,
@@ -84,35 +91,16 @@ def compare(
         divergences=divergences,
         root_causes=causes,
         cancelling=tuple(", ".join(group) for group in at_fault.cancelled),
-        blind_spots=_blind_spots(a, alignment, tokens, runner),
+        blind_spots=_blind_spots(runnable(a, b), alignment, tokens, runner),
         closed=closed,
         verdict=verdict_text(a.name, b.name, causes),
         provenance={**versions(), "provider": runner.settings.provider, "optimisation": runner.settings.optimisation},
-        notes=(*_other_checkpoints(sides), *_notes(at_fault, permuted, divergences)),
+        notes=(*_other_checkpoints(sides), *_recorded(opened, at_fault), *_notes(at_fault, ordered.taps, divergences)),
     )
 
 
-def _check_tokens(artifact: Artifact, tokens: Sequence[int]) -> None:
-    size = _vocab_size(artifact)
-    for token in tokens:
-        if not 0 <= token < size:
-            raise InputError(f"token {token}: outside of the vocabulary of {artifact.path} (0 to {size - 1})")
-
-
-def _vocab_size(artifact: Artifact) -> int:
-    try:
-        return int(json.loads(artifact.facts["config"])["vocab_size"])
-    except (KeyError, ValueError, TypeError):
-        return 1 << 31
-
-
-def _side(artifact: Artifact, alignment: Alignment, tokens: Sequence[int], runner: Runner) -> Side:
-    own = {tap.name for tap in artifact.taps}
-    return Side(artifact, [tap for tap in alignment.common if tap in own], tokens, runner)
-
-
 def _weighed(
-    a: Side, b: Side, reference: Side | None, at_fault: Faults, explainer: Explainer
+    a: Side, b: Side, judge: Judge | None, at_fault: Faults
 ) -> tuple[tuple[RootCause, ...], tuple[Divergence, ...], Closed]:
     """Causes and divergences with their effects, and whether they are all."""
     groups = [cause.taps for cause in at_fault.causes] + [one.taps for one in at_fault.unexplained]
@@ -120,7 +108,9 @@ def _weighed(
         return (), (), Closed(True, 0.0, "complete: no region is at fault")
     effects: Sequence[Effect | None] = [None] * len(groups)
     by_tap: Mapping[str, Effect | None] = {}
-    if LOGITS not in at_fault.found:
+    if not (isinstance(a, GraphSide) and isinstance(b, GraphSide)):
+        closed = close_recorded(at_fault, LOGITS in at_fault.found)
+    elif LOGITS not in at_fault.found:
         closed = Closed(None, None, "not known: the logits are no common tap, so nothing could be followed to them")
     else:
         try:
@@ -130,11 +120,11 @@ def _weighed(
         except ShapeError as e:
             closed = Closed(None, None, f"not known: the logits of the two sides cannot be compared ({e})")
     named = [
-        _root_cause(a, b, reference, at_fault, cause, effect, explainer)
+        _root_cause(a, b, judge, at_fault, cause, effect)
         for cause, effect in zip(at_fault.causes, effects, strict=False)
     ]
     unnamed = [
-        _unnamed_cause(a, b, reference, at_fault, one, effect, explainer)
+        _unnamed_cause(b, judge, at_fault, one, effect)
         for one, effect in zip(at_fault.unexplained, effects[len(named) :], strict=True)
     ]
     divergences = [_divergence(a, b, at_fault, tap, by_tap.get(tap)) for tap in at_fault.taps]
@@ -152,19 +142,13 @@ def _singly(effects: Effects, taps: Sequence[str], groups: Sequence[Sequence[str
 
 
 def _root_cause(
-    a: Side,
-    b: Side,
-    reference: Side | None,
-    at_fault: Faults,
-    cause: Cause,
-    effect: Effect | None,
-    explainer: Explainer,
+    a: Side, b: Side, judge: Judge | None, at_fault: Faults, cause: Cause, effect: Effect | None
 ) -> RootCause:
     name, ours, theirs = cause.choice
-    agrees = None
-    if reference is not None:
-        start = at_fault.explained[cause.taps[0]].a_settings
-        agrees = agreement(reference, a, at_fault.found, cause.taps, cause.choice, explainer, start)
+    start = at_fault.explained[cause.taps[0]].a_settings
+    agrees = (
+        None if judge is None else judge.agreement([at_fault.found[tap] for tap in cause.taps], cause.choice, start)
+    )
     residual = max((at_fault.explained[tap].residual or 0.0 for tap in cause.taps), default=None)
     node = at_fault.pinpoints[cause.taps[0]].b_node
     return RootCause(
@@ -183,17 +167,9 @@ def _root_cause(
 
 
 def _unnamed_cause(
-    a: Side,
-    b: Side,
-    reference: Side | None,
-    at_fault: Faults,
-    one: Unexplained,
-    effect: Effect | None,
-    explainer: Explainer,
+    b: Side, judge: Judge | None, at_fault: Faults, one: Unexplained, effect: Effect | None
 ) -> RootCause:
-    agrees = None
-    if reference is not None:
-        agrees = agreement(reference, a, at_fault.found, one.taps, None, explainer, None)
+    agrees = None if judge is None else judge.agreement([at_fault.found[tap] for tap in one.taps], None, None)
     node = at_fault.pinpoints[one.taps[0]].b_node
     text = unexplained_text(b.name, one, node)
     return RootCause(None, None, None, one.taps, (), None, (), agrees, effect, node.source if node else None, text)
@@ -220,17 +196,35 @@ def _divergence(a: Side, b: Side, at_fault: Faults, tap: str, effect: Effect | N
     )
 
 
-def _blind_spots(a: Side, alignment: Alignment, tokens: Sequence[int], runner: Runner) -> tuple[BlindSpot, ...]:
-    if LOGITS not in a.regions:
+def _blind_spots(side: GraphSide, alignment: Alignment, tokens: Sequence[int], runner: Runner) -> tuple[BlindSpot, ...]:
+    if LOGITS not in side.regions:
         return ()
-    size = min(_vocab_size(a.artifact), 1 << 20)
-    return blind_spots(a, tokens, size, lambda others: _side(a.artifact, alignment, others, runner))
+    size = min(vocab_size(side.artifact), 1 << 20)
+    return blind_spots(side, tokens, size, lambda others: graph_side(side.artifact, alignment, others, runner))
 
 
 def _other_checkpoints(sides: Sequence[Side]) -> Iterator[str]:
-    known = {side.name: side.artifact.facts["checkpoint"][:8] for side in sides if "checkpoint" in side.artifact.facts}
+    known = {side.name: side.info.checkpoint[:8] for side in sides if side.info.checkpoint is not None}
     if len(set(known.values())) > 1:
-        yield f"the sides were exported from different checkpoints: {', '.join(f'{n} {c}' for n, c in known.items())}"
+        yield f"the sides are of different checkpoints: {', '.join(f'{n} {c}' for n, c in known.items())}"
+
+
+def _recorded(opened: Sequence[Artifact | Trace], at_fault: Faults) -> Iterator[str]:
+    """What is other where a side is a trace."""
+    for name, one in zip("AB", opened, strict=False):
+        if isinstance(one, Trace):
+            yield (
+                f"{name} is a trace: every region of the other side was run on its values, in float64, and what it recorded "
+                f"may differ by {OTHER_KERNELS} times float32's rounding there, as other kernels' sums do"
+                + (
+                    "; what single faults do to the logits is not known, for a trace cannot run on"
+                    if at_fault.taps
+                    else ""
+                )
+            )
+            if one.unknown:
+                listed = ", ".join(one.unknown[:4]) + (", ..." if len(one.unknown) > 4 else "")
+                yield f"{len(one.unknown)} tensors of {name} are no stages, and were left out: {listed}"
 
 
 def _notes(at_fault: Faults, permuted: Sequence[str], divergences: Sequence[Divergence]) -> Iterator[str]:
@@ -241,7 +235,7 @@ def _notes(at_fault: Faults, permuted: Sequence[str], divergences: Sequence[Dive
             "the first of each stage of each root cause, alone; the root causes themselves were mended everywhere"
         )
     if permuted:
-        yield f"B keeps the channels of each head in another order than A, which is no fault: at {places(permuted)}"
+        yield f"A and B keep the channels of each head in other orders, which is no fault: at {places(permuted)}"
     if at_fault.below:
         yield (
             f"{len(at_fault.below)} regions differ in double precision by less than float32 resolves there, and nothing "
@@ -250,9 +244,3 @@ def _notes(at_fault: Faults, permuted: Sequence[str], divergences: Sequence[Dive
     if at_fault.cancelled:
         taps = [tap for group in at_fault.cancelled for tap in group]
         yield f"differ on their own, but not together with what reads them, so no fault: {places(taps)}"
-
-
-def _info(artifact: Artifact) -> SideInfo:
-    return SideInfo(
-        artifact.name, str(artifact.path), artifact.runtime, artifact.sha256, artifact.facts.get("checkpoint")
-    )

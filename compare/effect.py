@@ -10,7 +10,7 @@ from ..graphs.axes import same_shape
 from ..graphs.errors import OpdiffError
 from ..graphs.run import Precision
 from .result import Effect
-from .side import Side
+from .side import GraphSide
 
 LOGITS = "logits"
 
@@ -24,7 +24,7 @@ class Effects:
         ShapeError: the logits of the two sides have other shapes.
     """
 
-    def __init__(self, a: Side, b: Side, taps: Iterable[str], precision: Precision) -> None:
+    def __init__(self, a: GraphSide, b: GraphSide, taps: Iterable[str], precision: Precision) -> None:
         self._a, self._b, self._precision = a, b, precision
         if precision == "float32":
             self._known: Mapping[str, np.ndarray] = b.values

@@ -16,7 +16,7 @@ from .locate import Local, is_scores
 from .measure import comparable, distance
 from .pinpoint import Pinpoint, Pinpointer
 from .relations import relations
-from .side import Side
+from .side import GraphSide, Side
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,12 @@ def faults(a: Side, b: Side, found: Mapping[str, Local], explainer: Explainer) -
 
 
 def harmless_places(a: Side, b: Side, cause: Cause, found: Mapping[str, Local]) -> tuple[str, ...]:
-    """Regions computed as differently as those of a cause, by the same programs, that yet agree with their weights."""
+    """Regions computed as differently as those of a cause, by the same programs, that yet agree with their weights.
+
+    A trace has no programs, so none are known of it.
+    """
+    if not (isinstance(a, GraphSide) and isinstance(b, GraphSide)):
+        return ()
     programs = {(a.regions[t].program.signature, b.regions[t].program.signature) for t in cause.taps}
     return tuple(
         tap

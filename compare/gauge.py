@@ -1,42 +1,65 @@
-"""Channels in another order: B may keep the channels of its heads permuted, from one projection to where they are summed over.
+"""Channels in another order: one side may keep the channels of its heads permuted, from one projection to where they are summed over.
 
-Llama's GGUF files do so with q and k: rows and gains are permuted, and the pairing of RoPE to match. Such an order is no fault; B's
-values are then read in A's order, so that a fault among them stands alone.
+Llama's GGUF files do so with q and k: rows and gains are permuted, and the pairing of RoPE to match. Such an order is no fault; one
+side's values are then read in the other's order, so that a fault among them stands alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from ..graphs.stages import split_tap_name
 from .locate import Local, is_equal, judge_region
 from .side import Side
+from .trace_side import TraceSide
 
 Order = tuple[int, ...]
 
 
-def in_a_order(a: Side, b: Side, found: Mapping[str, Local]) -> tuple[Side, dict[str, Local], tuple[str, ...]]:
-    """B with its permuted channels read in A's order, the verdicts with it, and the taps that it concerns.
-
-    An order is taken for meant where fewer regions are at fault with it than without.
+@dataclass(frozen=True, slots=True)
+class Ordered:
+    """Both sides with their channels in one order: B's are read in A's, or a trace's in those of the graph beside it,
+    whose weights have that order too. `taps` are those that it concerns.
     """
-    verdicts, concerned = dict(found), list[str]()
+
+    a: Side
+    b: Side
+    found: Mapping[str, Local]
+    taps: tuple[str, ...] = ()
+
+    def with_order(self, order: Order, taps: Sequence[str]) -> Ordered:
+        """The same with these taps in that order: channel i of one side is channel order[i] of the other."""
+        a, b = self.a, self.b
+        if isinstance(a, TraceSide):
+            a = a.with_orders({tap: tuple(np.argsort(order).tolist()) for tap in taps})
+        else:
+            b = b.with_orders(dict.fromkeys(taps, order))
+        affected = list(dict.fromkeys((*taps, *a.readers(taps), *b.readers(taps))))
+        after = {tap: judge_region(a, b, tap) for tap in affected}
+        return Ordered(a, b, {**self.found, **after}, (*self.taps, *taps))
+
+    def n_at_fault(self) -> int:
+        return sum(local.verdict == "semantic" for local in self.found.values())
+
+
+def in_one_order(a: Side, b: Side, found: Mapping[str, Local]) -> Ordered:
+    """The sides in one order, with the verdicts that they then have.
+
+    An order is taken for meant where fewer regions are at fault with it than without. Where a fault hides the order of one
+    of two that are multiplied, as q and k are, the other's is tried for both.
+    """
+    best = Ordered(a, b, found)
     for block in dict.fromkeys(split_tap_name(tap)[0] for tap in found):
         for order, taps in _orders(a, found, block).items():
             group = _carried(a, b, taps, len(order))
-            affected = list(dict.fromkeys((*group, *a.readers(group), *b.readers(group))))
-            ordered = b.with_orders({tap: order for tap in group})
-            after = {tap: judge_region(a, ordered, tap, a.values) for tap in affected}
-            if _n_semantic(after, affected) < _n_semantic(verdicts, affected):
-                b, concerned = ordered, [*concerned, *group]
-                verdicts |= after
-    return b, verdicts, tuple(concerned)
-
-
-def _n_semantic(found: Mapping[str, Local], taps: list[str]) -> int:
-    return sum(found[tap].verdict == "semantic" for tap in taps)
+            both = _carried(a, b, [*group, *_partners(a, group, len(order))], len(order))
+            for members in (group, both) if len(both) > len(group) else (group,):
+                tried = best.with_order(order, [tap for tap in members if tap not in best.taps])
+                best = tried if tried.n_at_fault() < best.n_at_fault() else best
+    return best
 
 
 def _orders(a: Side, found: Mapping[str, Local], block: int | None) -> dict[Order, list[str]]:
@@ -74,3 +97,17 @@ def _carried(a: Side, b: Side, taps: list[str], head_dim: int) -> list[str]:
             if has_heads and reader not in group and split_tap_name(reader)[0] == split_tap_name(tap)[0]:
                 group.append(reader)
     return group
+
+
+def _partners(side: Side, group: list[str], head_dim: int) -> list[str]:
+    """The taps whose channels are multiplied with the group's, head by head, and what they alone are made of."""
+    partners: list[str] = []
+    reads = [name for reader in side.readers(group) for name in side.reads(reader)]
+    for tap in reads:  # grows while it is walked
+        channels = side.values[tap].shape[-1]
+        has_heads = {"head", "channel"} <= set(side.taps[tap].axes) and channels == head_dim
+        is_merged = channels % head_dim == 0 and bool(partners) and set(side.readers([tap])) <= set(partners)
+        if (has_heads or is_merged) and tap not in group and tap not in partners:
+            partners.append(tap)
+            reads.extend(side.reads(tap))
+    return partners

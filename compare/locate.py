@@ -2,11 +2,14 @@
 
 A difference that is rounding shrinks with the precision; one of meaning stays. So nothing is held against a tolerance: the
 float64 difference is held against what float32 rounding does to the same region, and what it would do in float64.
+
+A trace has no region to run in float64. There the graph's region, run on the trace's values, is held against what the
+trace recorded, and a difference against what other float32 kernels may make of the same region.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -16,10 +19,12 @@ from ..graphs.axes import same_shape, unbatched
 from ..graphs.constants import Exact, constant_fingerprints, fingerprint, is_constant
 from ..graphs.errors import ShapeError
 from .measure import Deviation, deviation, distance, size
-from .side import Side
+from .side import GraphSide, Side, Values
+from .trace_side import TraceSide
 
 Verdict = Literal["same", "rounding", "semantic"]
 SINGLE_UNIT, DOUBLE_UNIT = 2.0**-24, 2.0**-53
+OTHER_KERNELS = 16  # times the measured floor: a loop that sums one by one rounds so much more than blocked kernels
 
 
 @dataclass(frozen=True)
@@ -28,7 +33,8 @@ class Local:
 
     `floor` is float32's rounding in this region as measured; `constants` how far rounded constants move it (for the
     verdict, those alone in which the sides are not bit for bit the same);
-    `threshold` lies half-way (on a log scale) between float32's rounding and float64's.
+    `threshold` lies half-way (on a log scale) between float32's rounding and float64's; against a trace it is
+    `OTHER_KERNELS` times the floor.
     """
 
     tap: str
@@ -68,22 +74,31 @@ def is_equal(local: Local, value: np.ndarray, prediction: np.ndarray) -> bool:
 
 def locate(a: Side, b: Side) -> dict[str, Local]:
     """The local verdict for each common tap, in B's graph order."""
-    return {tap: judge_region(a, b, tap, a.values) for tap in b.regions}
+    return {tap: judge_region(a, b, tap) for tap in b.regions}
 
 
-def judge_region(a: Side, b: Side, tap: str, values: Mapping[str, np.ndarray]) -> Local:
-    """A's and B's region for one tap, both on A's values of the taps that they read."""
+def judge_region(a: Side, b: Side, tap: str) -> Local:
+    """A's and B's region for one tap, both on the same values of the taps that they read: A's, or a trace's."""
+    if isinstance(b, TraceSide):
+        assert isinstance(a, GraphSide)
+        return _judge_recorded(a, b, tap, graph_first=True)
+    assert isinstance(b, GraphSide)
+    if isinstance(a, TraceSide):
+        return _judge_recorded(b, a, tap, graph_first=False)
+    assert isinstance(a, GraphSide)
+    return _judge_graphs(a, b, tap)
+
+
+def _judge_graphs(a: GraphSide, b: GraphSide, tap: str) -> Local:
     if _is_identical(a, b, tap):
         return Local(tap, "same", "the same nodes on the same weights")
-    scores = is_scores(tap)
+    values, scores = a.values, is_scores(tap)
     try:
         a32, b32 = values[tap], b.run(tap, values)
         same_shape(a32, b32)
         a64, b64 = a.run(tap, values, "float64"), b.run(tap, values, "float64")
     except ShapeError as e:
-        return Local(
-            tap, "semantic", f"shapes {e}", float("inf"), local=Deviation(f"shapes {e}", None, None, None, None)
-        )
+        return _misfit(tap, e)
     error, scale = distance(a64, b64, scores), size(a64, scores)
     local = deviation(a64, b64, scores)
     first = [unbatched(value, side.taps[tap].axes) for value, side in ((a64, a), (b64, b))]
@@ -95,31 +110,66 @@ def judge_region(a: Side, b: Side, tap: str, values: Mapping[str, np.ndarray]) -
     if error <= threshold:
         reason = "shrinks with the precision"
         return Local(tap, "rounding", reason, error, floor, 0.0, threshold, scale, local, *first)
-    weights = _small_weights(a, b, tap)
+    weights = _small_weights((a, b), tap)
     shared = constant_fingerprints(a.regions[tap]) & constant_fingerprints(b.regions[tap])
-    constants = _moved_by_constants(a, b, tap, values, (a64, b64), weights | shared)
+    constants = _moved_by_constants((a, b), tap, values, (a64, b64), weights | shared)
     if error <= constants:
         reason = "no more than a rounded constant does"
         return Local(tap, "rounding", reason, error, floor, constants, threshold, scale, local, *first)
-    reason, reach = "stays in double precision", _moved_by_constants(a, b, tap, values, (a64, b64), weights)
+    reason, reach = "stays in double precision", _moved_by_constants((a, b), tap, values, (a64, b64), weights)
     return Local(tap, "semantic", reason, error, floor, reach, threshold, scale, local, *first)
 
 
+def _judge_recorded(graph: GraphSide, trace: TraceSide, tap: str, graph_first: bool) -> Local:
+    """The graph's region on the trace's values, in float64, against what the trace recorded."""
+    scores, theirs = is_scores(tap), trace.values[tap]
+    try:
+        ours, single = graph.run(tap, trace.values, "float64"), graph.run(tap, trace.values)
+        same_shape(ours, theirs)
+    except ShapeError as e:
+        return _misfit(tap, e)
+    error, scale = distance(ours, theirs, scores), size(ours, scores)
+    first = [unbatched(value, side.taps[tap].axes) for value, side in ((ours, graph), (theirs, trace))]
+    pair = (ours, theirs) if graph_first else (theirs, ours)
+    local = deviation(*pair, scores)
+    a64, b64 = first if graph_first else first[::-1]
+    floor = distance(single, ours, scores)
+    floor = max(floor if np.isfinite(floor) else 0.0, trace.unit(tap) * scale)
+    if error > OTHER_KERNELS * floor:
+        moved = graph.run(tap, trace.rounded_otherwise(graph.reads(tap)), "float64")
+        floor = max(floor, distance(moved, ours, scores))
+    threshold = OTHER_KERNELS * floor
+    if error <= threshold:
+        reason = "no more than float32 kernels may differ here"
+        return Local(tap, "rounding", reason, error, floor, 0.0, threshold, scale, local, a64, b64)
+    constants = _moved_by_constants((graph,), tap, trace.values, (ours,), _small_weights((graph,), tap))
+    if error <= constants:
+        reason = "no more than a rounded constant does"
+        return Local(tap, "rounding", reason, error, floor, constants, threshold, scale, local, a64, b64)
+    reason = "more than float32 kernels may differ here"
+    return Local(tap, "semantic", reason, error, floor, constants, threshold, scale, local, a64, b64)
+
+
+def _misfit(tap: str, error: ShapeError) -> Local:
+    text = f"shapes {error}"
+    return Local(tap, "semantic", text, float("inf"), local=Deviation(text, None, None, None, None))
+
+
 def _moved_by_constants(
-    a: Side, b: Side, tap: str, values: Mapping[str, np.ndarray], right: tuple[np.ndarray, np.ndarray], exact: Exact
+    sides: Sequence[GraphSide], tap: str, values: Values, right: Sequence[np.ndarray], exact: Exact
 ) -> float:
     """How far the region's constants, but for the exact ones, move its output when float32 rounds them otherwise."""
-    moved = (a.run_perturbed(tap, values, exact), b.run_perturbed(tap, values, exact))
+    moved = [side.run_perturbed(tap, values, exact) for side in sides]
     far = max(distance(one, other, is_scores(tap)) for one, other in zip(right, moved, strict=True))
     return far if np.isfinite(far) else 0.0
 
 
-def _small_weights(a: Side, b: Side, tap: str) -> Exact:
+def _small_weights(sides: Sequence[GraphSide], tap: str) -> Exact:
     """The weights that one side reads from outside: where the other has them inside its graph, they are no constants."""
-    arrays = (weight.array for side in (a, b) for weight in side.regions[tap].weights)
+    arrays = (weight.array for side in sides for weight in side.regions[tap].weights)
     return frozenset(fingerprint(array) for array in arrays if is_constant(array))
 
 
-def _is_identical(a: Side, b: Side, tap: str) -> bool:
+def _is_identical(a: GraphSide, b: GraphSide, tap: str) -> bool:
     layouts = all(a.layout(n) == b.layout(n) for n in (tap, *a.reads(tap)))
     return layouts and a.regions[tap].is_identical_to(b.regions[tap])

@@ -14,7 +14,7 @@ from ..graphs.regions import Region
 from ..graphs.taps import Source
 from .locate import DOUBLE_UNIT, SINGLE_UNIT
 from .measure import norm
-from .side import Side, Values
+from .side import GraphSide, Side, Values
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,12 @@ class Pinpointer:
         self._places: dict[tuple[str, str], tuple[int | None, int | None]] = {}
 
     def pinpoint(self, tap: str) -> Pinpoint:
-        """Run both regions on A's values with everything exposed, and find where the values part."""
+        """Run both regions on A's values with everything exposed, and find where the values part.
+
+        Against a trace, which has no insides, it is the nodes that make the tap.
+        """
+        if not (isinstance(self._a, GraphSide) and isinstance(self._b, GraphSide)):
+            return Pinpoint(self._a.taps[tap].node, self._b.taps[tap].node, "")
         left, right = self._a.regions[tap], self._b.regions[tap]
         key = (left.program.signature, right.program.signature)
         if key not in self._places:
@@ -72,7 +77,7 @@ def _places(a: _Inside, b: _Inside) -> tuple[int | None, int | None]:
     return ours, theirs
 
 
-def _inside(side: Side, tap: str, values: Values) -> _Inside:
+def _inside(side: GraphSide, tap: str, values: Values) -> _Inside:
     region = side.regions[tap]
     found = side.run_all(tap, values)
     inputs = dict(zip((f"i{n}" for n in range(len(region.inputs))), side.feeds(region, values), strict=True))

@@ -1,10 +1,11 @@
-"""One side of a comparison: a graph cut at the common taps, and its values for the tokens."""
+"""The sides of a comparison: a graph cut at the common taps, or a trace; each with its values for the tokens."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from copy import copy
 from dataclasses import replace
+from typing import Self
 
 import numpy as np
 
@@ -16,11 +17,51 @@ from ..graphs.inputs import graph_inputs
 from ..graphs.regions import Region, cut
 from ..graphs.run import Precision, Runner, execution_order, run_regions
 from ..graphs.taps import Tap
+from .result import SideInfo
 
 Values = Mapping[str, np.ndarray]
 
 
 class Side:
+    """The values of the common taps, canonical, and the regions between them.
+
+    Args:
+        info: where it comes from.
+        taps: the common taps, by name.
+        regions: what is computed between them. A trace's are not known; it has those of the graph beside it.
+        values: canonical, by tap name.
+    """
+
+    def __init__(
+        self, info: SideInfo, taps: Mapping[str, Tap], regions: dict[str, Region], values: dict[str, np.ndarray]
+    ) -> None:
+        self.info, self.taps, self.regions, self.values = info, taps, regions, values
+        self._orders: dict[str, Sequence[int]] = {}
+
+    @property
+    def name(self) -> str:
+        return self.info.name
+
+    def readers(self, taps: Iterable[str]) -> list[str]:
+        """The taps outside of `taps` whose regions read one of them."""
+        group = set(taps)
+        return [
+            name for name, region in self.regions.items() if name not in group and group.intersection(region.inputs)
+        ]
+
+    def reads(self, tap: str) -> tuple[str, ...]:
+        """The taps that a region reads."""
+        return tuple(name for name in self.regions[tap].inputs if name in self.regions)
+
+    def with_orders(self, orders: Mapping[str, Sequence[int]]) -> Self:
+        """The same side, whose channels stand in these orders within each head: channel i holds the other side's order[i]."""
+        other = copy(self)
+        other._orders = {**self._orders, **orders}
+        other.values = {**self.values, **{tap: reordered(self.values[tap], np.argsort(o)) for tap, o in orders.items()}}
+        return other
+
+
+class GraphSide(Side):
     """A graph that can be run whole, or region by region on values from elsewhere. Values are canonical.
 
     Args:
@@ -32,21 +73,19 @@ class Side:
 
     def __init__(self, artifact: Artifact, at: Sequence[str], tokens: Sequence[int], runner: Runner) -> None:
         self.artifact = artifact
-        self.taps: dict[str, Tap] = {tap.name: tap for tap in artifact.taps if tap.name in set(at)}
-        self.regions = cut(artifact, at)
         self._inputs = graph_inputs(artifact, tokens)
         self._runner = runner
+        taps = {tap.name: tap for tap in artifact.taps if tap.name in set(at)}
+        regions = cut(artifact, at)
         try:
-            own = run_regions(self.regions, self._inputs, runner)
+            own = run_regions(regions, self._inputs, runner)
         except InputError as e:
             raise InputError(f"{artifact.path}: {e}") from e
-        self._shapes = {tap: own[tap].shape for tap in self.regions}
-        self.values = {tap: to_canonical(own[tap], self.taps[tap].axes) for tap in self.regions}
-        self._orders: dict[str, Sequence[int]] = {}
-
-    @property
-    def name(self) -> str:
-        return self.artifact.name
+        self._shapes = {tap: own[tap].shape for tap in regions}
+        info = SideInfo(
+            artifact.name, str(artifact.path), artifact.runtime, artifact.sha256, artifact.facts.get("checkpoint")
+        )
+        super().__init__(info, taps, regions, {tap: to_canonical(own[tap], taps[tap].axes) for tap in regions})
 
     def run(self, tap: str, values: Values, precision: Precision = "float32") -> np.ndarray:
         """The region that ends at `tap`, on these canonical values of the taps that it reads: canonical."""
@@ -71,7 +110,7 @@ class Side:
         self,
         precision: Precision,
         wanted: Iterable[str],
-        mended: Mapping[str, Side] | None = None,
+        mended: Mapping[str, GraphSide] | None = None,
         given: Values | None = None,
     ) -> dict[str, np.ndarray]:
         """The values of the wanted taps, from the tokens on; only what they depend on is run, and kept while it is read.
@@ -124,18 +163,11 @@ class Side:
                     twins[member] = group
         return {name: group - {name} for name, group in twins.items()}
 
-    def joined(self, taps: Iterable[str], only: Iterable[str]) -> Side:
+    def joined(self, taps: Iterable[str], only: Iterable[str]) -> GraphSide:
         """The same side, not cut at `taps`: their regions are part of those that read them. Only some regions are made."""
         other = copy(self)
         other.regions = cut(self.artifact, set(self.taps) - set(taps), only)
         return other
-
-    def readers(self, taps: Iterable[str]) -> list[str]:
-        """The taps outside of `taps` whose regions read one of them."""
-        group = set(taps)
-        return [
-            name for name, region in self.regions.items() if name not in group and group.intersection(region.inputs)
-        ]
 
     def downstream(self, tap: str) -> list[str]:
         """The taps that depend on `tap`, itself first, in graph order."""
@@ -148,17 +180,6 @@ class Side:
     def layout(self, tap: str) -> tuple:
         """What two taps share whose values stand alike in memory: the axes, and the order of the channels."""
         return self.taps[tap].axes, tuple(self._orders.get(tap, ()))
-
-    def reads(self, tap: str) -> tuple[str, ...]:
-        """The taps that a region reads."""
-        return tuple(name for name in self.regions[tap].inputs if name in self.regions)
-
-    def with_orders(self, orders: Mapping[str, Sequence[int]]) -> Side:
-        """The same side, whose channels stand in these orders within each head: channel i holds the other side's order[i]."""
-        other = copy(self)
-        other._orders = {**self._orders, **orders}
-        other.values = {**self.values, **{tap: reordered(self.values[tap], np.argsort(o)) for tap, o in orders.items()}}
-        return other
 
     def _own_layout(self, tap: str, value: np.ndarray) -> np.ndarray:
         if tap in self._orders:

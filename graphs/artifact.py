@@ -48,6 +48,10 @@ class Artifact:
         return self.path.stem
 
     @property
+    def tap_names(self) -> tuple[str, ...]:
+        return tuple(tap.name for tap in self.taps)
+
+    @property
     def runtime(self) -> str:
         """The variant and its options, `legacy:converter=on`; the file's name where nothing is recorded."""
         options = json.loads(self.facts.get("options", "{}"))

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
+import ml_dtypes
 import numpy as np
 
 from .errors import InputError
@@ -34,6 +35,7 @@ class Trace:
     runtime: its name and version; the file's stem where nothing is recorded.
     tokens: None where the file does not say.
     taps, values: by tap name, in graph order. A value has its tap's axes, and is float32 or float64.
+    units: by tap name, the largest relative rounding of the type in which the file holds a value, float32's at the least.
     facts: what the tracer wrote: `config` (DecoderConfig as JSON), `checkpoint` (SHA-256), `options` (JSON), and others.
     unknown: tensors that neither the stage vocabulary nor the name map knows.
     """
@@ -43,6 +45,7 @@ class Trace:
     tokens: tuple[int, ...] | None
     taps: Mapping[str, Tap] = field(repr=False)
     values: Mapping[str, np.ndarray] = field(repr=False)
+    units: Mapping[str, float] = field(repr=False)
     facts: Mapping[str, str] = field(repr=False)
     unknown: tuple[str, ...]
     sha256: str
@@ -50,6 +53,15 @@ class Trace:
     @property
     def name(self) -> str:
         return self.path.stem
+
+    @property
+    def tap_names(self) -> tuple[str, ...]:
+        return tuple(self.taps)
+
+    @property
+    def n_tokens(self) -> int | None:
+        """How many tokens its values are of; None where no tap says."""
+        return _n_tokens(self.taps, self.values)
 
 
 class _Values(Mapping[str, np.ndarray]):
@@ -128,7 +140,14 @@ def load_trace(path: str | Path, names: str | Path | None = None) -> Trace:
         taps[name] = tap = _with_axes(where, taps[name], value.shape, n_tokens)
         _check(where, tap, value, n_tokens)
     runtime = facts.pop("runtime", path.stem)
-    return Trace(path, runtime, tokens, taps, _Values(stored), facts, unknown, _sha256(path))
+    units = {name: _unit(value.dtype) for name, value in stored.items()}
+    return Trace(path, runtime, tokens, taps, _Values(stored), units, facts, unknown, _sha256(path))
+
+
+def _unit(dtype: np.dtype) -> float:
+    """Half of what lies between 1 and the next number."""
+    narrow = dtype.kind not in "iu" and dtype.itemsize < 4
+    return float(ml_dtypes.finfo(dtype).eps if narrow else np.finfo(np.float32).eps) / 2
 
 
 def _facts(path: Path, texts: Mapping[str, str]) -> dict[str, str]:

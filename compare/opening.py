@@ -1,0 +1,101 @@
+"""What a comparison reads: graphs and traces, the tokens that all of them are for, and the sides that they make."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..graphs.artifact import Artifact, load_artifact
+from ..graphs.errors import InputError
+from ..graphs.run import Runner
+from ..graphs.trace import Trace, load_trace
+from .align import Alignment
+from .side import GraphSide, Side
+from .trace_side import TraceSide
+
+TRACES = (".safetensors", ".npz", ".gguf")
+
+
+def open_either(path: str | Path, names: str | Path | None) -> Artifact | Trace:
+    """An artifact, or, by the ending of its name, a trace, whose tensors the name map tells.
+
+    Raises:
+        InputError: a file that cannot be used.
+    """
+    return load_trace(path, names) if Path(path).suffix in TRACES else load_artifact(path)
+
+
+def check_one_is_a_graph(a: Artifact | Trace, b: Artifact | Trace) -> None:
+    """Raise where both are traces.
+
+    Raises:
+        InputError: they are.
+    """
+    if isinstance(a, Trace) and isinstance(b, Trace):
+        raise InputError(
+            f"{a.path} and {b.path}: both are traces, and nothing can be run on their values; compare each of them with "
+            "a graph of the same checkpoint (opdiff export MODEL --variant reference)"
+        )
+
+
+def tokens_of(opened: Sequence[Artifact | Trace], asked: Sequence[int] | None) -> Sequence[int]:
+    """The tokens that were asked for, or those of a trace, which must all be the same.
+
+    Raises:
+        InputError: they are not, there are none, or a side cannot have them.
+    """
+    known = {str(one.path): one.tokens for one in opened if isinstance(one, Trace) and one.tokens is not None}
+    if asked is not None:
+        known = {"--tokens": tuple(asked), **known}
+    if not known:
+        raise InputError("no tokens: give the input, as in --tokens 1,5,3")
+    first, *others = known
+    for other in others:
+        if known[other] != known[first]:
+            raise InputError(f"{other}: its tokens are {_some(known[other])}, where {first} has {_some(known[first])}")
+    for one in opened:
+        _check_tokens(one, known[first])
+    return known[first]
+
+
+def _some(tokens: Sequence[int]) -> str:
+    return ",".join(map(str, tokens[:6])) + (f",... ({len(tokens)})" if len(tokens) > 6 else "")
+
+
+def _check_tokens(one: Artifact | Trace, tokens: Sequence[int]) -> None:
+    if isinstance(one, Trace):
+        if one.n_tokens not in (None, len(tokens)):
+            raise InputError(f"{one.path}: it is of {one.n_tokens} tokens, where {len(tokens)} are given; give its own")
+        return
+    size = vocab_size(one)
+    for token in tokens:
+        if not 0 <= token < size:
+            raise InputError(f"token {token}: outside of the vocabulary of {one.path} (0 to {size - 1})")
+
+
+def vocab_size(artifact: Artifact) -> int:
+    """How many tokens the decoder's configuration has; a large number where none is recorded."""
+    try:
+        return int(json.loads(artifact.facts["config"])["vocab_size"])
+    except (KeyError, ValueError, TypeError):
+        return 1 << 31
+
+
+def sides_of(
+    opened: Sequence[Artifact | Trace], alignment: Alignment, tokens: Sequence[int], runner: Runner
+) -> list[Side]:
+    """All sides; whatever reads the same tensor under two names reads it as A does, or the first that is a graph."""
+    graphs = {
+        n: graph_side(one, alignment, tokens, runner) for n, one in enumerate(opened) if isinstance(one, Artifact)
+    }
+    first, *others = graphs.values()
+    for side in others:
+        side.read_like(first)
+    return [TraceSide(one, first) if isinstance(one, Trace) else graphs[n] for n, one in enumerate(opened)]
+
+
+def graph_side(artifact: Artifact, alignment: Alignment, tokens: Sequence[int], runner: Runner) -> GraphSide:
+    """A graph, cut at those of the common taps that it has."""
+    own = set(artifact.tap_names)
+    return GraphSide(artifact, [tap for tap in alignment.common if tap in own], tokens, runner)
