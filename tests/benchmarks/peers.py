@@ -73,11 +73,10 @@ def main() -> None:
     parser.add_argument("--peers", type=Path, required=True, help="the environment that holds the peers")
     parser.add_argument("--pairs", type=int, nargs="*", default=[0, 1, 2], help="which (default: all; 2 is large)")
     parser.add_argument("--work", type=Path, help="a folder for 20 GB of files (default: a temporary one)")
-    parser.add_argument("--limit-seconds", type=float, default=900, help="for each process")
-    parser.add_argument("--limit-gigabytes", type=float, default=14, help="of anonymous memory, for each process")
+    parser.add_argument("--limit-seconds", type=float, default=900, help="for each process; its memory: 3/4 of all")
     options = parser.parse_args()
-    limits = options.limit_seconds, options.limit_gigabytes * 1e9
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
+    limits = options.limit_seconds, 0.75e9 * memory
     machine = f"{os.cpu_count()} cores, {memory:.0f} GB, load {os.getloadavg()[0]:.1f} before"
     print(f"{date.today()}, {machine}; 16 tokens, one run of each.")
     for pair in (_PAIRS[n] for n in options.pairs):
@@ -132,7 +131,8 @@ def _row(tool: Tool, folder: Path, limit_seconds: float, limit_bytes: float) -> 
     yield f"{sum(run.seconds for run in runs):.1f}"
     yield f"{max(run.anonymous_bytes for run in runs) / 1e6:.0f}"
     if status is None:
-        said = Said(f"stopped at {limit_seconds:.0f} s or {limit_bytes / 1e9:.0f} GB", "", "")
+        limit = f"{limit_seconds:.0f} s" if run.seconds > limit_seconds else f"{limit_bytes / 1e9:.0f} GB"
+        said = Said(f"no answer: stopped at its limit of {limit}", "", "")
     else:
         text = log.read_text(errors="replace")
         said = tool.read(folder, text) or Said(_error(text), "", "")
