@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint bench bench-peers clean
 
 demo: .venv/ready
 	$(BIN)/opdiff demo --out demo
@@ -33,6 +33,17 @@ lint: .venv/ready
 # Needs 10 GB of disk and a quiet machine. It prints its tables as Markdown.
 bench: .venv/ready
 	cd tests && ../$(BIN)/python -m benchmarks.bench
+
+# Other tools on the same pairs, from an environment of their own. Needs 20 GB of disk.
+PEERS := .venv/peers
+bench-peers: .venv/ready $(PEERS)/ready
+	cd tests && ../$(BIN)/python -m benchmarks.peers --peers $(abspath $(PEERS))
+
+$(PEERS)/ready: tests/benchmarks/peers-requirements.txt
+	$(PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/pip install --quiet --disable-pip-version-check --no-deps -r $<
+	$(PEERS)/bin/pip install --quiet --disable-pip-version-check torch==2.13.0
+	touch $@
 
 clean:
 	rm -rf .venv demo build *.egg-info

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import os
 import statistics
 import subprocess
 import sys
@@ -32,14 +34,35 @@ def measured(command: Sequence[str], n_runs: int, may_differ: bool = False) -> M
 
 
 def _run(command: Sequence[str], allowed: Sequence[int]) -> Measured:
-    start, peak = time.perf_counter(), 0
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    while process.poll() is None:
-        peak = max(peak, _anonymous_bytes(process.pid))
-        time.sleep(_EVERY_SECONDS)
-    if process.returncode not in allowed:
-        raise RuntimeError(f"{' '.join(command)}: exit status {process.returncode}")
-    return Measured(time.perf_counter() - start, peak)
+    run, status = watched(command)
+    if status not in allowed:
+        raise RuntimeError(f"{' '.join(command)}: exit status {status}")
+    return run
+
+
+def watched(
+    command: Sequence[str],
+    folder: Path | None = None,
+    log: Path | None = None,
+    limit_seconds: float = math.inf,
+    limit_bytes: float = math.inf,
+) -> tuple[Measured, int | None]:
+    """One run in `folder`, and its exit status: None where it passed a limit and was stopped.
+
+    Args:
+        log: takes stdout and stderr, added to what is there; without it stdout is dropped.
+        limit_bytes: of anonymous memory.
+    """
+    with open(log or os.devnull, "ab") as out:
+        start, peak, stopped = time.perf_counter(), 0, False
+        process = subprocess.Popen(command, cwd=folder, stdout=out, stderr=out if log else None)
+        while process.poll() is None:
+            peak = max(peak, _anonymous_bytes(process.pid))
+            if peak > limit_bytes or time.perf_counter() - start > limit_seconds:
+                process.kill()
+                stopped = True
+            time.sleep(_EVERY_SECONDS)
+        return Measured(time.perf_counter() - start, peak), None if stopped else process.returncode
 
 
 def _anonymous_bytes(pid: int) -> int:
