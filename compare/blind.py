@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -25,14 +25,21 @@ _WORDS = {
 def blind_stages(side: GraphSide) -> tuple[str, ...]:
     """Stages that do not reach the logits at any position, or what the logits are made of.
 
-    Measured by changing each one in the last block that has it.
+    Measured by changing each one in the last block that has it; what stands before the blocks is not asked about, for all
+    of the blocks would have to be run.
     """
     last: dict[str, str] = {}
     for tap in side.regions:
         last[split_tap_name(tap)[1]] = tap
-    return tuple(
-        stage for stage, tap in last.items() if tap != LOGITS and not side.taps[tap].is_weight and _is_blind(side, tap)
-    )
+    asked = {stage: tap for stage, tap in last.items() if tap != LOGITS and not side.taps[tap].is_weight}
+    return tuple(stage for stage, tap in asked.items() if not _is_above_blocks(side, tap) and _is_blind(side, tap))
+
+
+def _is_above_blocks(side: GraphSide, tap: str) -> bool:
+    def has_block(name: str) -> bool:
+        return split_tap_name(name)[0] is not None
+
+    return not has_block(tap) and any(map(has_block, side.downstream(tap)))
 
 
 def _is_blind(side: GraphSide, tap: str) -> bool:
@@ -50,19 +57,13 @@ def _is_blind(side: GraphSide, tap: str) -> bool:
     return all(np.array_equal(after[name], side.values[name]) for name in ends)
 
 
-def blind_spots(
-    side: GraphSide, tokens: Sequence[int], vocab_size: int, again: Callable[[Sequence[int]], GraphSide]
-) -> tuple[BlindSpot, ...]:
-    """The stages that this input cannot show, with an input that was measured to show them.
-
-    Args:
-        again: makes the same side for other tokens.
-    """
+def blind_spots(side: GraphSide, tokens: Sequence[int], vocab_size: int) -> tuple[BlindSpot, ...]:
+    """The stages that this input cannot show, with an input that was measured to show them."""
     stages = blind_stages(side)
     if not stages:
         return ()
     proposal = _proposal(tokens, vocab_size)
-    still_blind = blind_stages(again(proposal)) if proposal else stages
+    still_blind = blind_stages(side.on(proposal)) if proposal else stages
     words = ", ".join(_WORDS.get(stage, stage) for stage in stages)
     text = f"{words}: changed at will, they leave the logits of this input as they are, so a fault there cannot show in them."
     if proposal and not still_blind:

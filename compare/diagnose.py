@@ -6,24 +6,25 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 
-from ..graphs.artifact import Artifact
+from ..graphs.artifact import Artifact, Maps
 from ..graphs.errors import ShapeError
 from ..graphs.provenance import versions
 from ..graphs.run import Runner
 from ..graphs.run import Settings as RunSettings
 from ..graphs.stages import split_tap_name
 from ..graphs.trace import Trace
-from .align import Alignment, align
+from .align import align
 from .blind import blind_spots
 from .causes import Cause, Explainer
 from .close import close, close_recorded
+from .early import early
 from .effect import LOGITS, Effects
 from .faults import Faults, Unexplained, faults, harmless_places
 from .gauge import in_one_order
 from .judge import Judge
 from .locate import OTHER_KERNELS, is_scores, locate
 from .measure import Deviation, deviation
-from .opening import check_one_is_a_graph, graph_side, open_either, sides_of, tokens_of, vocab_size
+from .opening import check_one_is_a_graph, open_either, sides_of, tokens_of, vocab_size
 from .result import BlindSpot, Closed, Divergence, Effect, Result, RootCause
 from .side import GraphSide, Side
 from .tables import positions, rows
@@ -55,7 +56,8 @@ def compare(
         InputError: a file or a token that cannot be used, or two traces, which nothing could be run on.
     """
     progress("load")
-    opened = [open_either(path, names) for path in (a_path, b_path, reference_path) if path is not None]
+    maps: Maps = {}
+    opened = [open_either(path, names, maps) for path in (a_path, b_path, reference_path) if path is not None]
     check_one_is_a_graph(opened[0], opened[1])
     tokens = tokens_of(opened, tokens)
     alignment = align(opened[0], opened[1])
@@ -74,7 +76,7 @@ def compare(
     at_fault = faults(a, b, found, explainer)
     judge = None if reference is None else Judge(reference, a, b, explainer)
     progress("effects")
-    causes, divergences, closed = _weighed(a, b, judge, at_fault)
+    causes, divergences, closed = _weighed(a, b, judge, at_fault, tokens)
     progress("input")
     return Result(
         a=a.info,
@@ -91,16 +93,21 @@ def compare(
         divergences=divergences,
         root_causes=causes,
         cancelling=tuple(", ".join(group) for group in at_fault.cancelled),
-        blind_spots=_blind_spots(runnable(a, b), alignment, tokens, runner),
+        blind_spots=_blind_spots(runnable(a, b), tokens),
         closed=closed,
         verdict=verdict_text(a.name, b.name, causes),
         provenance={**versions(), "provider": runner.settings.provider, "optimisation": runner.settings.optimisation},
-        notes=(*_other_checkpoints(sides), *_recorded(opened, at_fault), *_notes(at_fault, ordered.taps, divergences)),
+        notes=(
+            *_other_checkpoints(sides),
+            *_recorded(opened, at_fault),
+            *_notes(at_fault, ordered.taps, divergences),
+            *_early(causes, tokens),
+        ),
     )
 
 
 def _weighed(
-    a: Side, b: Side, judge: Judge | None, at_fault: Faults
+    a: Side, b: Side, judge: Judge | None, at_fault: Faults, tokens: Sequence[int]
 ) -> tuple[tuple[RootCause, ...], tuple[Divergence, ...], Closed]:
     """Causes and divergences with their effects, and whether they are all."""
     groups = [cause.taps for cause in at_fault.causes] + [one.taps for one in at_fault.unexplained]
@@ -114,9 +121,10 @@ def _weighed(
         closed = Closed(None, None, "not known: the logits are no common tap, so nothing could be followed to them")
     else:
         try:
-            double, single = (Effects(a, b, at_fault.taps, precision) for precision in ("float64", "float32"))
+            first = early(a, b, tokens, [at_fault.found[tap] for tap in at_fault.taps])
+            double, single = (Effects(*first, at_fault.taps, precision) for precision in ("float64", "float32"))
             effects = [double.after(group, frozenset(chain(*groups[:n]))) for n, group in enumerate(groups)]
-            by_tap, closed = _singly(single, at_fault.taps, groups), close(a, at_fault, double)
+            by_tap, closed = _singly(single, at_fault.taps, groups), close(first[0], at_fault, double)
         except ShapeError as e:
             closed = Closed(None, None, f"not known: the logits of the two sides cannot be compared ({e})")
     named = [
@@ -132,13 +140,13 @@ def _weighed(
 
 
 def _singly(effects: Effects, taps: Sequence[str], groups: Sequence[Sequence[str]]) -> dict[str, Effect | None]:
-    """The effect of single regions: of each, alone and in the order of the graph; of many, of the first of each stage
-    and cause, alone.
+    """The effect of single regions: of each, alone and in the order of the graph; of many, of the last of each stage
+    and cause, alone, below which there is least to run.
     """
     if len(taps) <= MEASURED_SINGLY:
         return {tap: effects.after((tap,), frozenset(taps[:n])) for n, tap in enumerate(taps)}
-    first = {(n, split_tap_name(tap)[1]): tap for n, group in enumerate(groups) for tap in reversed(group)}
-    return {tap: effects.after((tap,), frozenset()) for tap in first.values()}
+    last = {(n, split_tap_name(tap)[1]): tap for n, group in enumerate(groups) for tap in group}
+    return {tap: effects.after((tap,), frozenset()) for tap in last.values()}
 
 
 def _root_cause(
@@ -196,11 +204,11 @@ def _divergence(a: Side, b: Side, at_fault: Faults, tap: str, effect: Effect | N
     )
 
 
-def _blind_spots(side: GraphSide, alignment: Alignment, tokens: Sequence[int], runner: Runner) -> tuple[BlindSpot, ...]:
+def _blind_spots(side: GraphSide, tokens: Sequence[int]) -> tuple[BlindSpot, ...]:
     if LOGITS not in side.regions:
         return ()
     size = min(vocab_size(side.artifact), 1 << 20)
-    return blind_spots(side, tokens, size, lambda others: graph_side(side.artifact, alignment, others, runner))
+    return blind_spots(side, tokens, size)
 
 
 def _other_checkpoints(sides: Sequence[Side]) -> Iterator[str]:
@@ -227,12 +235,21 @@ def _recorded(opened: Sequence[Artifact | Trace], at_fault: Faults) -> Iterator[
                 yield f"{len(one.unknown)} tensors of {name} are no stages, and were left out: {listed}"
 
 
+def _early(causes: Sequence[RootCause], tokens: Sequence[int]) -> Iterator[str]:
+    n = min((len(cause.effect.alone) for cause in causes if cause.effect is not None), default=len(tokens))
+    if n < len(tokens):
+        yield (
+            f"every region was judged at all {len(tokens)} positions; what faults do to the logits, and that they are all, "
+            f"was measured at the first {n}, where each of them shows and which later tokens do not change"
+        )
+
+
 def _notes(at_fault: Faults, permuted: Sequence[str], divergences: Sequence[Divergence]) -> Iterator[str]:
     n_measured = sum(one.effect is not None for one in divergences)
     if 0 < n_measured < len(divergences):
         yield (
             f"of {len(divergences)} regions at fault, {n_measured} were mended one by one: "
-            "the first of each stage of each root cause, alone; the root causes themselves were mended everywhere"
+            "the last of each stage of each root cause, alone; the root causes themselves were mended everywhere"
         )
     if permuted:
         yield f"A and B keep the channels of each head in other orders, which is no fault: at {places(permuted)}"

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..graphs.artifact import Artifact, load_artifact
+from ..graphs.artifact import Artifact, Maps, load_artifact
 from ..graphs.errors import InputError
 from ..graphs.run import Runner
 from ..graphs.trace import Trace, load_trace
@@ -17,13 +17,13 @@ from .trace_side import TraceSide
 TRACES = (".safetensors", ".npz", ".gguf")
 
 
-def open_either(path: str | Path, names: str | Path | None) -> Artifact | Trace:
+def open_either(path: str | Path, names: str | Path | None, maps: Maps) -> Artifact | Trace:
     """An artifact, or, by the ending of its name, a trace, whose tensors the name map tells.
 
     Raises:
         InputError: a file that cannot be used.
     """
-    return load_trace(path, names) if Path(path).suffix in TRACES else load_artifact(path)
+    return load_trace(path, names) if Path(path).suffix in TRACES else load_artifact(path, maps)
 
 
 def check_one_is_a_graph(a: Artifact | Trace, b: Artifact | Trace) -> None:

@@ -55,7 +55,7 @@ class Row:
 class Effect:
     """How much of the logits' difference goes when a region, or a cause, is mended.
 
-    `alone` and `in_order` give a share for each position: 1 is all of it, 0 nothing, None where there was no difference.
+    `alone` and `in_order` give a share for each position at which it was measured, the first ones: 1 is all of it, 0 nothing, None where there was no difference.
     `max_change` and `max_change_in_order` are the largest changes of a logit. `changes_logits` is False where mending it
     alone leaves the logits as they were.
     """

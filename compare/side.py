@@ -10,10 +10,11 @@ from typing import Self
 import numpy as np
 
 from ..graphs.artifact import Artifact
-from ..graphs.axes import from_canonical, to_canonical
+from ..graphs.axes import canonical_axes, from_canonical, to_canonical
 from ..graphs.constants import Exact
 from ..graphs.errors import InputError
 from ..graphs.inputs import graph_inputs
+from ..graphs.products import PlainProduct
 from ..graphs.regions import Region, cut
 from ..graphs.run import Precision, Runner, execution_order, run_regions
 from ..graphs.taps import Tap
@@ -73,24 +74,49 @@ class GraphSide(Side):
 
     def __init__(self, artifact: Artifact, at: Sequence[str], tokens: Sequence[int], runner: Runner) -> None:
         self.artifact = artifact
-        self._inputs = graph_inputs(artifact, tokens)
         self._runner = runner
         taps = {tap.name: tap for tap in artifact.taps if tap.name in set(at)}
-        regions = cut(artifact, at)
-        try:
-            own = run_regions(regions, self._inputs, runner)
-        except InputError as e:
-            raise InputError(f"{artifact.path}: {e}") from e
-        self._shapes = {tap: own[tap].shape for tap in regions}
         info = SideInfo(
             artifact.name, str(artifact.path), artifact.runtime, artifact.sha256, artifact.facts.get("checkpoint")
         )
-        super().__init__(info, taps, regions, {tap: to_canonical(own[tap], taps[tap].axes) for tap in regions})
+        super().__init__(info, taps, cut(artifact, at), {})
+        self._run_on(tokens)
+
+    def _run_on(self, tokens: Sequence[int]) -> None:
+        self._inputs = graph_inputs(self.artifact, tokens)
+        try:
+            own = run_regions(self.regions, self._inputs, self._runner)
+        except InputError as e:
+            raise InputError(f"{self.artifact.path}: {e}") from e
+        self._shapes = {tap: own[tap].shape for tap in self.regions}
+        self.values = {tap: self._canonical(tap, own[tap]) for tap in self.regions}
+
+    def on(self, tokens: Sequence[int]) -> GraphSide:
+        """The same side, with its values for other tokens.
+
+        Raises:
+            InputError: it cannot run on so many.
+        """
+        other = copy(self)
+        other._run_on(tokens)
+        return other
 
     def run(self, tap: str, values: Values, precision: Precision = "float32") -> np.ndarray:
         """The region that ends at `tap`, on these canonical values of the taps that it reads: canonical."""
         region = self.regions[tap]
         return self._canonical(tap, self._runner.run(region, self.feeds(region, values), precision))
+
+    def as_product(self, tap: str, values: Values) -> PlainProduct | None:
+        """What the region multiplies on these values, where it is one product with a weight; its order is canonical."""
+        region, axes = self.regions[tap], self.taps[tap].axes
+        found = self._runner.as_product(region, self.feeds(region, values))
+        if found is None or (found.order is None and (tap in self._orders or canonical_axes(axes) != axes)):
+            return None
+        return found if found.order is None else replace(found, order=self._canonical(tap, found.order))
+
+    def keep(self, value: np.ndarray) -> np.ndarray:
+        """The value, put aside where it is large."""
+        return self._runner.keep(value)
 
     def run_perturbed(self, tap: str, values: Values, exact: Exact) -> np.ndarray:
         """The same in float64, with the constants moved that are not in `exact`."""

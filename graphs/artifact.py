@@ -22,6 +22,7 @@ from .weights import WeightFile, written_beside
 
 FORMAT = "1"
 _KEY = "opdiff."
+Maps = dict[Path, np.memmap]  # weight files, by their resolved paths
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,9 +114,11 @@ def refer_to_external(tensor: onnx.TensorProto, file: str, offset: int, n_bytes:
         tensor.external_data.add(key=key, value=str(value))
 
 
-def load_artifact(path: str | Path) -> Artifact:
+def load_artifact(path: str | Path, maps: Maps | None = None) -> Artifact:
     """Read an .onnx file and map its weights.
 
+    Args:
+        maps: the files that are mapped already; graphs that share it share each weight's place in memory.
     Raises:
         InputError: no such file, no ONNX graph, no taps, or weights that are missing, cut short or outside its folder.
     """
@@ -131,7 +134,7 @@ def load_artifact(path: str | Path) -> Artifact:
     try:
         facts = {p.key.removeprefix(_KEY): p.value for p in model.metadata_props if p.key.startswith(_KEY)}
         taps = tuple(_taps(path, model, facts))
-        weights = _weights(path, model.graph.initializer)
+        weights = _weights(path, model.graph.initializer, {} if maps is None else maps)
     except (TypeError, ValueError, AttributeError, OSError) as e:  # names that are no text, and the like
         raise InputError(f"{path}: damaged ({type(e).__name__}); export it again") from e
     return Artifact(path, model, taps, weights, facts, hashlib.sha256(data).hexdigest())
@@ -161,8 +164,7 @@ def _taps(path: Path, model: onnx.ModelProto, facts: Mapping[str, str]) -> Itera
         yield Tap(name, words, source_of(maker[name]))
 
 
-def _weights(path: Path, initializers: Iterable[onnx.TensorProto]) -> dict[str, Weight]:
-    maps: dict[Path, np.memmap] = {}
+def _weights(path: Path, initializers: Iterable[onnx.TensorProto], maps: Maps) -> dict[str, Weight]:
     return {
         tensor.name: _weight(path, tensor, maps)
         for tensor in initializers
@@ -170,7 +172,7 @@ def _weights(path: Path, initializers: Iterable[onnx.TensorProto]) -> dict[str, 
     }
 
 
-def _weight(path: Path, tensor: onnx.TensorProto, maps: dict[Path, np.memmap]) -> Weight:
+def _weight(path: Path, tensor: onnx.TensorProto, maps: Maps) -> Weight:
     entries = {entry.key: entry.value for entry in tensor.external_data}
     where = f"{path}: weight {tensor.name}"
     file = _inside(path, entries.get("location", ""), where)

@@ -16,6 +16,18 @@ from onnx import TensorProto
 from .slices import implicit_inputs, producers, sliced
 
 _ELEMENTS_AT_ONCE = 1 << 18  # of the weight: what a core keeps near it
+_MOVES = {
+    "Reshape",
+    "Transpose",
+    "Identity",
+    "Squeeze",
+    "Unsqueeze",
+    "Flatten",
+    "Shape",
+    "Constant",
+    "Concat",
+    "Gather",
+}
 _HALVES = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
 
 
@@ -37,6 +49,35 @@ class Product:
 
 
 @dataclass(frozen=True, slots=True)
+class PlainProduct:
+    """A program that is one product, with nothing but reshapes and transposes around it.
+
+    x: what is multiplied, [rows, in]; weight: the mapped array; order: which place of the product [rows, out], counted
+    row by row, stands at each place of the output, in its shape; None: all stand as they are.
+    """
+
+    x: np.ndarray
+    weight: np.ndarray
+    is_out_in: bool
+    order: np.ndarray | None
+
+    def equals(self, other: PlainProduct) -> bool:
+        """Whether both multiply the same numbers with the same weight, and put the results in the same places."""
+        same_weight = _place(self.weight) == _place(other.weight) and self.is_out_in == other.is_out_in
+        return same_weight and np.array_equal(self.x, other.x) and np.array_equal(self.places(), other.places())
+
+    def places(self) -> np.ndarray:
+        """`order`, flat; empty where all stand as they are."""
+        order = np.empty(0) if self.order is None else self.order.ravel()
+        return order if not np.array_equal(order, np.arange(order.size)) else np.empty(0)
+
+
+def _place(weight: np.ndarray) -> tuple:
+    """Where an array stands in memory, and how it is read: the same for two arrays that are one."""
+    return weight.ctypes.data, weight.shape, weight.strides, weight.dtype
+
+
+@dataclass(frozen=True, slots=True)
 class Piece:
     """Nodes between products, as a model: which inputs it reads, and what it makes that is read later."""
 
@@ -44,6 +85,12 @@ class Piece:
     n_inputs: int
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
+
+
+def only_moves(piece: Piece, name: str) -> bool:
+    """Whether a piece does nothing but put the values of that name in other places."""
+    moves = all(node.op_type in _MOVES and not node.domain for node in piece.model.graph.node)
+    return moves and piece.inputs == (name,)
 
 
 def split(model: onnx.ModelProto, n_inputs: int) -> list[Piece | Product]:
@@ -70,7 +117,7 @@ class Multiplier:
 
     def times(self, x: np.ndarray, weight: np.ndarray, is_out_in: bool) -> np.ndarray:
         """`x` [..., in] times a weight `[out, in]` or `[in, out]` of any float type: float64 [..., out]."""
-        place = (weight.ctypes.data, weight.shape, weight.strides, weight.dtype, is_out_in)
+        place = (*_place(weight), is_out_in)
         known, asked, result = self._last
         if place != known or not np.array_equal(asked, x):
             result = self._product(x, weight, is_out_in)

@@ -16,9 +16,10 @@ from onnx.reference.op_run import OpRun
 
 from .constants import Exact
 from .errors import InputError
-from .products import Multiplier, Piece, Product, split
+from .products import Multiplier, Piece, PlainProduct, Product, only_moves, split
 from .promote import promoted
 from .regions import Program, Region
+from .scratch import Scratch
 
 Precision = Literal["float32", "float64"]
 _LEVELS = {
@@ -55,7 +56,10 @@ class Settings:
 
 
 class Runner:
-    """Runs programs. Sessions are made when first needed and kept; `n_sessions` and `n_runs` count."""
+    """Runs programs. Sessions are made when first needed and kept; `n_sessions` and `n_runs` count.
+
+    `keep` puts large values aside, out of memory.
+    """
 
     def __init__(self, settings: Settings | None = None) -> None:
         self.settings = settings or Settings()
@@ -63,6 +67,7 @@ class Runner:
             have = ", ".join(ort.get_available_providers())
             raise InputError(f"provider {self.settings.provider}: not in this onnxruntime, which has {have}")
         self._runs: dict[tuple[str, Precision, Exact | None], _Run] = {}
+        self.keep = Scratch().keep
         self._multiplier = Multiplier(lambda model: _Session(model, self.settings))
         self.n_runs = 0
 
@@ -103,6 +108,13 @@ class Runner:
         session = _Session(model, self.settings)
         return dict(zip(["out", *names], session.run(["out", *names], feeds), strict=True))
 
+    def as_product(self, region: Region, inputs: Sequence[np.ndarray]) -> PlainProduct | None:
+        """What the region multiplies on these values, where it is one product with a weight; None where it is more."""
+        run = self._prepared(region.program, "float64", None)
+        assert isinstance(run, _Double)
+        feeds = [_typed(value, "float64") for value in inputs] + [weight.array for weight in region.weights]
+        return run.as_product(feeds)
+
     def _prepared(self, program: Program, precision: Precision, perturb: Exact | None) -> _Run:
         key = (program.signature, precision, perturb)
         if key not in self._runs:
@@ -133,6 +145,7 @@ class _Double:
     """A program in double precision, its products with weights taken a few rows at a time."""
 
     def __init__(self, program: Program, settings: Settings, perturb: Exact | None, multiplier: Multiplier) -> None:
+        self.keep = Scratch().keep
         self._multiplier = multiplier
         self._names = [info.name for info in program.model.graph.input]
         self._steps: list[tuple[Piece, _Session] | Product] = []
@@ -148,10 +161,39 @@ class _Double:
             if isinstance(step, Product):
                 values[step.output] = self._multiplier.times(values[step.x], values[step.weight], step.is_out_in)
             else:
-                piece, session = step
-                made = session.run(list(piece.outputs), [values[name] for name in piece.inputs])
-                values.update(zip(piece.outputs, made, strict=True))
+                _run_piece(*step, values)
         return values["out"]
+
+    def as_product(self, feeds: Sequence[np.ndarray]) -> PlainProduct | None:
+        """What the program multiplies, where it is one product; what comes before it is run."""
+        values = dict(zip(self._names, feeds, strict=True))
+        found = [n for n, step in enumerate(self._steps) if isinstance(step, Product)]
+        if len(found) != 1 or len(self._steps) > found[0] + 2:
+            return None
+        product = self._steps[found[0]]
+        assert isinstance(product, Product)
+        after = self._steps[found[0] + 1 :]
+        if any(isinstance(step, Product) or not only_moves(step[0], product.output) for step in after):
+            return None
+        for step in self._steps[: found[0]]:
+            assert not isinstance(step, Product)
+            _run_piece(*step, values)
+        x, weight = values[product.x], values[product.weight]
+        n_out = weight.shape[0 if product.is_out_in else 1]
+        order = None
+        for step in after:
+            assert not isinstance(step, Product)
+            places = {product.output: np.arange(x.size // x.shape[-1] * n_out, dtype=np.float64)}
+            places[product.output] = places[product.output].reshape(*x.shape[:-1], n_out)
+            _run_piece(*step, places)
+            order = places["out"]
+        return PlainProduct(x.reshape(-1, x.shape[-1]), weight, product.is_out_in, order)
+
+
+def _run_piece(piece: Piece, session: _Session, values: dict[str, np.ndarray]) -> None:
+    """Run nodes between products on what is known, and add what they make."""
+    made = session.run(list(piece.outputs), [values[name] for name in piece.inputs])
+    values.update(zip(piece.outputs, made, strict=True))
 
 
 class _Session:
@@ -198,7 +240,7 @@ def run_regions(
     runner: Runner,
     precision: Precision = "float32",
 ) -> dict[str, np.ndarray]:
-    """Run a cut graph from its inputs on: each tap's value in the graph's own layout.
+    """Run a cut graph from its inputs on: each tap's value in the graph's own layout, large ones put aside.
 
     Args:
         regions: from `cut`, all of a graph or as many as hang together.
@@ -207,7 +249,7 @@ def run_regions(
     done = dict(values)
     for tap, region in regions.items():
         if tap not in done:
-            done[tap] = runner.run(region, [done[name] for name in region.inputs], precision)
+            done[tap] = runner.keep(runner.run(region, [done[name] for name in region.inputs], precision))
     return done
 
 
