@@ -30,8 +30,9 @@ class Effects:
             self._known: Mapping[str, np.ndarray] = b.values
             self.a_logits, b_logits = a.values[LOGITS], b.values[LOGITS]
         else:
-            self.a_logits = a.run_whole(precision, [LOGITS])[LOGITS]
-            self._known = b.run_whole(precision, [LOGITS, *self._read_above(taps)])
+            self.a_logits = a.keep(a.run_whole(precision, [LOGITS])[LOGITS])
+            known = b.run_whole(precision, [LOGITS, *self._read_above(taps)])
+            self._known = {name: b.keep(value) for name, value in known.items()}
             b_logits = self._known[LOGITS]
         self._logits: dict[frozenset[str], np.ndarray] = {frozenset(): b_logits}
         self._difference = self._per_position(b_logits)
@@ -52,7 +53,7 @@ class Effects:
             below = {name for tap in taps for name in self._b.downstream(tap)}
             given = {name: value for name, value in self._known.items() if name not in below}
             ran = self._b.run_whole(self._precision, [LOGITS], {tap: self._a for tap in taps}, given)
-            self._logits[taps] = ran[LOGITS]
+            self._logits[taps] = self._b.keep(ran[LOGITS])
         return self._logits[taps]
 
     def _read_above(self, taps: Iterable[str]) -> list[str]:

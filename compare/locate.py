@@ -36,7 +36,7 @@ class Local:
     `floor` is float32's rounding in this region as measured; `constants` how far rounded constants move it (for the
     verdict, those alone in which the sides are not bit for bit the same);
     `threshold` lies half-way (on a log scale) between float32's rounding and float64's; against a trace it is
-    `OTHER_KERNELS` times the floor.
+    `OTHER_KERNELS` times the floor. The values themselves, `a64` and `b64`, are kept of semantic regions only.
     """
 
     tap: str
@@ -105,21 +105,21 @@ def _judge_graphs(a: GraphSide, b: GraphSide, tap: str) -> Local:
         return _misfit(tap, e)
     error, scale = distance(a64, b64, scores), size(a64, scores)
     local = deviation(a64, b64, scores)
-    first = [unbatched(value, side.taps[tap].axes) for value, side in ((a64, a), (b64, b))]
     if error == 0:
-        return Local(tap, "same", "equal in double precision", scale=scale, local=local, a64=first[0], b64=first[1])
+        return Local(tap, "same", "equal in double precision", scale=scale, local=local)
     floor = max(distance(a32, a64, scores), distance(b32, b64, scores))
     single = max(floor if np.isfinite(floor) else 0.0, SINGLE_UNIT * scale)
     threshold = single * (DOUBLE_UNIT / SINGLE_UNIT) ** 0.5
     if error <= threshold:
         reason = "shrinks with the precision"
-        return Local(tap, "rounding", reason, error, floor, 0.0, threshold, scale, local, *first)
+        return Local(tap, "rounding", reason, error, floor, 0.0, threshold, scale, local)
     weights = _small_weights((a, b), tap)
     shared = constant_fingerprints(a.regions[tap]) & constant_fingerprints(b.regions[tap])
     constants = _moved_by_constants((a, b), tap, values, (a64, b64), weights | shared)
     if error <= constants:
         reason = "no more than a rounded constant does"
-        return Local(tap, "rounding", reason, error, floor, constants, threshold, scale, local, *first)
+        return Local(tap, "rounding", reason, error, floor, constants, threshold, scale, local)
+    first = [a.keep(unbatched(value, side.taps[tap].axes)) for value, side in ((a64, a), (b64, b))]
     reason, reach = "stays in double precision", _moved_by_constants((a, b), tap, values, (a64, b64), weights)
     return Local(tap, "semantic", reason, error, floor, reach, threshold, scale, local, *first)
 
@@ -133,10 +133,8 @@ def _judge_recorded(graph: GraphSide, trace: TraceSide, tap: str, graph_first: b
     except ShapeError as e:
         return _misfit(tap, e)
     error, scale = distance(ours, theirs, scores), size(ours, scores)
-    first = [unbatched(value, side.taps[tap].axes) for value, side in ((ours, graph), (theirs, trace))]
     pair = (ours, theirs) if graph_first else (theirs, ours)
     local = deviation(*pair, scores)
-    a64, b64 = first if graph_first else first[::-1]
     floor = distance(single, ours, scores)
     floor = max(floor if np.isfinite(floor) else 0.0, trace.unit(tap) * scale)
     if error > OTHER_KERNELS * floor:
@@ -145,11 +143,13 @@ def _judge_recorded(graph: GraphSide, trace: TraceSide, tap: str, graph_first: b
     threshold = OTHER_KERNELS * floor
     if error <= threshold:
         reason = "no more than float32 kernels may differ here"
-        return Local(tap, "rounding", reason, error, floor, 0.0, threshold, scale, local, a64, b64)
+        return Local(tap, "rounding", reason, error, floor, 0.0, threshold, scale, local)
     constants = _moved_by_constants((graph,), tap, trace.values, (ours,), _small_weights((graph,), tap))
     if error <= constants:
         reason = "no more than a rounded constant does"
-        return Local(tap, "rounding", reason, error, floor, constants, threshold, scale, local, a64, b64)
+        return Local(tap, "rounding", reason, error, floor, constants, threshold, scale, local)
+    kept = [graph.keep(unbatched(value, side.taps[tap].axes)) for value, side in ((ours, graph), (theirs, trace))]
+    a64, b64 = kept if graph_first else kept[::-1]
     reason = "more than float32 kernels may differ here"
     return Local(tap, "semantic", reason, error, floor, constants, threshold, scale, local, a64, b64)
 

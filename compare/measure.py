@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,6 +10,7 @@ import numpy as np
 from ..graphs.axes import same_shape
 from ..graphs.errors import ShapeError
 
+_ELEMENTS_AT_ONCE = 1 << 20
 _UNDERFLOW = float(np.log(np.float64(np.finfo(np.float32).smallest_subnormal)))
 
 
@@ -53,39 +55,93 @@ def comparable(a: np.ndarray, b: np.ndarray, is_scores: bool) -> tuple[np.ndarra
     return np.where(seen, a, 0.0), np.where(seen, b, 0.0), bool(np.array_equal(seen_a, seen_b))
 
 
+def _parts(a: np.ndarray, b: np.ndarray) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+    """Two arrays of one shape, a part of the first axis at a time: where it begins, and both there."""
+    if a.ndim == 0:
+        a, b = a.reshape(1), b.reshape(1)
+    n_at_once = max(1, _ELEMENTS_AT_ONCE * len(a) // max(1, a.size))
+    for start in range(0, len(a), n_at_once):
+        yield start, a[start : start + n_at_once], b[start : start + n_at_once]
+
+
 def distance(a: np.ndarray, b: np.ndarray, is_scores: bool) -> float:
-    """The Euclidean distance; inf where the masks, or the places of NaN and Inf, are not the same."""
-    a, b, agree = comparable(a, b, is_scores)
+    """The Euclidean distance; inf where the masks, or the places of NaN and Inf, are not the same.
+
+    Raises:
+        ShapeError: the two cannot be brought to one shape.
+    """
+    parts = _parts(*same_shape(np.asarray(a), np.asarray(b)))
+    return float(np.sqrt(sum(_squared_distance(*comparable(left, right, is_scores)) for _, left, right in parts)))
+
+
+def _squared_distance(a: np.ndarray, b: np.ndarray, masks_agree: bool) -> float:
+    difference = a - b
+    squares = float(np.sum(np.square(difference)))
+    if masks_agree and np.isfinite(squares):
+        return squares
     finite = np.isfinite(a)
-    if not agree or not np.array_equal(finite, np.isfinite(b)):
+    if not masks_agree or not np.array_equal(finite, np.isfinite(b)):
         return float("inf")
     same_special = np.array_equal(np.nan_to_num(a[~finite]), np.nan_to_num(b[~finite]))
-    return norm((a - b)[finite]) if same_special else float("inf")
+    return float(np.sum(np.square(difference[finite]))) if same_special else float("inf")
 
 
 def size(a: np.ndarray, is_scores: bool) -> float:
     """The Euclidean norm over finite, unmasked entries."""
-    a = np.asarray(a, np.float64)
+    return float(np.sqrt(sum(_squared_size(np.asarray(part, np.float64), is_scores) for _, part, _ in _parts(a, a))))
+
+
+def _squared_size(a: np.ndarray, is_scores: bool) -> float:
     seen = np.isfinite(a) & (unmasked(a) if is_scores else True)
-    return norm(a[seen])
+    return float(np.sum(np.square(a[seen])))
+
+
+@dataclass(slots=True)
+class _Sums:
+    """What a deviation is made of, added up over parts."""
+
+    power: float = 0.0
+    other_power: float = 0.0
+    error: float = 0.0
+    dot: float = 0.0
+    largest: float = -1.0
+    worst: tuple[int, ...] = ()
+    n_finite: int = 0
+    n_nonfinite: tuple[int, int] = (0, 0)
+    masks_agree: bool = True
+
+    def add(self, start: int, a: np.ndarray, b: np.ndarray, masks_agree: bool) -> None:
+        finite = np.isfinite(a) & np.isfinite(b)
+        left, right = (a, b) if finite.all() else (np.where(finite, a, 0.0), np.where(finite, b, 0.0))
+        difference = np.abs(left - right)
+        place = int(np.argmax(difference))
+        if finite.any() and difference.flat[place] > self.largest:
+            within = np.unravel_index(place, difference.shape)
+            self.largest, self.worst = float(difference.flat[place]), (start + int(within[0]), *map(int, within[1:]))
+        self.power += float(np.sum(np.square(left)))
+        self.other_power += float(np.sum(np.square(right)))
+        self.error += float(np.sum(np.square(difference)))
+        self.dot += float(np.sum(left * right))
+        self.n_finite += int(np.count_nonzero(finite))
+        n_left, n_right = (int(x.size - np.count_nonzero(np.isfinite(x))) for x in (a, b))
+        self.n_nonfinite = self.n_nonfinite[0] + n_left, self.n_nonfinite[1] + n_right
+        self.masks_agree &= masks_agree
 
 
 def deviation(a: np.ndarray, b: np.ndarray, is_scores: bool = False) -> Deviation:
     """All figures for one pair of values."""
     try:
-        left, right, agree = comparable(a, b, is_scores)
+        a, b = same_shape(np.asarray(a), np.asarray(b))
     except ShapeError as e:
         return Deviation(f"shapes {e}", None, None, None, None)
-    n_left, n_right = (int(np.count_nonzero(~np.isfinite(x))) for x in (left, right))
-    finite = np.isfinite(left) & np.isfinite(right)
-    status = "not finite" if n_left or n_right else "compared" if agree else "masks differ"
-    if not finite.any():
-        return Deviation(status, None, None, None, None, n_left, n_right)
-    left, right = np.where(finite, left, 0.0), np.where(finite, right, 0.0)
-    difference = np.abs(left - right)
-    power, norms = float(np.sum(left**2)), norm(left) * norm(right)
-    error = float(np.sum(difference**2))
-    nmse = error / power if power else (0.0 if error == 0 else float("inf"))
-    cosine = float(np.sum(left * right)) / norms if norms else (1.0 if error == 0 else 0.0)
-    worst = tuple(int(i) for i in np.unravel_index(int(np.argmax(difference)), difference.shape))
-    return Deviation(status, nmse, float(difference.max()), min(1.0, cosine), worst, n_left, n_right)
+    sums = _Sums()
+    for start, left, right in _parts(a, b):
+        sums.add(start, *comparable(left, right, is_scores))
+    status = "not finite" if any(sums.n_nonfinite) else "compared" if sums.masks_agree else "masks differ"
+    if not sums.n_finite:
+        return Deviation(status, None, None, None, None, *sums.n_nonfinite)
+    norms = (sums.power * sums.other_power) ** 0.5
+    nmse = sums.error / sums.power if sums.power else (0.0 if sums.error == 0 else float("inf"))
+    cosine = sums.dot / norms if norms else (1.0 if sums.error == 0 else 0.0)
+    worst = sums.worst if a.ndim else ()
+    return Deviation(status, nmse, sums.largest, min(1.0, cosine), worst, *sums.n_nonfinite)
