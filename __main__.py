@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,8 @@ def main() -> None:
       opdiff export seed --variant dsl --variant legacy --variant reference --out demo/seed
       opdiff compare demo/seed/dsl.onnx demo/seed/legacy.onnx --reference demo/seed/reference.onnx --tokens 1,5,3
     """
+    # torch's and llama.cpp's threads spin while they wait: many times slower where other processes want the cores too
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 
 @main.command()
