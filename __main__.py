@@ -132,6 +132,60 @@ def tokenize(model: str, text: str, against: tuple[str, ...], no_bos: bool, json
 
 
 @main.command()
+@click.argument("model")
+@click.option(
+    "--candidate",
+    "candidates",
+    multiple=True,
+    required=True,
+    help="A variant as for export, or the path of an .onnx; may be repeated.",
+)
+@click.option(
+    "--against",
+    multiple=True,
+    required=True,
+    type=click.Choice(["llama.cpp", "hf"]),
+    help="A real runtime; may be repeated. The first one's greedy continuation is the path.",
+)
+@click.option("--prompts", type=_FILE, help='A JSON list of texts, or of {"text": ..., "tokens": [...]}.')
+@click.option("--steps", type=click.IntRange(min=1), default=8, show_default=True, help="How many tokens to decode.")
+@click.option("--top-k", type=click.IntRange(min=1), default=5, show_default=True, help="How many tokens to list.")
+@click.option("--no-q8", is_flag=True, help="Leave out what Q8_0 does to each built-in candidate by itself.")
+@click.option("--out", "folder", type=_FILE, help="Keep the exported graphs in this folder.")
+@click.option("--json", "json_path", type=_FILE, help="Write the whole result here as JSON.")
+def verdict(
+    model: str,
+    candidates: tuple[str, ...],
+    against: tuple[str, ...],
+    prompts: Path | None,
+    steps: int,
+    top_k: int,
+    no_q8: bool,
+    folder: Path | None,
+    json_path: Path | None,
+) -> None:
+    """Say which candidates decode MODEL as the real runtimes do, and what to change in the others.
+
+    Greedy decoding, step by step. The path is the first real runtime's own greedy continuation, forced on all sides, so
+    that every step compares the same context. A likeliest token that is another one than a real runtime's is excused
+    only as a near-tie: where the real runtimes disagree by at least as much on how much it is preferred.
+
+    MODEL is the same as for export. Exit status: 0 every candidate passes, 1 one fails, 2 the input cannot be used.
+
+    \b
+    Example:
+      opdiff verdict smollm2 --candidate dsl --candidate legacy --against llama.cpp --against hf
+    """
+    from .compare.verdict_command import run_verdict
+    from .exporters.verdict import ContestRequest
+    from .exporters.verdict_command import prepared_contest
+
+    with prepared_contest(ContestRequest(model, candidates, against, prompts, steps, folder, not no_q8)) as contest:
+        passes = run_verdict(contest, top_k, json_path)
+    sys.exit(0 if passes else 1)
+
+
+@main.command()
 @click.option("--out", "folder", type=_FILE, default=Path("demo"), show_default=True, help="The folder for its files.")
 def demo(folder: Path) -> None:
     """Export and compare the two runtimes of the bug report: on its synthetic Qwen3, and on SmolLM2.
