@@ -138,7 +138,7 @@ def tokenize(model: str, text: str, against: tuple[str, ...], no_bos: bool, json
     "candidates",
     multiple=True,
     required=True,
-    help="A variant as for export, or the path of an .onnx; may be repeated.",
+    help="A variant as for export, or the path of an .onnx from there; may be repeated.",
 )
 @click.option(
     "--against",
@@ -147,11 +147,11 @@ def tokenize(model: str, text: str, against: tuple[str, ...], no_bos: bool, json
     type=click.Choice(["llama.cpp", "hf"]),
     help="A real runtime; may be repeated. The first one's greedy continuation is the path.",
 )
-@click.option("--prompts", type=_FILE, help='A JSON list of texts, or of {"text": ..., "tokens": [...]}.')
+@click.option("--prompts", type=_FILE, help='A JSON list of texts, or of {"tokens": [1, 5, 3]}; else three of our own.')
 @click.option("--steps", type=click.IntRange(min=1), default=8, show_default=True, help="How many tokens to decode.")
 @click.option("--top-k", type=click.IntRange(min=1), default=5, show_default=True, help="How many tokens to list.")
-@click.option("--no-q8", is_flag=True, help="Leave out what Q8_0 does to each built-in candidate by itself.")
-@click.option("--out", "folder", type=_FILE, help="Keep the exported graphs in this folder.")
+@click.option("--no-q8", is_flag=True, help="Leave out what Q8_0 weights do to each candidate by themselves.")
+@click.option("--out", "folder", type=_FILE, help="Keep the exported graphs in this folder; else they go.")
 @click.option("--json", "json_path", type=_FILE, help="Write the whole result here as JSON.")
 def verdict(
     model: str,
@@ -167,10 +167,13 @@ def verdict(
     """Say which candidates decode MODEL as the real runtimes do, and what to change in the others.
 
     Greedy decoding, step by step. The path is the first real runtime's own greedy continuation, forced on all sides, so
-    that every step compares the same context. A likeliest token that is another one than a real runtime's is excused
-    only as a near-tie: where the real runtimes disagree by at least as much on how much it is preferred.
+    that every step compares the same context. Another likeliest token than a real runtime's is a near-tie, and no
+    failure, where neither of the two prefers its own by more than the real runtimes differ from one another at that
+    step; so name both. With weights that are quantised, llama.cpp rounds activations too, and HF does not; the variant
+    reference:activations=ggml does as llama.cpp. A pass is about tokens: `opdiff compare` tells whether all is equal.
 
-    MODEL is the same as for export. Exit status: 0 every candidate passes, 1 one fails, 2 the input cannot be used.
+    MODEL is the path of a .gguf file (which llama.cpp needs) or of an HF folder, a model's id on the hub, or `smollm2`.
+    Exit status: 0 every candidate passes, 1 one fails, 2 the input cannot be used.
 
     \b
     Example:
@@ -179,7 +182,10 @@ def verdict(
     from .compare.verdict_command import run_verdict
     from .exporters.verdict import ContestRequest
     from .exporters.verdict_command import prepared_contest
+    from .graphs.weights import check_folder
 
+    if json_path is not None:
+        check_folder(json_path)
     with prepared_contest(ContestRequest(model, candidates, against, prompts, steps, folder, not no_q8)) as contest:
         passes = run_verdict(contest, top_k, json_path)
     sys.exit(0 if passes else 1)

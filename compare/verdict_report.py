@@ -171,7 +171,7 @@ def _top_table(verdict: Verdict, differences: Mapping[str, Sequence[_Difference]
     table = Table(title="The likeliest tokens where a side first differs", title_justify="left")
     for heading in ("prompt", "step", "side", "tokens, with their probabilities"):
         table.add_column(heading)
-    for n, m in dict.fromkeys((places[0].prompt, places[0].index) for places in differences.values()):
+    for n, m in sorted({(places[0].prompt, places[0].index) for places in differences.values()}):
         for side, top in verdict.prompts[n].steps[m].top.items():
             table.add_row(str(n + 1), str(m), escape(side), escape("  ".join(map(_with_probability, top))))
     return table

@@ -126,12 +126,13 @@ def test_prompts_as_tokens_need_no_tokenizer(tmp_path):
         (["dsl:rope=up"], ("--against", "hf"), "rope=up is unknown"),
         (["dsl"], ("--against", "hf", "--prompts", "none.json"), "none.json: cannot be read"),
         (["dsl"], ("--against", "hf", "--steps", "60"), "more than the model's context of 64"),
+        (["dsl"], ("--against", "hf", "--json", "no/v.json"), "no/v.json: there is no such folder"),
         (["none.onnx"], ("--against", "hf", "--no-q8"), "none.onnx"),
     ],
     ids=str,
 )
 def test_what_cannot_be_used_is_one_line_and_status_2(candidates, more, words, tmp_path):
-    done = verdict(model(tmp_path), candidates, *more, "--json", tmp_path / "v.json")
+    done = verdict(model(tmp_path), candidates, "--json", tmp_path / "v.json", *more)
     assert done.exit_code == 2
     assert done.stdout == ""
     (line,) = done.stderr.splitlines()
