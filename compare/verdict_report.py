@@ -140,12 +140,12 @@ def _places(verdict: Verdict, side: str) -> Iterator[_Difference]:
 
 def _step_table(differences: Mapping[str, Sequence[_Difference]], references: Mapping[str, str]) -> Table:
     table = Table(
-        title="Where the likeliest token is another (nats: the real runtime's margin, and how far the real ones disagree)",
+        title="Where the likeliest token is another (in nats: by how much the two prefer their own, and what the real ones differ by)",
         title_justify="left",
     )
-    for heading in ("side", "prompt", "step", "has", "where", "has "):
-        table.add_column(heading, overflow="fold")
-    for heading in ("its rank", "margin", "disagree", "KL"):
+    for heading in ("side", "prompt", "step", "has", "by", "where", "has ", "by "):
+        table.add_column(heading, overflow="fold", justify="right" if heading.startswith("by") else "left")
+    for heading in ("its rank", "real differ", "KL"):
         table.add_column(heading, justify="right")
     table.add_column("so")
     for side, places in differences.items():
@@ -154,16 +154,17 @@ def _step_table(differences: Mapping[str, Sequence[_Difference]], references: Ma
                 *_step_row(place), "the real ones part" if side in references else _WORDS[place.judgement.outcome]
             )
         if len(places) > _SHOWN_OF_A_SIDE:
-            table.add_row(escape(side), "", "", f"and {len(places) - _SHOWN_OF_A_SIDE} more steps", *[""] * 7)
+            table.add_row(escape(side), "", "", f"and {len(places) - _SHOWN_OF_A_SIDE} more steps", *[""] * 8)
     return table
 
 
 def _step_row(place: _Difference) -> Iterator[str]:
     one, top = place.judgement, place.step.top
     yield from (escape(one.side), str(place.prompt + 1), str(place.index))
-    yield from (escape(_first(top[one.side])), escape(one.reference), escape(_first(top[one.reference])))
+    yield from (escape(_first(top[one.side])), _short(one.side_margin))
+    yield from (escape(one.reference), escape(_first(top[one.reference])), _short(one.margin))
     yield "-" if one.rank is None else str(one.rank)
-    yield from (_short(one.margin), _short(one.disagreement), _nats(one.kl))
+    yield from (_short(one.disagreement), _nats(one.kl))
 
 
 def _top_table(verdict: Verdict, differences: Mapping[str, Sequence[_Difference]]) -> Table:
