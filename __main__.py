@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,8 @@ def main() -> None:
       opdiff export seed --variant dsl --variant legacy --variant reference --out demo/seed
       opdiff compare demo/seed/dsl.onnx demo/seed/legacy.onnx --reference demo/seed/reference.onnx --tokens 1,5,3
     """
+    # torch's and llama.cpp's threads spin while they wait: many times slower where other processes want the cores too
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 
 @main.command()
@@ -130,6 +133,66 @@ def tokenize(model: str, text: str, against: tuple[str, ...], no_bos: bool, json
     from .exporters.tokenizers.command import run_tokenize
 
     sys.exit(0 if run_tokenize(model, text, against, no_bos, json_path) else 1)
+
+
+@main.command()
+@click.argument("model")
+@click.option(
+    "--candidate",
+    "candidates",
+    multiple=True,
+    required=True,
+    help="A variant as for export, or the path of an .onnx from there; may be repeated.",
+)
+@click.option(
+    "--against",
+    multiple=True,
+    required=True,
+    type=click.Choice(["llama.cpp", "hf"]),
+    help="A real runtime; may be repeated. The first one's greedy continuation is the path.",
+)
+@click.option("--prompts", type=_FILE, help='A JSON list of texts, or of {"tokens": [1, 5, 3]}; else three of our own.')
+@click.option("--steps", type=click.IntRange(min=1), default=8, show_default=True, help="How many tokens to decode.")
+@click.option("--top-k", type=click.IntRange(min=1), default=5, show_default=True, help="How many tokens to list.")
+@click.option("--no-q8", is_flag=True, help="Leave out what Q8_0 weights do to each candidate by themselves.")
+@click.option("--out", "folder", type=_FILE, help="Keep the exported graphs in this folder; else they go.")
+@click.option("--json", "json_path", type=_FILE, help="Write the whole result here as JSON.")
+def verdict(
+    model: str,
+    candidates: tuple[str, ...],
+    against: tuple[str, ...],
+    prompts: Path | None,
+    steps: int,
+    top_k: int,
+    no_q8: bool,
+    folder: Path | None,
+    json_path: Path | None,
+) -> None:
+    """Say which candidates decode MODEL as the real runtimes do, and what to change in the others.
+
+    Greedy decoding, step by step. The path is the first real runtime's own greedy continuation, forced on all sides, so
+    that every step compares the same context. Another likeliest token than a real runtime's is a near-tie, and no
+    failure, where neither of the two prefers its own by more than the real runtimes differ from one another at that
+    step; so name both. With weights that are quantised, llama.cpp rounds activations too, and HF does not; the variant
+    reference:activations=ggml does as llama.cpp. A pass is about tokens: `opdiff compare` tells whether all is equal.
+
+    MODEL is the path of a .gguf file (which llama.cpp needs) or of an HF folder, a model's id on the hub, or `smollm2`.
+    Exit status: 0 every candidate passes, 1 one fails, 2 the input cannot be used.
+
+    \b
+    Example:
+      opdiff verdict smollm2 --candidate dsl --candidate legacy --against llama.cpp --against hf
+    """
+    from .compare.verdict_command import run_verdict
+    from .exporters.verdict import ContestRequest
+    from .exporters.verdict_command import prepared_contest
+    from .graphs.weights import check_folder
+
+    if json_path is not None:
+        check_folder(json_path)
+    with prepared_contest(ContestRequest(model, candidates, against, prompts, steps, folder, not no_q8)) as contest:
+        passes = run_verdict(contest, top_k, json_path)
+    sys.exit(0 if passes else 1)
 
 
 @main.command()

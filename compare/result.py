@@ -155,15 +155,16 @@ class Result:
         return json.dumps(to_plain(self), indent=1)
 
 
-def _plain(value: object) -> object:
+def as_plain(value: object) -> object:
+    """A record as plain dicts, lists, numbers and text; numbers that JSON cannot hold become text."""
     if is_dataclass(value) and not isinstance(value, type):
-        return {f.name: _plain(getattr(value, f.name)) for f in fields(value)}
+        return {f.name: as_plain(getattr(value, f.name)) for f in fields(value)}
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): as_plain(item) for key, item in value.items()}
     if isinstance(value, (tuple, list)):
-        return [_plain(item) for item in value]
+        return [as_plain(item) for item in value]
     if isinstance(value, np.generic):
-        return _plain(value.item())
+        return as_plain(value.item())
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     return value
@@ -171,6 +172,6 @@ def _plain(value: object) -> object:
 
 def to_plain(result: Result) -> dict:
     """The result as plain dicts, lists, numbers and text."""
-    plain = _plain(result)
+    plain = as_plain(result)
     assert isinstance(plain, dict)
     return {"schema": SCHEMA, **plain}

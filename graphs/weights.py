@@ -65,6 +65,12 @@ def written_beside(path: Path) -> Iterator[Path]:
         partial.unlink(missing_ok=True)
 
 
+def check_folder(path: Path) -> None:
+    """See to it, before a long run and not after it, that the file's folder is there. InputError: it is not."""
+    if not path.parent.is_dir():
+        raise InputError(f"{path}: there is no such folder; make it, or choose another place")
+
+
 def write_safetensors(path: Path, sources: Iterable[TensorSource], metadata: dict[str, str]) -> None:
     """Write the tensors one after the other, so that only one of them is in memory at a time."""
     ordered = sorted(sources, key=lambda source: -source.dtype.itemsize)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -176,6 +178,28 @@ def test_smollm2_dsl_is_right_and_legacy_has_one_cause_in_sixty_places(smollm2):
     assert set(cause.taps) == {f"blk.{n}.{stage}" for n in range(30) for stage in ("q_proj", "o_proj")}
     assert cause.reference_agrees_with == "a"
     assert result.closed.complete
+
+
+def test_smollm2s_verdict_is_that_of_llama_cpp_and_hf(smollm2, tmp_path):
+    """Three prompts, 8 steps: reference and dsl decode as both, but for a near-tie where those part; legacy does not."""
+    pytest.importorskip("llama_cpp")
+    command = [sys.executable, "-m", "opdiff", "verdict", "smollm2", "--against", "llama.cpp", "--against", "hf"]
+    for candidate in ("dsl", "legacy", "reference"):
+        command += ["--candidate", str(smollm2 / f"{candidate}.onnx")]
+    done = subprocess.run([*command, "--json", str(tmp_path / "v.json")], capture_output=True, text=True)
+    assert done.returncode == 1, done.stderr
+    found = json.loads((tmp_path / "v.json").read_text())
+    standings = {Path(one["name"]).stem: one for one in found["standings"] if one["is_named"]}
+    assert {name: one["passes"] for name, one in standings.items()} == {"dsl": True, "legacy": False, "reference": True}
+    (cause,) = standings["legacy"]["causes"]["root_causes"]
+    assert cause["convention"] == "linear.layout"
+    assert len(cause["taps"]) == 60
+    for one in found["tallies"]:
+        right = Path(one["side"]).stem in ("dsl", "reference")
+        assert (one["n_agree"] >= 23) == (right or one["side"] == "hf"), one
+        if right and one["reference"] == "hf":
+            assert (one["n_agree"], one["kl_max"] < 1e-9) == (24, True)
+    assert found["prompts"][0]["continuation"].startswith(" Paris")
 
 
 def test_a_qwen3_with_gqa_meets_hf_and_legacy_has_one_cause(qwen3):

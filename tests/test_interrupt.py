@@ -37,3 +37,22 @@ def test_interrupted_export_leaves_only_whole_files_and_names_its_step(tmp_path:
     assert f"interrupted at {at}" in ran.stderr
     assert {file.name for file in tmp_path.iterdir()} <= {"weights.safetensors"}
     assert not list(tmp_path.glob(".*"))
+
+
+def test_interrupted_verdict_names_its_step_and_writes_nothing(tmp_path: Path):
+    command = [
+        "verdict",
+        "smollm2",
+        "--candidate",
+        "dsl",
+        "--against",
+        "hf",
+        "--no-q8",
+        "--json",
+        str(tmp_path / "v.json"),
+    ]
+    ran = interrupted([*command, "--out", str(tmp_path)], lambda: (tmp_path / "weights.safetensors").exists())
+    assert ran.returncode == 130, ran.stderr
+    assert ran.stderr.count("\n") == 1
+    assert "smollm2: interrupted while exporting " in ran.stderr
+    assert {file.name for file in tmp_path.iterdir()} <= {"weights.safetensors"}

@@ -26,7 +26,7 @@ def write_trace(checkpoint: Checkpoint, tokens: Sequence[int], path: Path) -> No
     Raises:
         InputError: transformers is not installed, or has no such architecture; the file cannot be written.
     """
-    model = tapped(load(_AsTorch(checkpoint)))
+    model = tapped(load(AsTorch(checkpoint)))
     with torch.inference_mode(), collected() as taps:
         model(torch.tensor(tokens))
     node = Source("", "", None, None)
@@ -41,7 +41,7 @@ def write_trace(checkpoint: Checkpoint, tokens: Sequence[int], path: Path) -> No
     save_trace(path, f"hf transformers {libraries['transformers']}", tokens, pairs, facts)
 
 
-class _AsTorch:
+class AsTorch:
     """A checkpoint as the hf variant reads it; tensors are made when they are asked for, and F32 ones share the file."""
 
     config: DecoderConfig

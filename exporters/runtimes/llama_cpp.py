@@ -31,9 +31,9 @@ def write_trace(checkpoint: Checkpoint, tokens: Sequence[int], path: Path) -> No
         found = version("llama-cpp-python")
     except PackageNotFoundError as e:
         raise InputError(f"runtime llama.cpp: llama-cpp-python is not installed; {_INSTALL}") from e
-    if not _is_gguf(checkpoint.path):
+    if not is_gguf(checkpoint.path):
         raise InputError(f"{checkpoint.path}: llama.cpp reads GGUF files only; convert it, or use --runtime hf")
-    n_threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    n_threads = n_usable_cores()
     question = {
         "model": str(checkpoint.path.resolve()),
         "tokens": list(tokens),
@@ -50,21 +50,28 @@ def write_trace(checkpoint: Checkpoint, tokens: Sequence[int], path: Path) -> No
     command = [sys.executable, "-P", "-m", f"{__package__}.llama_cpp_child"]
     ran = subprocess.run(command, input=json.dumps(question), capture_output=True, encoding="utf-8", errors="replace")
     if ran.returncode:
-        raise InputError(f"{checkpoint.path}: {_why(ran)}; try another version of llama-cpp-python, or --runtime hf")
+        why = reason(ran.returncode, ran.stderr)
+        raise InputError(f"{checkpoint.path}: {why}; try another version of llama-cpp-python, or --runtime hf")
 
 
-def _is_gguf(path: Path) -> bool:
+def n_usable_cores() -> int:
+    """How many cores this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def is_gguf(path: Path) -> bool:
+    """Whether the path is a file that begins as GGUF does."""
     if not path.is_file():
         return False
     with path.open("rb") as file:
         return file.read(4) == b"GGUF"
 
 
-def _why(ran: subprocess.CompletedProcess[str]) -> str:
-    """What the child says, with llama.cpp's own reason where its log has one: an error on loading, an assertion."""
-    lines = [" ".join(line.split()) for line in ran.stderr.splitlines() if line.strip()]
+def reason(status: int, log: str) -> str:
+    """What a child says, with llama.cpp's own reason where its log has one: an error on loading, an assertion."""
+    lines = [" ".join(line.split()) for line in log.splitlines() if line.strip()]
     said = [line.removeprefix("opdiff: ") for line in lines if line.startswith("opdiff: ")]
     reasons = [line for line in lines if "error loading" in line or "GGML_ASSERT" in line or "invalid" in line]
-    what = said[0] if said else f"llama.cpp ended with status {ran.returncode}"
-    reason = (reasons or ([] if said else lines[-1:]))[:1]
-    return " ".join([what, *(f"({text[:160]})" for text in reason)])
+    what = said[0] if said else f"llama.cpp ended with status {status}"
+    why = (reasons or ([] if said else lines[-1:]))[:1]
+    return " ".join([what, *(f"({text[:160]})" for text in why)])

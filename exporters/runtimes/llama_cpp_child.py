@@ -88,8 +88,8 @@ class Recorder:
 
 
 @contextmanager
-def _opened(model: str, n_tokens: int, n_threads: int, callback: Any) -> Iterator[Any]:
-    """A context for one pass over all tokens: no flash attention, a float32 KV cache, everything on the CPU."""
+def opened(model: str, n_tokens: int, n_threads: int, callback: Any = None) -> Iterator[Any]:
+    """A context for passes over at most so many tokens: no flash attention, a float32 KV cache, everything on the CPU."""
     llama_cpp.llama_backend_init()
     model_options = llama_cpp.llama_model_default_params()
     model_options.n_gpu_layers = 0
@@ -103,13 +103,27 @@ def _opened(model: str, n_tokens: int, n_threads: int, callback: Any) -> Iterato
     options.flash_attn_type = llama_cpp.LLAMA_FLASH_ATTN_TYPE_DISABLED
     options.type_k = options.type_v = llama_cpp.GGML_TYPE_F32
     options.offload_kqv = options.op_offload = False
-    options.cb_eval = callback
+    if callback is not None:
+        options.cb_eval = callback
     context = llama_cpp.llama_init_from_model(loaded, options)
     if not context:
         raise InputError("llama.cpp cannot make a context of it")
     yield context
     llama_cpp.llama_free(context)
     llama_cpp.llama_model_free(loaded)
+
+
+def decode(context: Any, tokens: Sequence[int], all_logits: bool) -> int:
+    """Run the tokens from position 0 on, with the logits of every position or of the last; its status, of which 0 is good."""
+    batch = llama_cpp.llama_batch_init(len(tokens), 0, 1)
+    batch.n_tokens = len(tokens)
+    for i, token in enumerate(tokens):
+        batch.token[i], batch.pos[i], batch.n_seq_id[i], batch.logits[i] = token, i, 1, all_logits
+        batch.seq_id[i][0] = 0
+    batch.logits[len(tokens) - 1] = 1
+    status = llama_cpp.llama_decode(context, batch)
+    llama_cpp.llama_batch_free(batch)
+    return int(status)
 
 
 def record(model: str, tokens: Sequence[int], n_threads: int) -> Recorder:
@@ -120,13 +134,8 @@ def record(model: str, tokens: Sequence[int], n_threads: int) -> Recorder:
     """
     recorder = Recorder(len(tokens))
     callback = llama_cpp.ggml_backend_sched_eval_callback(recorder)  # kept: the library does not
-    batch = llama_cpp.llama_batch_init(len(tokens), 0, 1)
-    batch.n_tokens = len(tokens)
-    for i, token in enumerate(tokens):
-        batch.token[i], batch.pos[i], batch.n_seq_id[i], batch.logits[i] = token, i, 1, 1
-        batch.seq_id[i][0] = 0
-    with _opened(model, len(tokens), n_threads, callback) as context:
-        status = llama_cpp.llama_decode(context, batch)
+    with opened(model, len(tokens), n_threads, callback) as context:
+        status = decode(context, tokens, all_logits=True)
     if recorder.error is not None:
         raise recorder.error
     if status or "logits" not in recorder.taps:

@@ -23,7 +23,10 @@ TOKENS = (1, 5, 3, 17, 42, 5, 88, 60, 2, 31)  # faults.py spoils the row of toke
 
 @dataclass(frozen=True)
 class Kind:
-    """One shape of model; `width` equal to n_heads * head_dim makes q_proj and o_proj square."""
+    """One shape of model; `width` equal to n_heads * head_dim makes q_proj and o_proj square.
+
+    Only where `width` and `ffn_width` are multiples of 32 can all of it be Q8_0.
+    """
 
     architecture: str
     width: int
@@ -40,6 +43,7 @@ KINDS = {
     "qwen3_square": Kind("qwen3", 64, 1_000_000.0),
     "qwen2": Kind("qwen2", 64, 1_000_000.0),
     "llama": Kind("llama", 64, 10_000.0),
+    "qwen3_in_32s": Kind("qwen3", 64, 1_000_000.0, ffn_width=96),
 }
 _CLASSES: dict[str, tuple[Any, Any]] = {
     "qwen3": (transformers.Qwen3Config, transformers.Qwen3ForCausalLM),

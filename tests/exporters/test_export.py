@@ -10,6 +10,7 @@ import onnx
 import onnxruntime as ort
 import pytest
 import torch
+from corpus.models import tiny_model, write_gguf
 from onnx_text import artifact_regions
 from torch import nn
 
@@ -175,6 +176,20 @@ def test_folder_whose_graphs_read_the_weights_as_they_are_takes_no_others(checkp
         np.testing.assert_array_equal(after[name].array, array, err_msg=name)
 
 
+def test_tied_head_in_q8_0_is_a_tap_of_its_own_beside_the_embedding(tmp_path):
+    model = tiny_model("qwen3_in_32s")
+    model.lm_head = nn.Identity()  # a file without output.weight
+    path = write_gguf(model, tmp_path / "model.gguf")
+    checkpoint = open_checkpoint(str(path))
+    assert checkpoint.config.tied_head
+    (graph,) = export(checkpoint, [parse_variant("reference:weights=q8_0")], tmp_path / "out")
+    values = run_regions(artifact_regions(load_artifact(graph)), {"tokens": TOKENS}, Runner())
+    integers, scales = checkpoint.q8_0("token_embd.weight")
+    expected = integers.astype(np.float32) * np.repeat(scales, 32, axis=1)
+    np.testing.assert_array_equal(values["output.weight"], expected)
+    np.testing.assert_array_equal(values["embed"], checkpoint.tensor("token_embd.weight")[TOKENS])
+
+
 def test_weight_file_is_not_written_again_where_it_holds_all_that_is_wanted(checkpoint, tmp_path):
     path = tmp_path / WEIGHT_FILE
     shared_weights(checkpoint, path, with_q8_0=True)
@@ -287,8 +302,6 @@ def test_taps_are_collected_in_order_and_only_inside(tmp_path):
 
 def test_blocks_made_from_two_are_those_of_a_whole_export(tmp_path):
     """A builder that the registry does not know is exported block by block; `reference` from two."""
-    from corpus.models import tiny_model, write_gguf
-
     model = str(write_gguf(tiny_model("qwen3", n_blocks=3), tmp_path / "model.gguf"))
     whole = VariantRequest("whole", lambda checkpoint: reference.reference(checkpoint), {})
     made, all_of_it = (
