@@ -56,7 +56,7 @@ class Settings:
 
 
 class Runner:
-    """Runs programs. Sessions are made when first needed and kept; `n_sessions` and `n_runs` count.
+    """Runs programs. Sessions are made when first needed and kept; `n_sessions`, `n_runs` and `n_weights_read` count.
 
     `keep` puts large values aside, out of memory.
     """
@@ -74,6 +74,11 @@ class Runner:
     @property
     def n_sessions(self) -> int:
         return len(self._runs)
+
+    @property
+    def n_weights_read(self) -> int:
+        """How many products with weights were taken in double precision."""
+        return self._multiplier.n_weights_read
 
     def run(
         self,
