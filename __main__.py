@@ -183,7 +183,7 @@ def verdict(
     Example:
       opdiff verdict smollm2 --candidate dsl --candidate legacy --against llama.cpp --against hf
     """
-    from .compare.verdict_command import run_verdict
+    from .compare.verdict.command import run_verdict
     from .exporters.verdict import ContestRequest
     from .exporters.verdict_command import prepared_contest
     from .graphs.weights import check_folder

@@ -11,7 +11,7 @@ from corpus import models
 from corpus.models import CONTEXT_LENGTH, loadable_gguf, tiny_model
 from corpus.vocabulary import N_TOKENS
 
-from opdiff.compare.judgement import kl_divergence, log_probabilities
+from opdiff.compare.verdict.judgement import kl_divergence, log_probabilities
 from opdiff.exporters.checkpoints import open_checkpoint
 from opdiff.exporters.runtimes.decoders import open_decoder
 from opdiff.exporters.runtimes.llama_cpp_decoder import llama_cpp_decoder

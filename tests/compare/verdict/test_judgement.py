@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from opdiff.compare.judgement import (
+from opdiff.compare.verdict.judgement import (
     Judgement,
     disagreement,
     judged,

@@ -9,10 +9,10 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from ..graphs.decoding import Contest
-from ..graphs.weights import written_beside
+from ...graphs.decoding import Contest
+from ...graphs.weights import written_beside
+from .report import print_verdict
 from .verdict import Verdict, decide
-from .verdict_report import print_verdict
 
 
 def run_verdict(contest: Contest, top_k: int, json_path: Path | None) -> bool:

@@ -10,9 +10,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from .causes import Causes
 from .judgement import Judgement, Tally
 from .verdict import Decoded, Ranked, Standing, Step, Verdict
-from .verdict_causes import Causes
 
 _SHOWN_OF_A_SIDE = 3
 _WORDS = {"near_tie": "near-tie", "flip": "flip", "not_finite": "NaN or Inf"}

@@ -11,8 +11,8 @@ import pytest
 from onnx_text import DECODER, DECODER_AXES, decoder_weights, save_text
 from rich.console import Console
 
-from opdiff.compare.verdict import Verdict, decide
-from opdiff.compare.verdict_report import print_verdict
+from opdiff.compare.verdict.report import print_verdict
+from opdiff.compare.verdict.verdict import Verdict, decide
 from opdiff.graphs.decoding import Candidate, Contest, GraphDecoder, Prompt
 from opdiff.graphs.errors import InputError
 from opdiff.graphs.run import Runner

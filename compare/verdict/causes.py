@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..graphs.decoding import Candidate
-from ..graphs.errors import OpdiffError
-from .diagnose import compare
-from .result import Result, RootCause
+from ...graphs.decoding import Candidate
+from ...graphs.errors import OpdiffError
+from ..diagnose import compare
+from ..result import Result, RootCause
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from typing import Literal
 
 import numpy as np
 
-from ..graphs.errors import InputError
+from ...graphs.errors import InputError
 
 Outcome = Literal["agree", "near_tie", "flip", "not_finite"]
 

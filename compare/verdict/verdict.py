@@ -12,13 +12,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..graphs.decoding import Candidate, Contest, Decoder, GraphDecoder, Prompt
-from ..graphs.errors import InputError
-from ..graphs.provenance import versions
-from ..graphs.run import Runner
+from ...graphs.decoding import Candidate, Contest, Decoder, GraphDecoder, Prompt
+from ...graphs.errors import InputError
+from ...graphs.provenance import versions
+from ...graphs.run import Runner
+from ..result import as_plain
+from .causes import Causes, causes_of
 from .judgement import Judgement, Tally, judged, log_probabilities, reference_log_probabilities, tallied
-from .result import as_plain
-from .verdict_causes import Causes, causes_of
 
 SCHEMA = "opdiff.verdict/1"
 Q8_0 = " in Q8_0"

@@ -1,0 +1,1 @@
+"""The verdict on whole runtimes: greedy decoding against real ones, step by step."""
