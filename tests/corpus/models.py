@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -13,7 +14,7 @@ from gguf import GGMLQuantizationType, GGUFWriter
 from gguf.quants import quantize
 from torch import Tensor, nn
 
-from corpus.vocabulary import write_vocabulary
+from corpus.vocabulary import copy_vocabulary, write_vocabulary
 
 N_BLOCKS = 3
 VOCAB_SIZE = 96
@@ -120,25 +121,32 @@ _GGUF_NAMES = {
 
 def write_gguf(model: nn.Module, path: Path) -> Path:
     """Write an unpatched model as an F32 GGUF file, as llama.cpp's converter would: `llama` with permuted q/k rows."""
-    return _write(model, path, "F32", with_vocabulary=False)
+    return _write(model, path, "F32", lambda writer: writer.add_tokenizer_model("none"))
 
 
-def loadable_gguf(model: nn.Module, path: Path, quantisation: str = "F32") -> Path:
+def loadable_gguf(model: nn.Module, path: Path, quantisation: str = "F32", vocabulary_of: Path | None = None) -> Path:
     """The same with a tokenizer's vocabulary, which llama.cpp wants; the model has at least `vocabulary.N_TOKENS` tokens.
 
-    quantisation: F32, or Q8_0 for matrices whose rows are a multiple of 32, as llama.cpp quantises them.
+    Args:
+        quantisation: F32, or Q8_0 for matrices whose rows are a multiple of 32, as llama.cpp quantises them.
+        vocabulary_of: a GGUF file with the model's number of tokens, whose vocabulary is copied; None: a small one.
     """
-    return _write(model, path, quantisation, with_vocabulary=True)
+
+    def write(writer: GGUFWriter) -> None:
+        n_tokens = model.config.vocab_size  # type: ignore[union-attr]
+        if vocabulary_of is None:
+            write_vocabulary(writer, n_tokens)
+        else:
+            copy_vocabulary(writer, vocabulary_of, n_tokens)
+
+    return _write(model, path, quantisation, write)
 
 
-def _write(model: nn.Module, path: Path, quantisation: str, with_vocabulary: bool) -> Path:
+def _write(model: nn.Module, path: Path, quantisation: str, add_vocabulary: Callable[[GGUFWriter], None]) -> Path:
     config: Any = model.config
     writer = GGUFWriter(path, config.model_type)
     _write_metadata(writer, config)
-    if with_vocabulary:
-        write_vocabulary(writer, config.vocab_size)
-    else:
-        writer.add_tokenizer_model("none")
+    add_vocabulary(writer)
     for key, value in model.state_dict().items():
         name, rows = _gguf_name(key), value
         if config.model_type == "llama" and (".attn_q." in name or ".attn_k." in name):

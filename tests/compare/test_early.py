@@ -1,0 +1,88 @@
+"""Of a long input, effects are measured at the first positions: the same as there alone, and further where faults show late."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from corpus.exported import export_patched, export_right
+from corpus.faults import FAULTS
+from corpus.models import TOKENS
+
+from opdiff.compare.align import align
+from opdiff.compare.diagnose import compare
+from opdiff.compare.early import N_POSITIONS, early
+from opdiff.compare.locate import Local
+from opdiff.compare.opening import graph_side
+from opdiff.exporters.checkpoints import open_checkpoint
+from opdiff.exporters.export import export
+from opdiff.exporters.variants.registry import parse_variant
+from opdiff.graphs.artifact import load_artifact
+from opdiff.graphs.run import Runner
+
+LONG = tuple(int(token) for token in np.random.default_rng(0).integers(0, 96, 40))
+
+
+def test_effects_are_those_of_the_first_positions_and_that_is_said(qwen3: Path, tmp_path: Path):
+    variants = [parse_variant("reference"), parse_variant("dsl")]
+    pair = export(open_checkpoint(str(qwen3 / "model.gguf")), variants, tmp_path)
+    n = N_POSITIONS + 1  # the first position does not show the rotation
+    whole, short = compare(*pair, LONG), compare(*pair, LONG[:n])
+    assert whole.root_causes
+    assert [cause.taps for cause in whole.root_causes] == [cause.taps for cause in short.root_causes]
+    for ours, theirs in zip(whole.root_causes, short.root_causes, strict=True):
+        assert ours.effect is not None
+        assert theirs.effect is not None
+        assert len(ours.effect.alone) == n
+        np.testing.assert_allclose(ours.effect.max_change, theirs.effect.max_change, rtol=1e-6)
+    assert whole.closed.complete
+    assert len(whole.positions) == len(LONG)
+    assert any(f"was measured at the first {n}" in note for note in whole.notes)
+    assert not any("was measured at the first" in note for note in short.notes)
+
+
+def sides(pair: list[Path], tokens: tuple[int, ...]):
+    artifacts = [load_artifact(path) for path in pair]
+    runner = Runner()
+    return [graph_side(artifact, align(*artifacts), tokens, runner) for artifact in artifacts]
+
+
+def local(first: int) -> Local:
+    """A fault of q_proj that shows from a position on."""
+    right = np.ones((len(LONG), 64))
+    wrong = right.copy()
+    wrong[first:] += 1
+    return Local("blk.0.q_proj", "semantic", "", threshold=1e-6, a64=right, b64=wrong)
+
+
+def test_a_fault_that_shows_late_is_measured_where_it_shows(qwen3: Path):
+    a, b = sides([qwen3 / "reference.onnx", qwen3 / "hf.onnx"], LONG)
+    words = a.taps["blk.0.q_proj"].axes
+    assert words[0] == "token"
+    for first, n in ((0, 16), (20, 36), (30, 40)):
+        fault = local(first)
+        if len(words) == 3:
+            fault = Local(fault.tap, "semantic", "", threshold=1e-6, a64=fault.a64[..., None], b64=fault.b64[..., None])
+        short, _ = early(a, b, LONG, [fault])
+        assert len(short.values["embed"]) == n
+        assert (short is a) == (n == len(LONG))
+
+
+def test_a_graph_of_a_fixed_length_is_measured_at_all_of_it(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("fixed")
+    right = export_right("qwen3", folder / "qwen3")
+    fault = FAULTS["rope pairs neighbours"]
+    wrong = export_patched("qwen3", [(fault, 1)], [], right.parent, "wrong")
+    a, b = sides([right, wrong], TOKENS)
+    wide = np.zeros((len(TOKENS), 4, 16))
+    short = early(
+        a, b, (*TOKENS, *LONG), [Local("blk.1.q_proj", "semantic", "", threshold=1e-6, a64=wide, b64=wide + 1)]
+    )
+    assert short == (a, b)
+
+
+@pytest.mark.parametrize("n_tokens", [1, 3, N_POSITIONS])
+def test_a_short_input_is_left_as_it_is(qwen3: Path, n_tokens: int):
+    a, b = sides([qwen3 / "reference.onnx", qwen3 / "hf.onnx"], LONG[:n_tokens])
+    assert early(a, b, LONG[:n_tokens], [local(0)]) == (a, b)
