@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .activations import left_over, mins_of, rounded_activations
 from .case import Array
 from .distance import distance
 from .evaluate import Run
@@ -80,7 +81,7 @@ def linear(run: Run, block: int | None, part: str) -> Array:
     tensor = _tensor_read(run, block, part)
     y = run.step(
         f"{part} of {block} @ {tensor}",
-        lambda: product(run, layer_input(run, block, part), in_row_order(run, part, run.tensor(tensor)), _layout(run)),
+        lambda: product(run, layer_input(run, block, part), tensor, part, _layout(run)),
     )
     if bias != "missing":
         stored = run.tensor(f"blk.{block}.{part}.bias")
@@ -91,15 +92,21 @@ def linear(run: Run, block: int | None, part: str) -> Array:
 _BIAS_TIMES = {"added": 1.0, "twice": 2.0}
 
 
-def product(run: Run, x: Array, weight: NDArray[Any], layout: str = "out_in") -> Array:
-    """x @ W.T in float64, the weight promoted a part at a time; or as the layout says: [T, out]."""
+def product(run: Run, x: Array, tensor: str, part: str = "", layout: str = "out_in") -> Array:
+    """x, rounded as the settings say, times the tensor W, its rows in the order of `part`: [T, out].
+
+    x @ W.T in float64, W promoted a part at a time, and to that what W's minima bring in Q8_1; or as the layout says.
+    """
+    x, exact, weight = rounded_activations(run, x), x, in_row_order(run, part, run.tensor(tensor))
     n_out, n_in = weight.shape
-    if layout == "transposed" and n_out == n_in:
-        return x @ rounded_rows(run, weight)
-    if layout == "reinterpreted" and n_out != n_in:
+    if layout == ("transposed" if n_out == n_in else "reinterpreted"):
         return x @ rounded_rows(run, weight).reshape(n_in, n_out)
     parts = (rounded_rows(run, weight[start : start + ROWS_AT_ONCE]) for start in range(0, n_out, ROWS_AT_ONCE))
-    return np.concatenate([x @ part.T for part in parts], axis=1)
+    y = np.concatenate([x @ rows.T for rows in parts], axis=1)
+    if run.setting("linear.activations") != "q8_1":
+        return y
+    mins = in_row_order(run, part, mins_of(run, tensor))
+    return y + left_over(exact) @ np.asarray(mins, np.float64).T
 
 
 def _layout(run: Run) -> str:
@@ -182,7 +189,7 @@ def _agrees_in_a_few_columns(question: Question, part: str, name: str) -> bool:
     square = _layout(run) == "transposed" and stored.shape[0] == stored.shape[1]
     columns = row_order(run, part, stored.shape[0])[:SIEVED_COLUMNS]
     few = stored[:, columns].T if square else stored[columns]
-    predicted = layer_input(run, case.block, part) @ np.asarray(few, np.float64).T
+    predicted = rounded_activations(run, layer_input(run, case.block, part)) @ np.asarray(few, np.float64).T
     if f"blk.{case.block}.{part}.bias" in case.weights and run.setting("linear.bias") != "missing":
         times = _BIAS_TIMES[str(run.setting("linear.bias"))]
         predicted = predicted + times * np.asarray(case.weights[f"blk.{case.block}.{part}.bias"], np.float64)[columns]
