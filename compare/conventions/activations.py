@@ -2,49 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ...graphs.errors import OpdiffError
 from .case import Array
 from .evaluate import CannotEvaluate, Run
-from .fit import Question
-from .registry import convention
-from .rounding import helps_in_the_first_rows, to_bfloat16, to_float16
-from .settings import Value
+from .rounding import to_bfloat16, to_float16
 
 Single = NDArray[np.float32]
-STAGES = ("q_proj", "k_proj", "v_proj", "o_proj", "ffn_gate", "ffn_up", "ffn_down", "logits")
 BLOCK, K_BLOCK = 32, 256
 MINS = ".mins"
-# The values, and of what the rows' length must be a multiple.
+# The types, and of what the rows' length must be a multiple.
 BLOCKS = {"q8_0": BLOCK, "q8_1": BLOCK, "q8_k": K_BLOCK, "float16": 1, "bfloat16": 1}
-
-
-@convention("linear.activations", STAGES, "exact", rank=1)
-def activations(question: Question) -> Iterator[Value]:
-    """What the rows that a linear layer or the head multiplies are rounded to first, as ggml does on x86: exact, not at
-    all; q8_0; q8_1, for weights with block minima; q8_k; float16; bfloat16.
-    """
-    length = _row_length(question)
-    for kind, block in BLOCKS.items():
-        if length % block == 0 and _is_worth_a_try(question, kind):
-            yield kind
-
-
-def _is_worth_a_try(question: Question, kind: str) -> bool:
-    """Whether it helps at a few logits; elsewhere, whether the weights have the minima that Q8_1 wants."""
-    if question.case.stage == "logits":
-        return helps_in_the_first_rows(question, "linear.activations", kind)
-    if kind == "q8_1":
-        try:
-            question.predict("linear.activations", kind)
-        except OpdiffError:
-            return False
-    return True
 
 
 def rounded_activations(run: Run, x: Array) -> Array:
@@ -117,11 +89,3 @@ ROUNDINGS: dict[str, Callable[[Single], Single]] = {
     "float16": to_float16,
     "bfloat16": to_bfloat16,
 }
-
-
-def _row_length(question: Question) -> int:
-    """How many numbers the rows have that the region's linear layer multiplies."""
-    config = question.case.config
-    lengths = {"o_proj": config.n_heads * config.head_dim, "ffn_down": config.ffn_width}
-    lengths |= {"attn_residual": lengths["o_proj"], "ffn_residual": lengths["ffn_down"]}
-    return lengths.get(question.case.stage, config.width)

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from opdiff.compare.conventions import CannotEvaluate, Settings, evaluate
-from opdiff.compare.conventions.activations import activations
 from opdiff.compare.conventions.evaluate import Memo
 from opdiff.compare.conventions.fit import Question
+from opdiff.compare.conventions.linear import activations
 
 STAGES = {
     "q_proj": ("blk.1.attn_norm", "blk.1.attn_q.weight"),
@@ -166,18 +166,19 @@ def test_activations_of_a_tensor_that_is_rounded_no_more_than_float32_does_are_e
 
 
 @pytest.mark.parametrize(
-    ("stage", "width", "n_heads", "ffn_width", "possible"),
+    ("kind", "stage", "possible"),
     [
-        ("v_proj", 24, 4, 64, set()),
-        ("v_proj", 96, 3, 40, {"q8_0"}),
-        ("o_proj", 24, 4, 40, {"q8_0"}),
-        ("o_proj", 24, 32, 40, {"q8_0", "q8_k"}),
-        ("ffn_down", 24, 4, 40, set()),
-        ("ffn_down", 24, 4, 512, {"q8_0", "q8_k"}),
+        ("qwen3", "v_proj", set()),
+        ("qwen3", "o_proj", {"q8_0"}),
+        ("qwen3", "ffn_down", set()),
+        ("square", "ffn_down", {"q8_0"}),
+        ("wide", "ffn_down", {"q8_0", "q8_k"}),
+        ("wide", "o_proj", {"q8_0", "q8_k"}),
     ],
 )
-def test_only_blocks_that_divide_the_rows_are_tried(stage, width, n_heads, ffn_width, possible, qwen3):
-    config = replace(qwen3.config, width=width, n_heads=n_heads, ffn_width=ffn_width)
-    case = replace(qwen3.case(stage), config=config)
-    tried = activations.alternatives(Question(case, qwen3.values[case.target], Settings(), Memo()))
-    assert set(tried) == {"float16", "bfloat16", *possible}
+def test_only_blocks_that_divide_the_rows_are_tried_and_only_near_the_output(kind, stage, possible, request):
+    tiny = request.getfixturevalue(kind)
+    case = tiny.case(stage)
+    right = tiny.values[case.target]
+    for output, expected in ((1.05 * right, {"float16", "bfloat16", *possible}), (2 * right, set())):
+        assert set(activations.alternatives(Question(case, output, Settings(), Memo()))) == expected
