@@ -260,6 +260,27 @@ def test_transposed_weights_and_llama_cpps_rounding_are_told_apart(stored_in_man
 
 
 @on_x86
+def test_a_matmul_that_stays_in_float32_is_not_said_to_round(tmp_path):
+    """Rows of 80 are no blocks of 32, so ffn_down is stored in F32. On either side of the comparison."""
+    pytest.importorskip("llama_cpp")
+    from corpus.models import N_BLOCKS, loadable_gguf, tiny_model
+    from corpus.vocabulary import N_TOKENS
+
+    from opdiff.exporters.runtimes.llama_cpp import write_trace
+
+    model = loadable_gguf(tiny_model("qwen3_square", vocab_size=N_TOKENS), tmp_path / "model.gguf", "Q8_0")
+    checkpoint = open_checkpoint(str(model))
+    (reference,) = export(checkpoint, [parse_variant("reference")], tmp_path)
+    write_trace(checkpoint, (1, 5, 3, 17), tmp_path / "llama.safetensors")
+    stages = set(LINEAR) - {"ffn_down"}
+    rounded = {f"blk.{n}.{stage}" for n in range(N_BLOCKS) for stage in stages} | {"logits"}
+    found = compare(reference, tmp_path / "llama.safetensors")
+    assert causes(found) == {tap: {("linear.activations", "q8_0")} for tap in rounded}
+    turned = compare(tmp_path / "llama.safetensors", reference)
+    assert causes(turned) == {tap: {("linear.activations", "exact")} for tap in rounded}
+
+
+@on_x86
 @pytest.mark.parametrize("kind", ["Q8_0", "Q4_K"])
 def test_logits_of_a_quantised_run_are_met_at_most_tokens_and_by_exact_activations_at_none(kind, tmp_path):
     """A value next to a tie may fall on its other side, which moves a token here and there by a whole quant."""
