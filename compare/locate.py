@@ -16,7 +16,7 @@ from typing import Literal
 import numpy as np
 
 from ..graphs.axes import same_shape, unbatched
-from ..graphs.constants import Exact, constant_fingerprints, fingerprint, is_constant
+from ..graphs.constants import Exact, constant_arrays, constant_fingerprints, fingerprint, is_constant
 from ..graphs.errors import ShapeError
 from .measure import Deviation, deviation, distance, size
 from .side import GraphSide, Side, Values
@@ -170,8 +170,10 @@ def _moved_by_constants(
 
 def _small_weights(sides: Sequence[GraphSide], tap: str) -> Exact:
     """The weights that one side reads from outside: where the other has them inside its graph, they are no constants."""
-    arrays = (weight.array for side in sides for weight in side.regions[tap].weights)
-    return frozenset(fingerprint(array) for array in arrays if is_constant(array))
+    regions = [side.regions[tap] for side in sides]
+    inside = {array.size for region in regions for array in constant_arrays(region.program).values()}
+    weights = {weight.identity: weight.array for region in regions for weight in region.weights}
+    return frozenset(fingerprint(array) for array in weights.values() if array.size in inside and is_constant(array))
 
 
 def _is_same_product(a: GraphSide, b: GraphSide, tap: str) -> bool:

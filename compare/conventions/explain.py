@@ -107,6 +107,7 @@ class _Search:
         self.memo = Memo()
         self.order = {entered.name: place for place, entered in enumerate(conventions())}
         self.trials: dict[Changes, _Trial] = {}
+        self.offered: dict[tuple[Changes, str], list[Value]] = {}
         self.seen: dict[bytes, _Trial] = {}  # by the prediction's digest: what gave it first
 
     @property
@@ -185,7 +186,7 @@ class _Search:
                 if self.trial(longer).first is None:
                     yield longer
 
-    def alternatives(self, base: Changes, entered: Convention) -> Iterator[Value]:
+    def alternatives(self, base: Changes, entered: Convention) -> list[Value]:
         """The standard value and the alternatives of one convention, but for the one that it has.
 
         None where the convention comes before the base's last in the catalogue: that set is tried in its order.
@@ -195,13 +196,14 @@ class _Search:
             and self.order[entered.name] < self.order[base[-1][0].name]
             and entered.name in self.trials[base[:-1]].reads
         ):
-            return
-        question = self.question(base)
-        standard = entered.standard(self.case.config)
-        current = question.settings.get(entered.name, standard)
-        for value in dict.fromkeys(chain([standard], entered.alternatives(question))):
-            if value != current:
-                yield value
+            return []
+        key = (base, entered.name)
+        if key not in self.offered:
+            question, standard = self.question(base), entered.standard(self.case.config)
+            current = question.settings.get(entered.name, standard)
+            offered = dict.fromkeys(chain([standard], entered.alternatives(question)))
+            self.offered[key] = [value for value in offered if value != current]
+        return self.offered[key]
 
     def readable(self, base: Changes) -> list[Convention]:
         """The conventions that have a say in the prediction and are not changed yet, likelier ones first."""

@@ -22,7 +22,7 @@ def logits(run: Run, block: int | None) -> Array:
     """[T, V], scaled and capped."""
     tied = run.setting("head.tensor") == "tied" or "output.weight" not in run.case.weights
     name = "token_embd.weight" if tied else "output.weight"
-    raw = run.step(f"head @ {name}", lambda: product(run, run.tap("final_norm"), run.tensor(name)))
+    raw = run.step(f"head @ {name}", lambda: product(run, run.tap("final_norm"), name))
     return capped(raw * _factor(run), run.setting("logits.softcap"))
 
 

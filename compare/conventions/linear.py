@@ -8,14 +8,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ...graphs.errors import OpdiffError
+from .activations import BLOCKS, left_over, mins_of, rounded_activations
 from .case import Array
 from .distance import distance
-from .evaluate import Run
-from .fit import Fitted, Question
+from .evaluate import Run, evaluate
+from .fit import Question
 from .heads import as_tapped, merged
 from .registry import convention, model
 from .rope import rotate_v_at_projection
-from .rounding import rounded_rows
+from .rounding import helps_in_the_first_rows, rounded_rows
 from .settings import Value
 
 TENSORS = {
@@ -41,6 +43,7 @@ READ_ABOVE = {
 }
 ROWS_AT_ONCE = 8192
 SIEVED_COLUMNS = 8
+NEAR = 0.25  # rounded weights and activations move an output by at most a few hundredths of it
 
 
 @model("q_proj")
@@ -80,7 +83,7 @@ def linear(run: Run, block: int | None, part: str) -> Array:
     tensor = _tensor_read(run, block, part)
     y = run.step(
         f"{part} of {block} @ {tensor}",
-        lambda: product(run, layer_input(run, block, part), in_row_order(run, part, run.tensor(tensor)), _layout(run)),
+        lambda: product(run, layer_input(run, block, part), tensor, part, _layout(run)),
     )
     if bias != "missing":
         stored = run.tensor(f"blk.{block}.{part}.bias")
@@ -91,15 +94,23 @@ def linear(run: Run, block: int | None, part: str) -> Array:
 _BIAS_TIMES = {"added": 1.0, "twice": 2.0}
 
 
-def product(run: Run, x: Array, weight: NDArray[Any], layout: str = "out_in") -> Array:
-    """x @ W.T in float64, the weight promoted a part at a time; or as the layout says: [T, out]."""
+def product(run: Run, x: Array, tensor: str, part: str = "", layout: str = "out_in") -> Array:
+    """x, rounded as the settings say, times the tensor W, its rows in the order of `part`: [T, out].
+
+    x @ W.T in float64, W promoted a part at a time, and to that what W's minima bring in Q8_1; or as the layout says.
+    """
+    weight, rounded = in_row_order(run, part, run.tensor(tensor)), rounded_activations(run, x)
     n_out, n_in = weight.shape
-    if layout == "transposed" and n_out == n_in:
-        return x @ rounded_rows(run, weight)
-    if layout == "reinterpreted" and n_out != n_in:
-        return x @ rounded_rows(run, weight).reshape(n_in, n_out)
-    parts = (rounded_rows(run, weight[start : start + ROWS_AT_ONCE]) for start in range(0, n_out, ROWS_AT_ONCE))
-    return np.concatenate([x @ part.T for part in parts], axis=1)
+    if layout == ("transposed" if n_out == n_in else "reinterpreted"):
+        return rounded @ rounded_rows(run, weight).reshape(n_in, n_out)
+    y = np.zeros((len(x), n_out))
+    if run.setting("linear.activations") == "q8_1":
+        mins = in_row_order(run, part, mins_of(run, tensor))
+        y += left_over(x) @ np.asarray(mins, np.float64).T
+    for start in range(0, n_out, ROWS_AT_ONCE):
+        rows = slice(start, start + ROWS_AT_ONCE)
+        y[:, rows] += rounded @ rounded_rows(run, weight[rows]).T
+    return y
 
 
 def _layout(run: Run) -> str:
@@ -147,19 +158,12 @@ def row_order(run: Run, part: str, n_out: int) -> NDArray[np.intp]:
 
 @convention("linear.tensor", STAGES, "own", rank=1)
 def weight(question: Question) -> Iterator[Value]:
-    """Which tensor is multiplied: its own, or another of the same shape: `attn_k <- attn_v` within the block."""
+    """Which tensor is multiplied: its own, or another of the same shape: `attn_k <- attn_v` within the block; or that of
+    another block.
+    """
     for part in READ_ABOVE.get(question.case.stage, ()):
         yield from (f"{part} <- {other}" for other in _siblings(question, part))
-
-
-@weight.fitted
-def sieved_weight(question: Question) -> Iterator[Fitted]:
-    """The same projection of the other blocks, as far as a few columns of the output agree."""
-    case, part = question.case, TENSORS.get(question.case.stage)
-    for name in case.others(f"{part}.weight") if part else ():
-        value = f"{part} <- {name.removesuffix('.weight')}"
-        if _agrees_in_a_few_columns(question, part or "", name):
-            yield Fitted((value,))
+    yield from _other_blocks(question)
 
 
 def _siblings(question: Question, part: str) -> Iterator[str]:
@@ -174,6 +178,14 @@ def _siblings(question: Question, part: str) -> Iterator[str]:
             yield other
 
 
+def _other_blocks(question: Question) -> Iterator[str]:
+    """The same projection of the other blocks, as far as a few columns of the output agree."""
+    case, part = question.case, TENSORS.get(question.case.stage)
+    for name in case.others(f"{part}.weight") if part else ():
+        if _agrees_in_a_few_columns(question, part or "", name):
+            yield f"{part} <- {name.removesuffix('.weight')}"
+
+
 def _agrees_in_a_few_columns(question: Question, part: str, name: str) -> bool:
     case, run = question.case, question.run()
     stored = case.weights[name]
@@ -182,12 +194,52 @@ def _agrees_in_a_few_columns(question: Question, part: str, name: str) -> bool:
     square = _layout(run) == "transposed" and stored.shape[0] == stored.shape[1]
     columns = row_order(run, part, stored.shape[0])[:SIEVED_COLUMNS]
     few = stored[:, columns].T if square else stored[columns]
-    predicted = layer_input(run, case.block, part) @ np.asarray(few, np.float64).T
+    predicted = rounded_activations(run, layer_input(run, case.block, part)) @ np.asarray(few, np.float64).T
     if f"blk.{case.block}.{part}.bias" in case.weights and run.setting("linear.bias") != "missing":
         times = _BIAS_TIMES[str(run.setting("linear.bias"))]
         predicted = predicted + times * np.asarray(case.weights[f"blk.{case.block}.{part}.bias"], np.float64)[columns]
     measured = question.output.reshape(len(case.tokens), -1)[:, :SIEVED_COLUMNS]
-    return distance(predicted, measured) < 0.02
+    return distance(predicted, measured) < NEAR
+
+
+@convention("linear.activations", (*STAGES, "logits"), "exact", rank=1)
+def activations(question: Question) -> Iterator[Value]:
+    """What the rows that a linear layer or the head multiplies are rounded to first, as ggml does on x86: exact, not at
+    all; q8_0; q8_1, for weights with block minima; q8_k; float16; bfloat16.
+
+    Not tried far from the output, so it comes after the conventions beside which it may stand.
+    """
+    case, length = question.case, _row_length(question)
+    if case.stage != "logits" and not _is_near(question):
+        return
+    for kind, block in BLOCKS.items():
+        if length % block == 0 and _is_worth_a_try(question, kind):
+            yield kind
+
+
+def _is_near(question: Question) -> bool:
+    case = question.case
+    return distance(evaluate(case, case.target, question.settings, question.memo), question.output) < NEAR
+
+
+def _is_worth_a_try(question: Question, kind: str) -> bool:
+    """Whether it helps at a few logits; elsewhere, whether the weights have the minima that Q8_1 wants."""
+    if question.case.stage == "logits":
+        return helps_in_the_first_rows(question, "linear.activations", kind)
+    if kind == "q8_1":
+        try:
+            question.predict("linear.activations", kind)
+        except OpdiffError:
+            return False
+    return True
+
+
+def _row_length(question: Question) -> int:
+    """How many numbers the rows have that the region's linear layer multiplies."""
+    config = question.case.config
+    lengths = {"o_proj": config.n_heads * config.head_dim, "ffn_down": config.ffn_width}
+    lengths |= {"attn_residual": lengths["o_proj"], "ffn_residual": lengths["ffn_down"]}
+    return lengths.get(question.case.stage, config.width)
 
 
 def layer_input(run: Run, block: int | None, part: str) -> Array:

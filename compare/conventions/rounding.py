@@ -9,14 +9,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ...graphs.errors import OpdiffError
 from .case import Weights
 from .evaluate import Run, evaluate
 from .fit import Question
 from .registry import convention
-from .settings import Value
+from .settings import Settings, Value
 
 Q8_0_BLOCK = 32
 SIEVED_ROWS = 64
+HELPS = 0.75  # what is left of a squared difference of two roundings, alike in size, without one of them: about half
 STAGES = ("embed", "q_proj", "k_proj", "v_proj", "o_proj", "ffn_gate", "ffn_up", "ffn_down", "logits")
 
 
@@ -24,7 +26,7 @@ STAGES = ("embed", "q_proj", "k_proj", "v_proj", "o_proj", "ffn_gate", "ffn_up",
 def rounding(question: Question) -> Iterator[Value]:
     """The type to which linear weights and the embedding are rounded before use: none, float16, bfloat16, Q8_0."""
     for kind in ROUNDINGS:
-        if question.case.stage != "logits" or _helps_in_the_first_rows(question, kind):
+        if question.case.stage != "logits" or helps_in_the_first_rows(question, "linear.weight", kind):
             yield kind
 
 
@@ -39,24 +41,27 @@ class _FirstRows:
 
     def __getitem__(self, name: str) -> NDArray[Any]:
         whole = self._weights[name]
-        return whole[:SIEVED_ROWS] if name in ("token_embd.weight", "output.weight") else whole
+        return whole[:SIEVED_ROWS] if name.startswith(("token_embd.weight", "output.weight")) else whole
 
 
-def _helps_in_the_first_rows(question: Question, kind: str) -> bool:
-    """Whether some logits come nearer to the output, up to a factor: rounding a whole head takes seconds."""
+def helps_in_the_first_rows(question: Question, name: str, value: Value) -> bool:
+    """Whether some logits come nearer to the output, up to a factor: a whole head takes seconds."""
     case = question.case
     if "final_norm" not in case.values:
         return True
     few = replace(case, weights=_FirstRows(case.weights))
 
-    def left(value: Value) -> float:
-        predicted = evaluate(few, "logits", question.settings.with_value("linear.weight", value))
+    def left(settings: Settings) -> float:
+        predicted = evaluate(few, "logits", settings)
         measured = question.output[:, : predicted.shape[1]]
         size = float(np.square(predicted).sum())
         factor = float((predicted * measured).sum()) / size if size else 1.0
         return float(np.square(measured - factor * predicted).sum())
 
-    return left(kind) < 0.25 * left("as_stored")
+    try:
+        return left(question.settings.with_value(name, value)) < HELPS * left(question.settings)
+    except OpdiffError:
+        return False
 
 
 def rounded_rows(run: Run, rows: NDArray[Any]) -> NDArray[np.float64]:

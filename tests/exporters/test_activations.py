@@ -18,12 +18,14 @@ from onnx_text import artifact_regions
 from torch import Tensor, nn
 
 import opdiff
+from opdiff.compare.conventions import activations as in_numpy
 from opdiff.compare.diagnose import compare
+from opdiff.compare.result import Result
 from opdiff.exporters.bound import STORAGE, BoundCheckpoint
 from opdiff.exporters.checkpoints import open_checkpoint
 from opdiff.exporters.export import export
 from opdiff.exporters.to_onnx import to_onnx
-from opdiff.exporters.variants.activations import product, to_bfloat16, to_float16, to_q8_0, to_q8_1, to_q8_k
+from opdiff.exporters.variants.activations import PARTNER, product, to_bfloat16, to_float16, to_q8_0, to_q8_1, to_q8_k
 from opdiff.exporters.variants.registry import parse_variant
 from opdiff.graphs.artifact import Artifact, load_artifact
 from opdiff.graphs.errors import InputError
@@ -129,6 +131,18 @@ def test_q8_0_differs_from_the_gguf_librarys_at_ties_only():
     np.testing.assert_array_equal(np.abs(theirs * step - ours)[other], np.broadcast_to(step, theirs.shape)[other])
 
 
+@pytest.mark.parametrize("kind", ROUNDINGS)
+def test_the_catalogues_rounding_in_numpy_is_torchs_bit_for_bit(kind):
+    x = rows()
+    made = ROUNDINGS[kind](torch.from_numpy(x))
+    rounded, *rest = made if isinstance(made, tuple) else (made,)
+    np.testing.assert_array_equal(in_numpy.ROUNDINGS[kind](x).view(np.uint32), rounded.numpy().view(np.uint32))
+    for left_over in rest:
+        found = in_numpy.q8_1_left_over(x)
+        np.testing.assert_array_equal(found.view(np.uint32), left_over.numpy().view(np.uint32))
+    assert len(rest) == (kind == "q8_1")
+
+
 class Table(nn.Module):
     """Rows of a table by token, rounded."""
 
@@ -157,7 +171,7 @@ def test_exported_rounding_is_torchs_bit_for_bit(kind):
 
 @pytest.fixture(scope="module")
 def stored_in_many_types(tmp_path_factory) -> Path:
-    """A Qwen3 of which no two blocks are stored alike: model.gguf, both ways of `reference`, llama.cpp's trace."""
+    """A Qwen3 of which no two blocks are stored alike: model.gguf, reference both ways, legacy, llama.cpp's trace."""
     pytest.importorskip("llama_cpp")
     from corpus.quantised import TOKENS, write_quantised
 
@@ -166,7 +180,8 @@ def stored_in_many_types(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("many_types")
     model = write_quantised(folder / "model.gguf", lambda name: TYPE_OF.get(name, "Q8_0"), len(TYPES))
     checkpoint = open_checkpoint(str(model))
-    export(checkpoint, [parse_variant(text) for text in ("reference", "reference:activations=ggml")], folder)
+    variants = ("reference", "reference:activations=ggml", "legacy")
+    export(checkpoint, [parse_variant(text) for text in variants], folder)
     write_trace(checkpoint, TOKENS, folder / "llama.safetensors")
     return folder
 
@@ -198,6 +213,71 @@ def test_llama_cpps_matmul_is_met_to_float32_rounding_and_the_exact_one_is_not(t
     floor = far(rounded.run(tap), rounded.run(tap, "float32"))
     effect = far(exact.run(tap), exact.values[tap])
     assert far(rounded.run(tap), rounded.values[tap]) < (floor * effect) ** 0.5 < effect / 10
+
+
+def causes(result: Result) -> dict[str, set[tuple[str | None, str | None]]]:
+    """At each tap, B's conventions and their values."""
+    found: dict[str, set[tuple[str | None, str | None]]] = {}
+    for cause in result.root_causes:
+        assert cause.also_fits == (), cause
+        for tap in cause.taps:
+            found.setdefault(tap, set()).add((cause.convention, cause.b_value))
+    return found
+
+
+NAMES = {"Q8_0": "q8_0", "Q8_1": "q8_1", "Q8_K": "q8_k", "F16": "float16", "BF16": "bfloat16"}
+ROUNDED = {  # what llama.cpp's rounding is called at each matmul
+    f"blk.{n}.{stage}": {("linear.activations", NAMES[PARTNER[kind]])}
+    for n, row in enumerate(TYPES)
+    for stage, kind in zip(LINEAR, row, strict=True)
+} | {"logits": {("linear.activations", "q8_0")}}
+
+
+@on_x86
+def test_llama_cpps_rounding_is_named_at_each_matmul_with_its_type_and_nothing_else_is(stored_in_many_types):
+    folder = stored_in_many_types
+    against_llama_cpp = compare(folder / "reference.onnx", folder / "llama.safetensors")
+    assert causes(against_llama_cpp) == ROUNDED
+    assert against_llama_cpp.closed.complete
+    of_its_own = compare(folder / "reference.onnx", folder / "reference.activations=ggml.onnx", (1, 5, 3))
+    assert causes(of_its_own) == ROUNDED
+    assert of_its_own.closed.complete
+
+
+@on_x86
+def test_transposed_weights_and_llama_cpps_rounding_are_told_apart(stored_in_many_types):
+    folder = stored_in_many_types
+    names = ("legacy.onnx", "llama.safetensors", "reference.activations=ggml.onnx")
+    a, b, reference = (folder / name for name in names)
+    found = compare(a, b, reference_path=reference)
+    square = {f"blk.{n}.{stage}" for n in range(len(TYPES)) for stage in ("q_proj", "o_proj")}
+    expected = {
+        tap: said | ({("linear.layout", "out_in")} if tap in square else set()) for tap, said in ROUNDED.items()
+    }
+    assert causes(found) == expected
+    assert {cause.reference_agrees_with for cause in found.root_causes} == {"b"}
+    assert found.closed.complete
+
+
+@on_x86
+def test_a_matmul_that_stays_in_float32_is_not_said_to_round(tmp_path):
+    """Rows of 80 are no blocks of 32, so ffn_down is stored in F32. On either side of the comparison."""
+    pytest.importorskip("llama_cpp")
+    from corpus.models import N_BLOCKS, loadable_gguf, tiny_model
+    from corpus.vocabulary import N_TOKENS
+
+    from opdiff.exporters.runtimes.llama_cpp import write_trace
+
+    model = loadable_gguf(tiny_model("qwen3_square", vocab_size=N_TOKENS), tmp_path / "model.gguf", "Q8_0")
+    checkpoint = open_checkpoint(str(model))
+    (reference,) = export(checkpoint, [parse_variant("reference")], tmp_path)
+    write_trace(checkpoint, (1, 5, 3, 17), tmp_path / "llama.safetensors")
+    stages = set(LINEAR) - {"ffn_down"}
+    rounded = {f"blk.{n}.{stage}" for n in range(N_BLOCKS) for stage in stages} | {"logits"}
+    found = compare(reference, tmp_path / "llama.safetensors")
+    assert causes(found) == {tap: {("linear.activations", "q8_0")} for tap in rounded}
+    turned = compare(tmp_path / "llama.safetensors", reference)
+    assert causes(turned) == {tap: {("linear.activations", "exact")} for tap in rounded}
 
 
 @on_x86

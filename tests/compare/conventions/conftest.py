@@ -134,6 +134,12 @@ def square() -> Tiny:
 
 
 @pytest.fixture(scope="session")
+def wide() -> Tiny:
+    """Every row is a block of Q8_K."""
+    return make(n_blocks=2, width=256, n_heads=8, head_dim=32, ffn_width=256)
+
+
+@pytest.fixture(scope="session")
 def tied() -> Tiny:
     return make(tied_head=True)
 
