@@ -13,9 +13,10 @@ import torch
 
 from ..graphs.artifact import refer_to_external, save_artifact
 from ..graphs.errors import InputError
+from ..graphs.halves import stored_in_half
 from ..graphs.instantiate import with_blocks
 from ..graphs.weights import TensorSource, WeightFile, write_safetensors
-from .bound import MINS, QUANTS, SCALES, STORAGE, BoundCheckpoint
+from .bound import MINS, QUANTS, SCALES, STORAGE, BoundCheckpoint, to_numpy
 from .checkpoints import Checkpoint
 from .checkpoints.gguf_file import STORED_WITH_MINS
 from .to_onnx import ExportedGraph, storage_key, to_onnx
@@ -52,7 +53,10 @@ def export(
 
 
 def shared_weights(checkpoint: Checkpoint, path: Path, with_q8_0: bool) -> WeightFile:
-    """The checkpoint's tensors in float32 (and its linear weights in Q8_0) as one mapped file, written where needed."""
+    """The checkpoint's tensors (and its linear weights in Q8_0) as one mapped file, written where needed.
+
+    What is stored in half precision stays so; what is quantised is dequantised to float32.
+    """
     sources = list(_sources(checkpoint, with_q8_0))
     storage = json.dumps({name: checkpoint.quantisation(name) for name in checkpoint.names})
     facts = {"checkpoint": checkpoint.sha256, STORAGE: storage}
@@ -80,7 +84,7 @@ def shared_weights(checkpoint: Checkpoint, path: Path, with_q8_0: bool) -> Weigh
 def _sources(checkpoint: Checkpoint, with_q8_0: bool) -> Iterable[TensorSource]:
     for name in checkpoint.names:
         shape = checkpoint.shape(name)
-        yield TensorSource(name, np.dtype(np.float32), shape, partial(checkpoint.tensor, name))
+        yield TensorSource(name, checkpoint.dtype(name), shape, partial(checkpoint.stored, name))
         if checkpoint.quantisation(name) in STORED_WITH_MINS:
             n_out, n_in = shape
             yield TensorSource(name + MINS, np.dtype(np.float32), (n_out, n_in // 32), partial(checkpoint.mins, name))
@@ -106,14 +110,15 @@ def exported(variant: VariantRequest, checkpoint: BoundCheckpoint) -> ExportedGr
     n_blocks = checkpoint.config.n_blocks
     if n_blocks <= _PATTERN_BLOCKS or not variant.has_uniform_blocks(checkpoint):
         return to_onnx(variant.build(checkpoint), canonical_names(checkpoint))
-    pattern = to_onnx(variant.build(checkpoint.first_blocks(_PATTERN_BLOCKS)), canonical_names(checkpoint))
+    few = checkpoint.first_blocks(_PATTERN_BLOCKS)
+    pattern = to_onnx(variant.build(few), canonical_names(few))
     axes = dict(_axes_of_all(pattern.axes, n_blocks))
     return ExportedGraph(with_blocks(pattern.model, n_blocks), axes, pattern.parameters)
 
 
 def canonical_names(checkpoint: BoundCheckpoint) -> dict[tuple, str]:
     """The name of each of the checkpoint's tensors, by where it stands in memory."""
-    return {storage_key(checkpoint[name]): name for name in checkpoint}
+    return {storage_key(tensor): name for name, tensor in checkpoint.named_tensors()}
 
 
 def _axes_of_all(axes: Mapping[str, tuple[str, ...]], n_blocks: int) -> Iterable[tuple[str, tuple[str, ...]]]:
@@ -130,6 +135,7 @@ def write_graph(
     graph: ExportedGraph, checkpoint: BoundCheckpoint, weights: WeightFile, path: Path, facts: Mapping[str, str]
 ) -> Path:
     """Save the graph beside the shared weights; tensors that only this variant has go to a file of its own."""
+    stored_in_half(graph.model, {name: weights.elem_type(name) for name in weights})
     external = [i for i in graph.model.graph.initializer if i.data_location == onnx.TensorProto.EXTERNAL]
     own = {i.name: graph.parameters[i.name] for i in external if i.name not in weights}
     own_file = _own_weights(own, path.with_suffix(".weights.safetensors")) if own else weights
@@ -142,7 +148,7 @@ def write_graph(
 
 
 def _own_weights(tensors: Mapping[str, torch.Tensor], path: Path) -> WeightFile:
-    arrays = {name: tensor.contiguous().numpy() for name, tensor in tensors.items()}
+    arrays = {name: to_numpy(tensor) for name, tensor in tensors.items()}
     sources = [TensorSource(name, a.dtype, a.shape, partial(np.asarray, a)) for name, a in arrays.items()]
     write_safetensors(path, sources, {})
     return WeightFile(path)

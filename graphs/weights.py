@@ -12,6 +12,7 @@ from pathlib import Path
 
 import ml_dtypes
 import numpy as np
+import onnx
 
 from .errors import InputError
 
@@ -107,6 +108,10 @@ class WeightFile:
     def __getitem__(self, name: str) -> np.ndarray:
         dtype, shape, begin, end = self._entries[name]
         return np.asarray(self._map[begin:end]).view(dtype).reshape(shape)
+
+    def elem_type(self, name: str) -> int:
+        """ONNX's number of the tensor's type."""
+        return int(onnx.helper.np_dtype_to_tensor_dtype(self._entries[name][0]))
 
     def location(self, name: str) -> tuple[int, int]:
         """Offset in the file and length, in bytes."""

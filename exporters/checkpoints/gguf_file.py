@@ -10,7 +10,7 @@ from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
 from gguf.quants import dequantize
 
 from ...graphs.errors import InputError
-from .checkpoint import Checkpoint
+from .checkpoint import PLAIN, Checkpoint
 from .config import read_config
 from .gguf_header import Header, TensorPlace, Value, quoted, read_header
 
@@ -50,18 +50,14 @@ class GgufFile(Checkpoint):
     def quantisation(self, name: str) -> str:
         return self._place(name).kind.name
 
-    def tensor(self, name: str) -> np.ndarray:
-        """The tensor as float32 in C order, [out, in].
+    def stored(self, name: str) -> np.ndarray:
+        """As every checkpoint's; a view of the file is read-only.
 
-        An F32 tensor is a read-only view of the file; any other one is dequantised anew, into memory of its own.
-
-        Raises:
-            InputError: an unknown name, or a storage type that gguf cannot dequantise.
         Source: gguf.quants, which agrees with ggml bit for bit.
         """
         place = self._place(name)
-        if place.kind == GGMLQuantizationType.F32:
-            return self._stored(place).view("<f4").reshape(place.shape)
+        if place.kind.name in PLAIN:
+            return self._stored(place).view(PLAIN[place.kind.name]).reshape(place.shape)
         try:
             values = dequantize(self._blocks(place), place.kind)
         except NotImplementedError as error:

@@ -114,9 +114,12 @@ _GGUF_NAMES = {
 }
 
 
-def write_gguf(model: nn.Module, path: Path) -> Path:
-    """Write an unpatched model as an F32 GGUF file, as llama.cpp's converter would: `llama` with permuted q/k rows."""
-    return _write(model, path, "F32", with_vocabulary=False)
+def write_gguf(model: nn.Module, path: Path, quantisation: str = "F32") -> Path:
+    """Write an unpatched model as a GGUF file, as llama.cpp's converter would: `llama` with permuted q/k rows.
+
+    quantisation: of the matrices; vectors are F32.
+    """
+    return _write(model, path, quantisation, with_vocabulary=False)
 
 
 def loadable_gguf(model: nn.Module, path: Path, quantisation: str = "F32") -> Path:
@@ -150,7 +153,8 @@ def _write(model: nn.Module, path: Path, quantisation: str, with_vocabulary: boo
 
 
 def _add_tensor(writer: GGUFWriter, name: str, value: Tensor, kind: GGMLQuantizationType) -> None:
-    if value.ndim == 2 and value.shape[1] % 32 == 0 and kind != GGMLQuantizationType.F32:
+    fits = value.shape[-1] % 32 == 0 or kind.name in ("F16", "BF16")
+    if value.ndim == 2 and fits and kind != GGMLQuantizationType.F32:
         writer.add_tensor(name, quantize(value.numpy(), kind), raw_dtype=kind)
     else:
         writer.add_tensor(name, value.numpy())
