@@ -70,6 +70,10 @@ class Checkpoint(ABC):
         """The same as float32: `stored` itself where it is so."""
         return self.stored(name).astype(np.float32, copy=False)
 
+    @abstractmethod
+    def place(self, name: str) -> tuple[Path, int] | None:
+        """The file, and the offset in it in bytes, at which `stored` lies as it is; None where it had to be computed."""
+
     def q8_0(self, name: str) -> tuple[np.ndarray, np.ndarray]:
         """The tensor in Q8_0, whose product is gguf's dequantisation bit for bit.
 

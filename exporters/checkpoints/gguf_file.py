@@ -80,10 +80,9 @@ class GgufFile(Checkpoint):
         values = np.ascontiguousarray(blocks[:, 2:4]).view("<f2").astype(np.float32)
         return values.reshape(*place.shape[:-1], -1)
 
-    def plain_location(self, name: str) -> tuple[int, int] | None:
-        """Where an F32 tensor lies in the file: (offset, length) in bytes; None for any other storage."""
+    def place(self, name: str) -> tuple[Path, int] | None:
         place = self._place(name)
-        return (place.offset, place.n_bytes) if place.kind == GGMLQuantizationType.F32 else None
+        return (self.path, place.offset) if place.kind.name in PLAIN else None
 
     def _place(self, name: str) -> TensorPlace:
         try:

@@ -76,6 +76,12 @@ class HfFolder(Checkpoint):
             )
         return paired_rows(values, self.config.head_dim) if self._is_permuted(name) else values
 
+    def place(self, name: str) -> tuple[Path, int] | None:
+        if self._as_in_file(name).dtype not in _KINDS or self._is_permuted(name):
+            return None
+        hf_name = self._hf_names[name]
+        return self._places[hf_name].path, self._places[hf_name].location(hf_name)[0]
+
     def _is_permuted(self, name: str) -> bool:
         """Whether GGUF's order of its rows is another than the file's."""
         return self.config.architecture == "llama" and (".attn_q." in name or ".attn_k." in name)
