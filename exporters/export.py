@@ -1,4 +1,4 @@
-"""The export: a checkpoint and its variants to .onnx files that share one weight file."""
+"""The export: a checkpoint and its variants to .onnx files that share their weights."""
 
 from __future__ import annotations
 
@@ -13,11 +13,13 @@ import torch
 
 from ..graphs.artifact import refer_to_external, save_artifact
 from ..graphs.errors import InputError
+from ..graphs.halves import stored_in_half
 from ..graphs.instantiate import with_blocks
-from ..graphs.weights import TensorSource, WeightFile, write_safetensors
-from .bound import MINS, QUANTS, SCALES, STORAGE, BoundCheckpoint
+from ..graphs.weights import LINKED, SharedWeights, TensorSource, WeightFile, write_safetensors
+from .bound import MINS, QUANTS, SCALES, STORAGE, BoundCheckpoint, to_numpy
 from .checkpoints import Checkpoint
 from .checkpoints.gguf_file import STORED_WITH_MINS
+from .linking import linked
 from .to_onnx import ExportedGraph, storage_key, to_onnx
 from .variants.registry import VariantRequest
 
@@ -28,22 +30,32 @@ Progress = Callable[[str], None]
 
 
 def export(
-    checkpoint: Checkpoint, variants: Sequence[VariantRequest], folder: Path, progress: Progress = lambda step: None
+    checkpoint: Checkpoint,
+    variants: Sequence[VariantRequest],
+    folder: Path,
+    progress: Progress = lambda step: None,
+    note: Progress = lambda text: None,
+    link: bool = True,
 ) -> list[Path]:
     """Write one .onnx for each variant into `folder`, and the weights that they share.
 
+    Args:
+        note: is told, in words, what the user should know of.
+        link: let the graphs read the checkpoint's own file, by a hard link, where its tensors can be read in place.
     Raises:
         InputError: a variant cannot run this checkpoint, or the folder cannot be written.
     """
+    stems = _stems(variants)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as e:
         raise InputError(f"{folder}: cannot be made ({e.strerror}); choose another --out folder") from e
     progress("weights")
-    weights = shared_weights(checkpoint, folder / WEIGHT_FILE, any(v.weights == "q8_0" for v in variants))
+    with_q8_0 = any(v.weights == "q8_0" for v in variants)
+    weights = shared_weights(checkpoint, folder / WEIGHT_FILE, with_q8_0, note, link)
     bound = BoundCheckpoint(checkpoint.config, weights)
     paths = []
-    for variant, stem in zip(variants, _stems(variants), strict=True):
+    for variant, stem in zip(variants, stems, strict=True):
         progress(stem)
         graph = exported(variant, bound)
         facts = {"runtime": variant.name, "options": json.dumps(dict(variant.options)), "checkpoint": checkpoint.sha256}
@@ -51,14 +63,20 @@ def export(
     return paths
 
 
-def shared_weights(checkpoint: Checkpoint, path: Path, with_q8_0: bool) -> WeightFile:
-    """The checkpoint's tensors in float32 (and its linear weights in Q8_0) as one mapped file, written where needed."""
+def shared_weights(
+    checkpoint: Checkpoint, path: Path, with_q8_0: bool, note: Progress = lambda text: None, link: bool = True
+) -> SharedWeights:
+    """The checkpoint's tensors (and its linear weights in Q8_0), mapped; a weight file is written where needed.
+
+    What is stored in half precision stays so; what is quantised is dequantised to float32. Tensors that can be read in
+    the checkpoint's own file are not written, where that can be linked.
+    """
     sources = list(_sources(checkpoint, with_q8_0))
     storage = json.dumps({name: checkpoint.quantisation(name) for name in checkpoint.names})
     facts = {"checkpoint": checkpoint.sha256, STORAGE: storage}
     if path.exists():
         try:
-            existing: WeightFile | None = WeightFile(path)
+            existing: SharedWeights | None = SharedWeights(path)
         except InputError:
             existing = None  # damaged: written anew
         if existing is not None and existing.metadata.get("checkpoint") != checkpoint.sha256:
@@ -66,21 +84,31 @@ def shared_weights(checkpoint: Checkpoint, path: Path, with_q8_0: bool) -> Weigh
                 f"{path}: holds the weights of another checkpoint, which the graphs in its folder read; "
                 "choose another --out folder, or empty this one"
             )
-        if existing is not None and existing.metadata == facts and all(s.name in existing for s in sources):
+        if existing is not None and _serves(existing, facts, sources, link):
             return existing
         if existing is not None and any(path.parent.glob("*.onnx")):
             raise InputError(
-                f"{path}: lacks what is needed now (Q8_0 weights, say), and the graphs beside it read it as it is; "
-                "export all variants together, or choose another --out folder"
+                f"{path}: lacks what is needed now (Q8_0 weights, or copies of what is linked), and the graphs beside it "
+                "read it as it is; export all variants together, or choose another --out folder"
             )
-    write_safetensors(path, sources, facts)
-    return WeightFile(path)
+    listed = linked(checkpoint, path.parent, note) if link else {}
+    in_place = {name for held in listed.values() for name in held}
+    write_safetensors(path, [s for s in sources if s.name not in in_place], {**facts, LINKED: json.dumps(listed)})
+    return SharedWeights(path)
+
+
+def _serves(
+    weights: SharedWeights, facts: Mapping[str, str], sources: Iterable[TensorSource], may_be_linked: bool
+) -> bool:
+    """Whether weights that are there already are those that are wanted."""
+    same = all(weights.metadata.get(key) == fact for key, fact in facts.items())
+    return same and all(s.name in weights for s in sources) and (may_be_linked or not weights.linked)
 
 
 def _sources(checkpoint: Checkpoint, with_q8_0: bool) -> Iterable[TensorSource]:
     for name in checkpoint.names:
         shape = checkpoint.shape(name)
-        yield TensorSource(name, np.dtype(np.float32), shape, partial(checkpoint.tensor, name))
+        yield TensorSource(name, checkpoint.dtype(name), shape, partial(checkpoint.stored, name))
         if checkpoint.quantisation(name) in STORED_WITH_MINS:
             n_out, n_in = shape
             yield TensorSource(name + MINS, np.dtype(np.float32), (n_out, n_in // 32), partial(checkpoint.mins, name))
@@ -106,14 +134,15 @@ def exported(variant: VariantRequest, checkpoint: BoundCheckpoint) -> ExportedGr
     n_blocks = checkpoint.config.n_blocks
     if n_blocks <= _PATTERN_BLOCKS or not variant.has_uniform_blocks(checkpoint):
         return to_onnx(variant.build(checkpoint), canonical_names(checkpoint))
-    pattern = to_onnx(variant.build(checkpoint.first_blocks(_PATTERN_BLOCKS)), canonical_names(checkpoint))
+    few = checkpoint.first_blocks(_PATTERN_BLOCKS)
+    pattern = to_onnx(variant.build(few), canonical_names(few))
     axes = dict(_axes_of_all(pattern.axes, n_blocks))
     return ExportedGraph(with_blocks(pattern.model, n_blocks), axes, pattern.parameters)
 
 
 def canonical_names(checkpoint: BoundCheckpoint) -> dict[tuple, str]:
     """The name of each of the checkpoint's tensors, by where it stands in memory."""
-    return {storage_key(checkpoint[name]): name for name in checkpoint}
+    return {storage_key(tensor): name for name, tensor in checkpoint.named_tensors()}
 
 
 def _axes_of_all(axes: Mapping[str, tuple[str, ...]], n_blocks: int) -> Iterable[tuple[str, tuple[str, ...]]]:
@@ -127,22 +156,23 @@ def _axes_of_all(axes: Mapping[str, tuple[str, ...]], n_blocks: int) -> Iterable
 
 
 def write_graph(
-    graph: ExportedGraph, checkpoint: BoundCheckpoint, weights: WeightFile, path: Path, facts: Mapping[str, str]
+    graph: ExportedGraph, checkpoint: BoundCheckpoint, weights: SharedWeights, path: Path, facts: Mapping[str, str]
 ) -> Path:
     """Save the graph beside the shared weights; tensors that only this variant has go to a file of its own."""
+    stored_in_half(graph.model, {name: weights.elem_type(name) for name in weights})
     external = [i for i in graph.model.graph.initializer if i.data_location == onnx.TensorProto.EXTERNAL]
     own = {i.name: graph.parameters[i.name] for i in external if i.name not in weights}
     own_file = _own_weights(own, path.with_suffix(".weights.safetensors")) if own else weights
     for initializer in external:
         file = weights if initializer.name in weights else own_file
-        refer_to_external(initializer, file.path.name, *file.location(initializer.name))
+        refer_to_external(initializer, file.file_of(initializer.name).name, *file.location(initializer.name))
     facts = {**facts, "config": checkpoint.config.to_json(), "weights": weights.path.name}
     save_artifact(graph.model, path, graph.axes, facts)
     return path
 
 
 def _own_weights(tensors: Mapping[str, torch.Tensor], path: Path) -> WeightFile:
-    arrays = {name: tensor.contiguous().numpy() for name, tensor in tensors.items()}
+    arrays = {name: to_numpy(tensor) for name, tensor in tensors.items()}
     sources = [TensorSource(name, a.dtype, a.shape, partial(np.asarray, a)) for name, a in arrays.items()]
     write_safetensors(path, sources, {})
     return WeightFile(path)

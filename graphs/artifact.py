@@ -18,7 +18,7 @@ from .errors import InputError
 from .slices import producers
 from .sources import source_of
 from .taps import Tap
-from .weights import WeightFile, written_beside
+from .weights import SharedWeights, inside, written_beside
 
 FORMAT = "1"
 _KEY = "opdiff."
@@ -58,7 +58,7 @@ class Artifact:
         options = json.loads(self.facts.get("options", "{}"))
         return ":".join((self.facts.get("runtime", self.name), *(f"{k}={v}" for k, v in options.items())))
 
-    def checkpoint_weights(self) -> WeightFile | None:
+    def checkpoint_weights(self) -> SharedWeights | None:
         """All of the checkpoint's tensors, those too that this graph does not read; None where they are not there.
 
         Raises:
@@ -66,8 +66,8 @@ class Artifact:
         """
         if "weights" not in self.facts:
             return None
-        file = _inside(self.path, self.facts["weights"], f"{self.path}: the checkpoint's weights")
-        return WeightFile(file) if file.is_file() else None
+        file = inside(self.path, self.facts["weights"], f"{self.path}: the checkpoint's weights")
+        return SharedWeights(file) if file.is_file() else None
 
     def tap(self, name: str) -> Tap:
         return next(tap for tap in self.taps if tap.name == name)
@@ -100,9 +100,20 @@ def save_artifact(
     """Write the graph with its taps' axes and the exporter's facts, checked by onnx.checker, whole or not at all."""
     facts = {"format": FORMAT, "taps": json.dumps({name: list(words) for name, words in axes.items()}), **facts}
     onnx.helper.set_model_props(model, {_KEY + key: value for key, value in facts.items()})
+    _check(model)
     with written_beside(path) as partial:
         partial.write_bytes(model.SerializeToString())
-        onnx.checker.check_model(str(partial))
+
+
+def _check(model: onnx.ModelProto) -> None:
+    """Check the graph with its outside weights as inputs: onnx.checker refuses a file that has several hard links."""
+    bare = onnx.ModelProto()
+    bare.CopyFrom(model)
+    outside = [i for i in bare.graph.initializer if i.data_location == onnx.TensorProto.EXTERNAL]
+    for tensor in outside:
+        bare.graph.initializer.remove(tensor)
+        bare.graph.input.append(onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
+    onnx.checker.check_model(bare)
 
 
 def refer_to_external(tensor: onnx.TensorProto, file: str, offset: int, n_bytes: int) -> None:
@@ -175,7 +186,7 @@ def _weights(path: Path, initializers: Iterable[onnx.TensorProto], maps: Maps) -
 def _weight(path: Path, tensor: onnx.TensorProto, maps: Maps) -> Weight:
     entries = {entry.key: entry.value for entry in tensor.external_data}
     where = f"{path}: weight {tensor.name}"
-    file = _inside(path, entries.get("location", ""), where)
+    file = inside(path, entries.get("location", ""), where)
     if file not in maps:
         try:
             maps[file] = np.memmap(file, mode="c")
@@ -200,15 +211,3 @@ def _dtype(tensor: onnx.TensorProto, where: str) -> np.dtype:
         return np.dtype(onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type))
     except (KeyError, ValueError, TypeError) as e:
         raise InputError(f"{where}: an unknown data type ({tensor.data_type}); export it again") from e
-
-
-def _inside(path: Path, location: str, where: str) -> Path:
-    """The file that external data names, which must lie in the .onnx file's own folder."""
-    folder = path.resolve().parent
-    try:
-        file = (folder / location).resolve()
-    except (ValueError, OSError) as e:
-        raise InputError(f"{where}: its file's name {location!r:.80} is none; export it again") from e
-    if not location or not file.is_relative_to(folder):
-        raise InputError(f"{where}: its data points outside of the folder ({location!r}), which is refused")
-    return file

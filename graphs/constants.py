@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 
+import ml_dtypes
 import numpy as np
 import onnx
 
 from .regions import Program, Region
 
+BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 LARGEST = 1 << 20  # elements; whatever is larger is a weight, not a constant
 Exact = frozenset[bytes]  # the fingerprints of constants that are what they should be
 
@@ -33,7 +35,7 @@ def constant_arrays(program: Program) -> dict[str, np.ndarray]:
 
 def is_constant(array: np.ndarray) -> bool:
     """Whether an array may be a computed constant: floats, and not too many."""
-    return array.dtype.kind == "f" and array.size <= LARGEST
+    return (array.dtype.kind == "f" or array.dtype == BFLOAT16) and array.size <= LARGEST
 
 
 def constant_fingerprints(region: Region) -> frozenset[bytes]:

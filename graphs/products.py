@@ -1,4 +1,4 @@
-"""Products with weights, in double precision: a few rows of the weight at a time, which is never whole in double.
+"""Products with weights: a few rows of the weight at a time, which is never whole in another precision than it is stored in.
 
 A program is split at its products with mapped weights: what comes before one, the product itself, what comes after.
 """
@@ -13,7 +13,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto
 
-from .slices import implicit_inputs, producers, sliced
+from .halves import HALVES
+from .slices import implicit_inputs, is_widening, producers, sliced
 
 _ELEMENTS_AT_ONCE = 1 << 18  # of the weight: what a core keeps near it
 _MOVES = {
@@ -28,7 +29,6 @@ _MOVES = {
     "Concat",
     "Gather",
 }
-_HALVES = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
 
 
 class Session(Protocol):
@@ -106,18 +106,23 @@ def split(model: onnx.ModelProto, n_inputs: int) -> list[Piece | Product]:
     return list(_steps(model, nodes, products, types, taps))
 
 
+def reads_halves(program: onnx.ModelProto, n_inputs: int) -> bool:
+    """Whether one of the weights, which stand behind `n_inputs` taps, is in half precision."""
+    return any(info.type.tensor_type.elem_type in HALVES for info in program.graph.input[n_inputs:])
+
+
 class Multiplier:
-    """Takes products in float64; the last one is kept, for the two sides of a region often ask for the same."""
+    """Takes products; the last one is kept, for the two sides of a region often ask for the same."""
 
     def __init__(self, session_of: Callable[[onnx.ModelProto], Session]) -> None:
         self._session_of = session_of
-        self._sessions: dict[tuple[int, bool], Session] = {}
+        self._sessions: dict[tuple[int, int, bool], Session] = {}
         self._last: tuple[tuple, np.ndarray, np.ndarray] = ((), np.empty(0), np.empty(0))
         self.n_weights_read = 0
 
     def times(self, x: np.ndarray, weight: np.ndarray, is_out_in: bool) -> np.ndarray:
-        """`x` [..., in] times a weight `[out, in]` or `[in, out]` of any float type: float64 [..., out]."""
-        place = (*_place(weight), is_out_in)
+        """`x` [..., in], float32 or float64, times a weight `[out, in]` or `[in, out]` of any float type: x.dtype [..., out]."""
+        place = (*_place(weight), x.dtype, is_out_in)
         known, asked, result = self._last
         if place != known or not np.array_equal(asked, x):
             result = self._product(x, weight, is_out_in)
@@ -126,10 +131,10 @@ class Multiplier:
 
     def _product(self, x: np.ndarray, weight: np.ndarray, is_out_in: bool) -> np.ndarray:
         self.n_weights_read += 1
-        session = self._session(weight.dtype, is_out_in)
-        rows = np.asarray(x, np.float64, order="C").reshape(-1, x.shape[-1])
+        session = self._session(weight.dtype, x.dtype, is_out_in)
+        rows = np.asarray(x, order="C").reshape(-1, x.shape[-1])
         n_in, n_out = weight.shape[::-1] if is_out_in else weight.shape
-        result = np.empty((len(rows), n_out))
+        result = np.empty((len(rows), n_out), x.dtype)
         n_at_once = max(1, _ELEMENTS_AT_ONCE // n_in)
         for start in range(0, n_out, n_at_once):
             part = slice(start, start + n_at_once)
@@ -137,24 +142,24 @@ class Multiplier:
             result[:, part] = session.run(["y"], [rows, piece])[0]
         return result.reshape(*x.shape[:-1], n_out)
 
-    def _session(self, dtype: np.dtype, is_out_in: bool) -> Session:
-        key = (onnx.helper.np_dtype_to_tensor_dtype(dtype), is_out_in)
+    def _session(self, stored: np.dtype, used: np.dtype, is_out_in: bool) -> Session:
+        kind = onnx.helper.np_dtype_to_tensor_dtype
+        key = int(kind(stored)), int(kind(used)), is_out_in
         if key not in self._sessions:
             self._sessions[key] = self._session_of(_product_model(*key))
         return self._sessions[key]
 
 
-def _product_model(elem_type: int, is_out_in: bool) -> onnx.ModelProto:
-    double = TensorProto.DOUBLE
+def _product_model(stored: int, used: int, is_out_in: bool) -> onnx.ModelProto:
     inputs = [
-        onnx.helper.make_tensor_value_info("x", double, ["n", "in"]),
-        onnx.helper.make_tensor_value_info("w", elem_type, ["out", "in"] if is_out_in else ["in", "out"]),
+        onnx.helper.make_tensor_value_info("x", used, ["n", "in"]),
+        onnx.helper.make_tensor_value_info("w", stored, ["out", "in"] if is_out_in else ["in", "out"]),
     ]
     nodes = [
-        onnx.helper.make_node("Cast", ["w"], ["wide"], to=double),
+        onnx.helper.make_node("Cast", ["w"], ["wide"], to=used),
         onnx.helper.make_node("Gemm", ["x", "wide"], ["y"], transB=int(is_out_in)),
     ]
-    outputs = [onnx.helper.make_tensor_value_info("y", double, ["n", "out"])]
+    outputs = [onnx.helper.make_tensor_value_info("y", used, ["n", "out"])]
     graph = onnx.helper.make_graph(nodes, "product", inputs, outputs)
     return onnx.helper.make_model(graph, ir_version=10, opset_imports=[onnx.helper.make_opsetid("", 21)])
 
@@ -189,24 +194,20 @@ def _weight_of(
             return None
     elif node.op_type != "MatMul" or node.domain:
         return None
-    is_out_in, name = bool(attributes.get("transB", 0)), node.input[1]
+    is_out_in, is_cast, name = bool(attributes.get("transB", 0)), False, node.input[1]
     while name in maker:
         step = maker[name]
         if step.op_type == "Transpose":
             is_out_in = not is_out_in
-        elif step.op_type != "Cast" or not _widens(step, weights):
+        elif is_widening(step):
+            is_cast = True
+        else:
             return None
         name = step.input[0]
     if name not in weights or len(weights[name].tensor_type.shape.dim) != 2:
         return None
-    return (name, is_out_in) if weights[name].tensor_type.elem_type in (TensorProto.FLOAT, *_HALVES) else None
-
-
-def _widens(cast: onnx.NodeProto, weights: Mapping[str, onnx.TypeProto]) -> bool:
-    """Whether a Cast makes float32 of a weight in half precision, which loses nothing."""
-    source = weights.get(cast.input[0])
-    to = onnx.helper.get_attribute_value(cast.attribute[0])
-    return to == TensorProto.FLOAT and source is not None and source.tensor_type.elem_type in _HALVES
+    wanted = HALVES if is_cast else (TensorProto.FLOAT,)
+    return (name, is_out_in) if weights[name].tensor_type.elem_type in wanted else None
 
 
 def _steps(

@@ -10,7 +10,7 @@ import onnx
 
 from .constants import constant_arrays
 from .regions import Program
-from .slices import implicit_inputs
+from .slices import implicit_inputs, is_widening
 
 _SHOWN = 6
 
@@ -28,13 +28,15 @@ class Step:
 
 
 def steps(program: Program) -> tuple[Step, ...]:
-    """The program's nodes in order."""
-    constants = constant_arrays(program)
-    return tuple(_step(index, node, constants) for index, node in enumerate(program.model.graph.node))
+    """The program's nodes in order; what reads a weight in half precision through its cast reads the weight."""
+    constants, nodes = constant_arrays(program), program.model.graph.node
+    weights = {info.name for info in program.model.graph.input[program.n_inputs :]}
+    seen_as = {n.output[0]: n.input[0] for n in nodes if is_widening(n) and n.input[0] in weights}
+    return tuple(_step(index, node, constants, seen_as) for index, node in enumerate(nodes))
 
 
-def _step(index: int, node: onnx.NodeProto, constants: Mapping[str, np.ndarray]) -> Step:
-    inputs = tuple(name for name in (*node.input, *implicit_inputs(node)) if name)
+def _step(index: int, node: onnx.NodeProto, constants: Mapping[str, np.ndarray], seen_as: Mapping[str, str]) -> Step:
+    inputs = tuple(seen_as.get(name, name) for name in (*node.input, *implicit_inputs(node)) if name)
     attributes = {a.name: _in_words(onnx.helper.get_attribute_value(a)) for a in node.attribute}
     shown = tuple(_in_words(constants[name]) for name in inputs if name in constants)
     return Step(index, node.op_type, inputs, tuple(n for n in node.output if n), attributes, shown)

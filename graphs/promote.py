@@ -10,7 +10,7 @@ import onnx.inliner
 from onnx import TensorProto, numpy_helper
 
 from .constants import Exact, fingerprint, is_constant
-from .slices import implicit_inputs
+from .slices import LOOKUPS, implicit_inputs
 
 _FLOAT, _DOUBLE = TensorProto.FLOAT, TensorProto.DOUBLE
 FLOAT32_DOMAIN = "opdiff.float32"  # functions that are defined on float32, such as a runtime's rounding to 8 bits
@@ -22,7 +22,6 @@ _FLOAT32_PLACES = {
 }
 # Their definitions in the ONNX standard hold float32 constants, which onnxruntime would use in double as well.
 _WITH_FLOAT32_BODIES = {"Gelu", "Mish", "HardSwish", "Celu"}
-_LOOKUPS = {"Gather", "GatherND", "GatherElements"}
 PERTURBATION_ULPS = 16
 
 
@@ -74,13 +73,13 @@ def promoted(program: onnx.ModelProto, n_inputs: int, perturb: Exact | None = No
 def _is_table(weight: str, graph: onnx.GraphProto) -> bool:
     """Whether rows of a weight are looked up, and nothing else is done with it."""
     readers = [node for node in graph.node if weight in (*node.input, *implicit_inputs(node))]
-    return bool(readers) and all(node.op_type in _LOOKUPS and node.input[0] == weight for node in readers)
+    return bool(readers) and all(node.op_type in LOOKUPS and node.input[0] == weight for node in readers)
 
 
 def _promoted_node(
     node: onnx.NodeProto, renamed: dict[str, str], tables: set[str], perturb: Exact | None
 ) -> list[onnx.NodeProto]:
-    if node.op_type in _LOOKUPS and node.input[0] in tables:  # only the rows that are read become double
+    if node.op_type in LOOKUPS and node.input[0] in tables:  # only the rows that are read become double
         name, node.output[0] = node.output[0], f"{node.output[0]}.single"
         return [node, onnx.helper.make_node("Cast", [node.output[0]], [name], to=_DOUBLE)]
     if node.domain == FLOAT32_DOMAIN:

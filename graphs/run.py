@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from graphlib import CycleError, TopologicalSorter
 from typing import Literal, Protocol
 
@@ -14,9 +15,9 @@ import onnxruntime as ort
 from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
 
-from .constants import Exact
+from .constants import BFLOAT16, Exact
 from .errors import InputError
-from .products import Multiplier, Piece, PlainProduct, Product, only_moves, split
+from .products import Multiplier, Piece, PlainProduct, Product, only_moves, reads_halves, split
 from .promote import promoted
 from .regions import Program, Region
 from .scratch import Scratch
@@ -77,7 +78,7 @@ class Runner:
 
     @property
     def n_weights_read(self) -> int:
-        """How many products with weights were taken in double precision."""
+        """How many products with weights were taken a few rows at a time."""
         return self._multiplier.n_weights_read
 
     def run(
@@ -116,17 +117,20 @@ class Runner:
     def as_product(self, region: Region, inputs: Sequence[np.ndarray]) -> PlainProduct | None:
         """What the region multiplies on these values, where it is one product with a weight; None where it is more."""
         run = self._prepared(region.program, "float64", None)
-        assert isinstance(run, _Double)
+        assert isinstance(run, _Stepwise)
         feeds = [_typed(value, "float64") for value in inputs] + [weight.array for weight in region.weights]
         return run.as_product(feeds)
 
     def _prepared(self, program: Program, precision: Precision, perturb: Exact | None) -> _Run:
         key = (program.signature, precision, perturb)
         if key not in self._runs:
-            if precision == "float32":
-                self._runs[key] = _Single(program, self.settings)
+            if precision == "float64":
+                prepare = partial(_in_double, perturb=perturb)
+                self._runs[key] = _Stepwise(program, self.settings, self._multiplier, prepare)
+            elif reads_halves(program.model, program.n_inputs):
+                self._runs[key] = _Stepwise(program, self.settings, self._multiplier, lambda piece: piece.model)
             else:
-                self._runs[key] = _Double(program, self.settings, perturb, self._multiplier)
+                self._runs[key] = _Whole(program, self.settings)
         self.n_runs += 1
         return self._runs[key]
 
@@ -136,7 +140,11 @@ class _Run(Protocol):
         """A program's output on its taps and weights."""
 
 
-class _Single:
+def _in_double(piece: Piece, perturb: Exact | None) -> onnx.ModelProto:
+    return promoted(piece.model, piece.n_inputs, perturb)
+
+
+class _Whole:
     """A program as it is."""
 
     def __init__(self, program: Program, settings: Settings) -> None:
@@ -146,11 +154,20 @@ class _Single:
         return self._session.run(["out"], feeds)[0]
 
 
-class _Double:
-    """A program in double precision, its products with weights taken a few rows at a time."""
+class _Stepwise:
+    """A program whose products with weights are taken a few rows at a time: no weight is ever whole in another precision.
 
-    def __init__(self, program: Program, settings: Settings, perturb: Exact | None, multiplier: Multiplier) -> None:
-        self.keep = Scratch().keep
+    Args:
+        prepare: what makes a piece between the products ready to run.
+    """
+
+    def __init__(
+        self,
+        program: Program,
+        settings: Settings,
+        multiplier: Multiplier,
+        prepare: Callable[[Piece], onnx.ModelProto],
+    ) -> None:
         self._multiplier = multiplier
         self._names = [info.name for info in program.model.graph.input]
         self._steps: list[tuple[Piece, _Session] | Product] = []
@@ -158,7 +175,7 @@ class _Double:
             if isinstance(step, Product):
                 self._steps.append(step)
             else:
-                self._steps.append((step, _Session(promoted(step.model, step.n_inputs, perturb), settings)))
+                self._steps.append((step, _Session(prepare(step), settings)))
 
     def run(self, feeds: Sequence[np.ndarray]) -> np.ndarray:
         values = dict(zip(self._names, feeds, strict=True))
@@ -231,6 +248,9 @@ class _Session:
     def run(self, outputs: list[str], feeds: Sequence[np.ndarray]) -> list[np.ndarray]:
         named = dict(zip(self._inputs, feeds, strict=True))
         try:
+            if self._session is not None and any(value.dtype == BFLOAT16 for value in feeds):
+                ours = {name: _ort_value(value) for name, value in named.items()}
+                return [value.numpy() for value in self._session.run_with_ort_values(outputs, ours)]
             if self._session is not None:
                 return self._session.run(outputs, named)
             assert self._reference is not None
@@ -264,6 +284,14 @@ def execution_order(reads: Mapping[str, Sequence[str]]) -> list[str] | None:
         return list(TopologicalSorter({tap: set(names) for tap, names in reads.items()}).static_order())
     except CycleError:
         return None
+
+
+def _ort_value(array: np.ndarray) -> ort.OrtValue:
+    """The array itself, seen by onnxruntime, which does not know numpy's bfloat16."""
+    if array.dtype == BFLOAT16:
+        kind = onnx.TensorProto.BFLOAT16
+        return ort.OrtValue.ortvalue_from_numpy_with_onnx_type(array.view(np.uint16), kind)
+    return ort.OrtValue.ortvalue_from_numpy(array)
 
 
 def _typed(value: np.ndarray, precision: Precision) -> np.ndarray:

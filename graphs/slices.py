@@ -6,10 +6,18 @@ from collections.abc import Callable, Iterable, Mapping
 
 import onnx
 
+LOOKUPS = frozenset({"Gather", "GatherND", "GatherElements"})  # operators that read a few rows of a table
+
 
 def producers(graph: onnx.GraphProto) -> dict[str, onnx.NodeProto]:
     """For each value that a node makes, that node."""
     return {name: node for node in graph.node for name in node.output if name}
+
+
+def is_widening(node: onnx.NodeProto) -> bool:
+    """Whether a node casts to float32: of a weight in half precision it makes the same numbers."""
+    to = [onnx.helper.get_attribute_value(a) for a in node.attribute if a.name == "to"]
+    return node.op_type == "Cast" and to == [onnx.TensorProto.FLOAT]
 
 
 def implicit_inputs(node: onnx.NodeProto) -> tuple[str, ...]:

@@ -12,10 +12,12 @@ from pathlib import Path
 
 import ml_dtypes
 import numpy as np
+import onnx
 
 from .errors import InputError
 
 ALIGNMENT = 64
+LINKED = "linked"  # the weight file's fact: which tensors lie in files beside it, as {file: {name: entry}}
 _DTYPES = {
     "F64": np.dtype(np.float64),
     "F32": np.dtype(np.float32),
@@ -48,6 +50,23 @@ class TensorSource:
         return math.prod(self.shape) * self.dtype.itemsize
 
 
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where a tensor lies: `begin` and `end` are bytes of its file."""
+
+    path: Path
+    dtype: np.dtype
+    shape: tuple[int, ...]
+    begin: int
+    end: int
+
+
+def entry_of(dtype: np.dtype, shape: tuple[int, ...], offset: int) -> dict[str, object]:
+    """A tensor as safetensors headers, and lists of linked tensors, describe it."""
+    n_bytes = math.prod(shape) * dtype.itemsize
+    return {"dtype": _NAMES[dtype], "shape": list(shape), "data_offsets": [offset, offset + n_bytes]}
+
+
 @contextmanager
 def written_beside(path: Path) -> Iterator[Path]:
     """A path beside `path` to write to; it becomes `path` when the block ends well, and goes when it does not.
@@ -77,11 +96,7 @@ def write_safetensors(path: Path, sources: Iterable[TensorSource], metadata: dic
     header: dict[str, object] = {"__metadata__": metadata}
     offset = 0
     for source in ordered:
-        header[source.name] = {
-            "dtype": _NAMES[source.dtype],
-            "shape": list(source.shape),
-            "data_offsets": [offset, offset + source.n_bytes],
-        }
+        header[source.name] = entry_of(source.dtype, source.shape, offset)
         offset += source.n_bytes
     text = json.dumps(header).encode()
     text += b" " * (-(len(text) + 8) % ALIGNMENT)
@@ -99,10 +114,10 @@ class WeightFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._size, self._start, header = _read_header(path)
+        size, start, header = _read_header(path)
         self.metadata: dict[str, str] = header.pop("__metadata__", {})
-        self._entries = {name: self._checked(name, entry) for name, entry in header.items()}
-        self._map = np.memmap(path, mode="c") if self._size else np.empty(0, np.uint8)
+        self._entries = {name: _placed(path, name, entry, start, size) for name, entry in header.items()}
+        self._maps: dict[Path, np.ndarray] = {path: np.memmap(path, mode="c")}
 
     def __contains__(self, name: object) -> bool:
         return name in self._entries
@@ -111,25 +126,86 @@ class WeightFile:
         return iter(self._entries)
 
     def __getitem__(self, name: str) -> np.ndarray:
-        dtype, shape, begin, end = self._entries[name]
-        return np.asarray(self._map[begin:end]).view(dtype).reshape(shape)
+        place = self._entries[name]
+        return np.asarray(self._maps[place.path][place.begin : place.end]).view(place.dtype).reshape(place.shape)
+
+    def elem_type(self, name: str) -> int:
+        """ONNX's number of the tensor's type."""
+        return int(onnx.helper.np_dtype_to_tensor_dtype(self._entries[name].dtype))
 
     def location(self, name: str) -> tuple[int, int]:
         """Offset in the file and length, in bytes."""
-        _, _, begin, end = self._entries[name]
-        return begin, end - begin
+        place = self._entries[name]
+        return place.begin, place.end - place.begin
 
-    def _checked(self, name: str, entry: object) -> tuple[np.dtype, tuple[int, ...], int, int]:
+    def file_of(self, name: str) -> Path:
+        """The file in which the tensor lies."""
+        return self._entries[name].path
+
+
+class SharedWeights(WeightFile):
+    """The weights that the graphs of a folder share: a weight file, and the tensors that it lists in files beside it.
+
+    Such a file is a checkpoint, linked, whose tensors are read where they lie.
+
+    Raises:
+        InputError: as for any weight file; a listed file is missing, cut short or outside of the folder.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
         try:
-            dtype = _DTYPES[entry["dtype"]]  # type: ignore[index]
-            shape = tuple(int(n) for n in entry["shape"])  # type: ignore[index]
-            begin, end = (self._start + int(n) for n in entry["data_offsets"])  # type: ignore[index]
-        except (KeyError, TypeError, ValueError, OverflowError) as e:
-            raise InputError(f"{self.path}: the entry of tensor {name} is not valid ({e}); write the file anew") from e
-        fits = self._start <= begin <= end <= self._size and min(shape, default=0) >= 0
-        if not fits or end - begin != math.prod(shape) * dtype.itemsize:
-            raise InputError(f"{self.path}: tensor {name} reaches outside the file; it is cut short or damaged")
-        return dtype, shape, begin, end
+            listed = json.loads(self.metadata.get(LINKED, "{}"))
+            entries = [(str(file), name, entry) for file, held in listed.items() for name, entry in held.items()]
+        except (ValueError, TypeError, AttributeError, RecursionError) as e:
+            raise InputError(f"{path}: its list of linked tensors cannot be read; write the file anew") from e
+        for file in {file for file, _, _ in entries}:
+            self._maps[path.parent / file] = _mapped(inside(path, file, f"{path}: linked checkpoint"))
+        for file, name, entry in entries:
+            place = path.parent / file
+            self._entries[name] = _placed(place, name, entry, 0, self._maps[place].size)
+
+    @property
+    def linked(self) -> bool:
+        """Whether some tensors lie in other files."""
+        return len(self._maps) > 1
+
+
+def inside(path: Path, location: str, where: str) -> Path:
+    """A file that another one names, which must lie in that one's own folder.
+
+    Raises:
+        InputError: it does not.
+    """
+    folder = path.resolve().parent
+    try:
+        file = (folder / location).resolve()
+    except (ValueError, OSError) as e:
+        raise InputError(f"{where}: its file's name {location!r:.80} is none; export it again") from e
+    if not location or not file.is_relative_to(folder):
+        raise InputError(f"{where}: its data points outside of the folder ({location!r}), which is refused")
+    return file
+
+
+def _mapped(file: Path) -> np.ndarray:
+    try:
+        return np.memmap(file, mode="c")
+    except (OSError, ValueError) as e:
+        raise InputError(f"{file}: cannot be read; graphs beside it read their weights from it") from e
+
+
+def _placed(path: Path, name: str, entry: object, start: int, size: int) -> _Place:
+    """The checked place of a tensor, whose offsets count from `start`, in a file of `size` bytes."""
+    try:
+        dtype = _DTYPES[entry["dtype"]]  # type: ignore[index]
+        shape = tuple(int(n) for n in entry["shape"])  # type: ignore[index]
+        begin, end = (start + int(n) for n in entry["data_offsets"])  # type: ignore[index]
+    except (KeyError, TypeError, ValueError, OverflowError) as e:
+        raise InputError(f"{path}: the entry of tensor {name} is not valid ({e}); write the file anew") from e
+    fits = start <= begin <= end <= size and min(shape, default=0) >= 0
+    if not fits or end - begin != math.prod(shape) * dtype.itemsize:
+        raise InputError(f"{path}: tensor {name} reaches outside the file; it is cut short or damaged")
+    return _Place(path, dtype, shape, begin, end)
 
 
 def _read_header(path: Path) -> tuple[int, int, dict]:

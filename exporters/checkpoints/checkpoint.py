@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from pathlib import Path
 
+import ml_dtypes
 import numpy as np
 from gguf.constants import GGMLQuantizationType
 from gguf.quants import quantize
@@ -12,6 +13,7 @@ from .config import DecoderConfig
 from .gguf_header import Value, quoted
 
 Q8_0_BLOCK = 32
+PLAIN = {"F32": np.dtype(np.float32), "F16": np.dtype(np.float16), "BF16": np.dtype(ml_dtypes.bfloat16)}
 
 
 class Checkpoint(ABC):
@@ -50,13 +52,27 @@ class Checkpoint(ABC):
     def quantisation(self, name: str) -> str:
         """How the tensor is stored: "F32", "BF16", "Q4_1", ... Raises InputError for an unknown name."""
 
+    def dtype(self, name: str) -> np.dtype:
+        """The type in which `stored` gives the tensor: its own where that is F32, F16 or BF16, else float32."""
+        return PLAIN.get(self.quantisation(name), PLAIN["F32"])
+
     @abstractmethod
-    def tensor(self, name: str) -> np.ndarray:
-        """The tensor as float32 in C order, [out, in]: a view of the file where it is stored so, else a new array.
+    def stored(self, name: str) -> np.ndarray:
+        """The tensor as it is stored, in C order, [out, in]; what is quantised is dequantised to float32.
+
+        It is a view of the file where nothing had to be computed, else a new array.
 
         Raises:
             InputError: an unknown name, or a storage type that has no float32.
         """
+
+    def tensor(self, name: str) -> np.ndarray:
+        """The same as float32: `stored` itself where it is so."""
+        return self.stored(name).astype(np.float32, copy=False)
+
+    @abstractmethod
+    def place(self, name: str) -> tuple[Path, int] | None:
+        """The file, and the offset in it in bytes, at which `stored` lies as it is; None where it had to be computed."""
 
     def q8_0(self, name: str) -> tuple[np.ndarray, np.ndarray]:
         """The tensor in Q8_0, whose product is gguf's dequantisation bit for bit.

@@ -10,7 +10,7 @@ from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
 from gguf.quants import dequantize
 
 from ...graphs.errors import InputError
-from .checkpoint import Checkpoint
+from .checkpoint import PLAIN, Checkpoint
 from .config import read_config
 from .gguf_header import Header, TensorPlace, Value, quoted, read_header
 
@@ -50,18 +50,14 @@ class GgufFile(Checkpoint):
     def quantisation(self, name: str) -> str:
         return self._place(name).kind.name
 
-    def tensor(self, name: str) -> np.ndarray:
-        """The tensor as float32 in C order, [out, in].
+    def stored(self, name: str) -> np.ndarray:
+        """As every checkpoint's; a view of the file is read-only.
 
-        An F32 tensor is a read-only view of the file; any other one is dequantised anew, into memory of its own.
-
-        Raises:
-            InputError: an unknown name, or a storage type that gguf cannot dequantise.
         Source: gguf.quants, which agrees with ggml bit for bit.
         """
         place = self._place(name)
-        if place.kind == GGMLQuantizationType.F32:
-            return self._stored(place).view("<f4").reshape(place.shape)
+        if place.kind.name in PLAIN:
+            return self._stored(place).view(PLAIN[place.kind.name]).reshape(place.shape)
         try:
             values = dequantize(self._blocks(place), place.kind)
         except NotImplementedError as error:
@@ -84,10 +80,9 @@ class GgufFile(Checkpoint):
         values = np.ascontiguousarray(blocks[:, 2:4]).view("<f2").astype(np.float32)
         return values.reshape(*place.shape[:-1], -1)
 
-    def plain_location(self, name: str) -> tuple[int, int] | None:
-        """Where an F32 tensor lies in the file: (offset, length) in bytes; None for any other storage."""
+    def place(self, name: str) -> tuple[Path, int] | None:
         place = self._place(name)
-        return (place.offset, place.n_bytes) if place.kind == GGMLQuantizationType.F32 else None
+        return (self.path, place.offset) if place.kind.name in PLAIN else None
 
     def _place(self, name: str) -> TensorPlace:
         try:

@@ -14,13 +14,13 @@ from gguf.tensor_mapping import get_tensor_name_map
 
 from ...graphs.errors import InputError
 from ...graphs.weights import WeightFile
-from .checkpoint import Checkpoint
+from .checkpoint import PLAIN, Checkpoint
 from .config import DecoderConfig, check_tensors
 from .gguf_header import quoted
 from .hf_config import read_hf_config
 
 CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
-_STORED = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
+_KINDS = {dtype: kind for kind, dtype in PLAIN.items()}
 _HEAD, _EMBEDDING = "lm_head.weight", "model.embed_tokens.weight"
 _ARCHITECTURES = {name: architecture for architecture, name in MODEL_ARCH_NAMES.items()}
 
@@ -62,23 +62,31 @@ class HfFolder(Checkpoint):
         """None: an HF folder has no GGUF metadata."""
 
     def shape(self, name: str) -> tuple[int, ...]:
-        return self._stored(name).shape
+        return self._as_in_file(name).shape
 
     def quantisation(self, name: str) -> str:
-        return _STORED.get(str(self._stored(name).dtype), str(self._stored(name).dtype))
+        dtype = self._as_in_file(name).dtype
+        return _KINDS.get(dtype, str(dtype))
 
-    def tensor(self, name: str) -> np.ndarray:
-        stored = self._stored(name)
-        if str(stored.dtype) not in _STORED:
+    def stored(self, name: str) -> np.ndarray:
+        values = self._as_in_file(name)
+        if values.dtype not in _KINDS:
             raise InputError(
-                f"{self.path}: tensor {quoted(name)} holds {stored.dtype}, no float; use another checkpoint"
+                f"{self.path}: tensor {quoted(name)} holds {values.dtype}, no float; use another checkpoint"
             )
-        values = stored.astype(np.float32, copy=False)
-        if self.config.architecture == "llama" and (".attn_q." in name or ".attn_k." in name):
-            return paired_rows(values, self.config.head_dim)
-        return values
+        return paired_rows(values, self.config.head_dim) if self._is_permuted(name) else values
 
-    def _stored(self, name: str) -> np.ndarray:
+    def place(self, name: str) -> tuple[Path, int] | None:
+        if self._as_in_file(name).dtype not in _KINDS or self._is_permuted(name):
+            return None
+        hf_name = self._hf_names[name]
+        return self._places[hf_name].path, self._places[hf_name].location(hf_name)[0]
+
+    def _is_permuted(self, name: str) -> bool:
+        """Whether GGUF's order of its rows is another than the file's."""
+        return self.config.architecture == "llama" and (".attn_q." in name or ".attn_k." in name)
+
+    def _as_in_file(self, name: str) -> np.ndarray:
         """The tensor as it stands in its file: a view of the memory map."""
         try:
             hf_name = self._hf_names[name]

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ..bound import BoundCheckpoint
 from ..tapping import tap
-from .linear import Weights, gain, head_weight, linear_weight, optional_bias
+from .linear import Weights, embedding, gain, head_weight, linear_weight, optional_bias
 
 CLASS_DEFAULT_EPS = 1e-5
 
@@ -41,7 +41,7 @@ class RmsNormalization(nn.Module):
         self.weight, self.eps = weight, eps
 
     def forward(self, x: Tensor) -> Tensor:
-        return x / torch.sqrt((x * x).mean(-1, keepdim=True) + self.eps) * self.weight
+        return x / torch.sqrt((x * x).mean(-1, keepdim=True) + self.eps) * self.weight.float()
 
 
 class Linear(nn.Module):
@@ -53,7 +53,7 @@ class Linear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         y = x @ self.weight().T
-        return y if self.bias is None else y + self.bias
+        return y if self.bias is None else y + self.bias.float()
 
 
 class Rope(nn.Module):
@@ -177,7 +177,7 @@ class DslNetwork(nn.Module):
     def __init__(self, checkpoint: BoundCheckpoint, rope: Rope, qk_eps: float, batched: bool, weights: Weights) -> None:
         super().__init__()
         config = checkpoint.config
-        self.embedding = gain(checkpoint, "token_embd.weight")
+        self.embedding = embedding(checkpoint)
         self.blocks = nn.ModuleList(
             DslBlock(checkpoint, n, rope, qk_eps, batched, weights) for n in range(config.n_blocks)
         )
@@ -185,7 +185,7 @@ class DslNetwork(nn.Module):
         self.output = Linear(head_weight(checkpoint, weights))
 
     def forward(self, tokens: Tensor) -> Tensor:
-        x = tap("embed", self.embedding[tokens], axes="token channel")
+        x = tap("embed", self.embedding[tokens].float(), axes="token channel")
         for block in self.blocks:
             x = block(x)
         x = tap("final_norm", self.output_norm(x), axes="token channel")

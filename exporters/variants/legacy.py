@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ..bound import BoundCheckpoint
 from ..tapping import tap
-from .linear import Weights, gain, head_weight, linear_weight, optional_bias, refuse_other_head_dim
+from .linear import Weights, embedding, gain, head_weight, linear_weight, optional_bias, refuse_other_head_dim
 
 
 def legacy(
@@ -41,13 +41,13 @@ class LlamaRuntime(nn.Module):
         super().__init__()
         config = checkpoint.config
         self.eps, self.converted = config.rms_norm_eps, converted
-        self.token_embd = gain(checkpoint, "token_embd.weight")
+        self.token_embd = embedding(checkpoint)
         self.blocks = nn.ModuleList(LlamaLayer(checkpoint, n, converted, rope, weights) for n in range(config.n_blocks))
         self.output_norm = gain(checkpoint, "output_norm.weight")
         self.output = head_weight(checkpoint, weights)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        x = tap("embed", torch.index_select(self.token_embd, 0, tokens), axes="token channel")
+        x = tap("embed", torch.index_select(self.token_embd, 0, tokens).float(), axes="token channel")
         for block in self.blocks:
             x = block(x)
         x = tap("final_norm", rms_norm(x, self.output_norm, self.eps), axes="token channel")
@@ -109,7 +109,7 @@ class LlamaLayer(nn.Module):
     def project(self, x: Tensor, part: str) -> Tensor:
         y = linear_project(x, self.get_submodule(part)(), self.converted)
         bias = getattr(self, part + "_bias")
-        return y if bias is None else y + bias
+        return y if bias is None else y + bias.float()
 
 
 def linear_project(x: Tensor, weight: Tensor, converted: bool) -> Tensor:
@@ -121,12 +121,12 @@ def linear_project(x: Tensor, weight: Tensor, converted: bool) -> Tensor:
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     """x / sqrt(mean(x^2) + eps) * weight over the last axis."""
-    return x / torch.sqrt(torch.mean(x**2, -1, keepdim=True) + eps) * weight
+    return x / torch.sqrt(torch.mean(x**2, -1, keepdim=True) + eps) * weight.float()
 
 
 def per_head_rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     """x / sqrt(sumsq / head_dim + eps) * weight for each head: x [T, H, D], weight [D]."""
-    return x / torch.sqrt((x * x).sum(-1, keepdim=True) / x.shape[-1] + eps) * weight
+    return x / torch.sqrt((x * x).sum(-1, keepdim=True) / x.shape[-1] + eps) * weight.float()
 
 
 def apply_rope(x: Tensor, base: float, pairing: str) -> Tensor:

@@ -37,14 +37,14 @@ ONNX_TRANSLATIONS = {torch.ops.opdiff.dequantize_q8_0.default: dequantize_q8_0_t
 
 
 class StoredWeight(nn.Module):
-    """A weight as the checkpoint stores it."""
+    """A weight as the checkpoint stores it; what comes out is float32."""
 
     def __init__(self, weight: Tensor) -> None:
         super().__init__()
         self.weight = nn.Parameter(weight, requires_grad=False)
 
     def forward(self) -> Tensor:
-        return self.weight
+        return self.weight.float()
 
 
 class Q8Weight(nn.Module):
@@ -64,7 +64,7 @@ def linear_weight(checkpoint: BoundCheckpoint, name: str, weights: Weights) -> n
     """The module that gives the linear weight `name`, `[out, in]`."""
     if weights == "q8_0":
         return Q8Weight(name, *checkpoint.q8_0(name))
-    return StoredWeight(checkpoint[name])
+    return StoredWeight(checkpoint.stored(name))
 
 
 def head_name(checkpoint: BoundCheckpoint) -> str:
@@ -80,13 +80,18 @@ def head_weight(checkpoint: BoundCheckpoint, weights: Weights) -> nn.Module:
 
 
 def gain(checkpoint: BoundCheckpoint, name: str) -> nn.Parameter:
-    """A norm's gain, `[width]` or `[head_dim]`."""
-    return nn.Parameter(checkpoint[name], requires_grad=False)
+    """A norm's gain, `[width]` or `[head_dim]`, as it is stored: cast it to float32 where it is used."""
+    return nn.Parameter(checkpoint.stored(name), requires_grad=False)
+
+
+def embedding(checkpoint: BoundCheckpoint) -> nn.Parameter:
+    """The embedding `[vocabulary, width]`, as it is stored: cast the rows that are looked up to float32."""
+    return nn.Parameter(checkpoint.stored("token_embd.weight"), requires_grad=False)
 
 
 def optional_bias(checkpoint: BoundCheckpoint, name: str) -> nn.Parameter | None:
-    """A bias `[out]`, where the checkpoint has one."""
-    return nn.Parameter(checkpoint[name], requires_grad=False) if name in checkpoint else None
+    """A bias `[out]`, where the checkpoint has one, as it is stored: cast it to float32 where it is used."""
+    return nn.Parameter(checkpoint.stored(name), requires_grad=False) if name in checkpoint else None
 
 
 def refuse_other_head_dim(runtime: str, checkpoint: BoundCheckpoint, way_out: str) -> None:

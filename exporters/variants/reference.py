@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ..bound import BoundCheckpoint
 from ..tapping import tap
 from .activations import Activations, product
-from .linear import Weights, gain, head_name, head_weight, linear_weight, optional_bias
+from .linear import Weights, embedding, gain, head_name, head_weight, linear_weight, optional_bias
 
 
 def reference(
@@ -34,7 +34,7 @@ class Reference(nn.Module):
         super().__init__()
         config = checkpoint.config
         self.eps = config.rms_norm_eps
-        self.embedding = gain(checkpoint, "token_embd.weight")
+        self.embedding = embedding(checkpoint)
         self.blocks = nn.ModuleList(Block(checkpoint, n, weights, activations) for n in range(config.n_blocks))
         self.final_gain = gain(checkpoint, "output_norm.weight")
         self.head = head_weight(checkpoint, weights)
@@ -43,7 +43,7 @@ class Reference(nn.Module):
         self.register_buffer("inv_freq", 1.0 / config.rope_base**exponents, persistent=False)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        x = tap("embed", F.embedding(tokens, self.embedding), axes="token channel")
+        x = tap("embed", F.embedding(tokens, self.embedding).float(), axes="token channel")
         positions = torch.arange(tokens.shape[0], device=tokens.device)
         angles = positions.float()[:, None] * self.inv_freq[None, :]  # [T, D/2]
         cos, sin = angles.cos()[:, None, :], angles.sin()[:, None, :]  # [T, 1, D/2]
@@ -106,7 +106,7 @@ class Block(nn.Module):
 
     def linear(self, x: Tensor, part: str) -> Tensor:
         weight, bias = self.get_submodule(part)(), getattr(self, part + "_bias")
-        return getattr(self, part + "_product")(x, weight, bias)
+        return getattr(self, part + "_product")(x, weight, None if bias is None else bias.float())
 
     def heads(self, stage: str, x: Tensor, n_heads: int) -> Tensor:
         return tap(self.name + stage, x.view(x.shape[0], n_heads, self.head_dim), axes="token head channel")
@@ -114,7 +114,7 @@ class Block(nn.Module):
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     """x / sqrt(mean(x^2) + eps) * weight over the last axis. Source: Zhang and Sennrich 2019."""
-    return weight * (x * torch.rsqrt(x.square().mean(-1, keepdim=True) + eps))
+    return weight.float() * (x * torch.rsqrt(x.square().mean(-1, keepdim=True) + eps))
 
 
 def rotate_half_split(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from datetime import date
 from pathlib import Path
 
 from benchmarks.measured import Measured, measured, opdiff, python
-from benchmarks.shapes import QWEN3_0_6B, Shape, write_gguf
+from benchmarks.shapes import QWEN3_0_6B, QWEN3_8B, Shape, write_gguf
 
 _HERE = Path(__file__).parent
 _PAIR = ("dsl", "reference")
@@ -28,6 +28,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=int, default=3, help="runs of each command; the medians are printed")
     parser.add_argument("--work", type=Path, help="a folder for 10 GB of files (default: a temporary one)")
+    parser.add_argument("--with-8b", action="store_true", help="measure the shape of Qwen3-8B too, which wants 20 GB")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=options.work) as folder:
         print(
@@ -38,6 +39,8 @@ def main() -> None:
             "\nGrowth (8 blocks of that width, 8192 tokens in the vocabulary, 16 tokens, where nothing else is said):\n"
         )
         _print(("what grows", "size", "compare, s", "anonymous, MB", ""), _growth(Path(folder), options.runs))
+        print("\nThe shape of Qwen3-8B in bfloat16, 16 tokens, one run:\n")
+        _print(("step", "blocks", "seconds", "anonymous, GB", "wanted"), _large(Path(folder), options.with_8b))
 
 
 def _figures(folder: Path, n_runs: int) -> Iterator[Row]:
@@ -45,7 +48,7 @@ def _figures(folder: Path, n_runs: int) -> Iterator[Row]:
     out = folder / "out"
     asked = [word for name in ("dsl", "reference", "legacy:head_dim=metadata") for word in ("--variant", name)]
     exporting = _fresh(opdiff("export", model, *asked, "--out", out), out, n_runs)
-    disk = sum(file.stat().st_size for file in out.iterdir() if file.stat().st_nlink == 1) / QWEN3_0_6B.n_bytes
+    linked = _disk(out) / QWEN3_0_6B.n_bytes_stored
     pair = [out / f"{name}.onnx" for name in _PAIR]
     for n_tokens, wanted in ((16, 0.5), (128, 1.0)):
         plain = measured(python(_HERE / "plain_run.py", _tokens(n_tokens), *pair), n_runs)
@@ -56,7 +59,10 @@ def _figures(folder: Path, n_runs: int) -> Iterator[Row]:
     plain_folder = folder / "plain"
     plain = _fresh(python(_HERE / "plain_export.py", model, plain_folder), plain_folder, 1)
     yield _row("export of three variants, against one: seconds", plain.seconds, exporting.seconds, 0.5)
-    yield "disk for three variants / weights", "3", f"{disk:.2f}", "", "1.05"
+    yield "disk for three variants / weights, the checkpoint linked", "3", f"{linked:.3f}", "", "0.05"
+    measured(opdiff("export", model, *asked, "--out", folder / "copied", "--copy-weights"), 1)
+    copied = _disk(folder / "copied") / QWEN3_0_6B.n_bytes_stored
+    yield "disk for three variants / weights, copied", "3", f"{copied:.2f}", "", "1.05"
     sizes = [replace(_GROWTH, n_blocks=n) for n in (2, 56)]
     few, many = (_exported(shape, folder / "blocks", n_runs) for shape in sizes)
     yield "export, 56 blocks against 2: seconds", f"{few:.1f}", f"{many:.1f}", f"{many / few:.2f}", "2"
@@ -72,6 +78,31 @@ def _growth(folder: Path, n_runs: int) -> Iterator[Row]:
     for width in (512, 1024, 2048):
         shape = replace(_GROWTH, width=width, ffn_width=3 * width, n_heads=width // 64, n_kv_heads=width // 128)
         yield _grown("width", width, shape, 16, folder, n_runs)
+
+
+def _large(folder: Path, is_wanted: bool) -> Iterator[Row]:
+    """Export and compare of the 8B shape, or one row that says why not."""
+    free, needed = shutil.disk_usage(folder).free, 1.2 * QWEN3_8B.n_bytes_stored
+    if not is_wanted or free < needed:
+        reason = "left out: --with-8b measures it" if not is_wanted else "left out: the disk is too small"
+        yield reason, str(QWEN3_8B.n_blocks), f"{needed / 1e9:.0f} GB of disk needed", f"{free / 1e9:.0f} GB free", ""
+        return
+    model, out = write_gguf(QWEN3_8B, folder / "large.gguf"), folder / "large"
+    asked = [word for name in _PAIR for word in ("--variant", name)]
+    steps = {
+        "export": opdiff("export", model, *asked, "--out", out),
+        "compare": opdiff("compare", *(out / f"{name}.onnx" for name in _PAIR), "--tokens", _tokens(16)),
+    }
+    for name, command in steps.items():
+        ours = measured(command, 1, may_differ=True)
+        gigabytes = f"{ours.anonymous_bytes / 1e9:.2f}"
+        yield f"{name} of {' and '.join(_PAIR)}", str(QWEN3_8B.n_blocks), f"{ours.seconds:.0f}", gigabytes, "4"
+    yield "disk / weights", str(QWEN3_8B.n_blocks), "", f"{_disk(out) / QWEN3_8B.n_bytes_stored:.4f}", "0.05"
+
+
+def _disk(folder: Path) -> int:
+    """What an export's folder adds to the disk, in bytes: files with another name elsewhere are there already."""
+    return sum(file.stat().st_size for file in folder.iterdir() if file.stat().st_nlink == 1)
 
 
 def _grown(what: str, size: int, shape: Shape, n_tokens: int, folder: Path, n_runs: int) -> Row:

@@ -54,6 +54,12 @@ class Shape:
         """The size of all weights in float32."""
         return 4 * sum(int(np.prod(shape)) for _, shape in self.tensors())
 
+    @property
+    def n_bytes_stored(self) -> int:
+        """The size of all weights as the file holds them: vectors in float32, matrices in `dtype`."""
+        wide = 4 if self.dtype == "F32" else 2
+        return sum(int(np.prod(shape)) * (wide if len(shape) == 2 else 4) for _, shape in self.tensors())
+
 
 QWEN3_0_6B = Shape()
 QWEN3_8B = Shape(n_blocks=36, width=4096, n_heads=32, n_kv_heads=8, ffn_width=12_288, tied_head=False, dtype="BF16")

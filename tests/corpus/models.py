@@ -119,9 +119,12 @@ _GGUF_NAMES = {
 }
 
 
-def write_gguf(model: nn.Module, path: Path) -> Path:
-    """Write an unpatched model as an F32 GGUF file, as llama.cpp's converter would: `llama` with permuted q/k rows."""
-    return _write(model, path, "F32", lambda writer: writer.add_tokenizer_model("none"))
+def write_gguf(model: nn.Module, path: Path, quantisation: str = "F32") -> Path:
+    """Write an unpatched model as a GGUF file, as llama.cpp's converter would: `llama` with permuted q/k rows.
+
+    quantisation: of the matrices; vectors are F32.
+    """
+    return _write(model, path, quantisation, lambda writer: writer.add_tokenizer_model("none"))
 
 
 def loadable_gguf(model: nn.Module, path: Path, quantisation: str = "F32", vocabulary_of: Path | None = None) -> Path:
@@ -162,7 +165,8 @@ def _write(model: nn.Module, path: Path, quantisation: str, add_vocabulary: Call
 
 
 def _add_tensor(writer: GGUFWriter, name: str, value: Tensor, kind: GGMLQuantizationType) -> None:
-    if value.ndim == 2 and value.shape[1] % 32 == 0 and kind != GGMLQuantizationType.F32:
+    fits = value.shape[-1] % 32 == 0 or kind.name in ("F16", "BF16")
+    if value.ndim == 2 and fits and kind != GGMLQuantizationType.F32:
         writer.add_tensor(name, quantize(value.numpy(), kind), raw_dtype=kind)
     else:
         writer.add_tensor(name, value.numpy())

@@ -161,15 +161,15 @@ def test_plain_tensor_is_a_read_only_view_at_its_place_in_the_file(seed):
     assert values.flags.c_contiguous
     assert not values.flags.writeable
     assert np.shares_memory(values, seed.tensor("blk.0.attn_q.weight"))
-    offset, n_bytes = seed.plain_location("blk.0.attn_q.weight")
-    assert seed.path.read_bytes()[offset : offset + n_bytes] == values.tobytes()
+    path, offset = seed.place("blk.0.attn_q.weight")
+    assert path.read_bytes()[offset : offset + values.nbytes] == values.tobytes()
 
 
 def test_header_agrees_with_ggufs_own_reader(seed):
     reader = GGUFReader(seed.path)
     assert seed.names == tuple(tensor.name for tensor in reader.tensors)
     for theirs in reader.tensors:
-        assert seed.plain_location(theirs.name) == (theirs.data_offset, theirs.n_bytes)
+        assert seed.place(theirs.name) == (seed.path, theirs.data_offset)
         assert np.array_equal(seed.tensor(theirs.name), theirs.data)
     for key, field in reader.fields.items():
         assert key.startswith("GGUF.") or seed.metadata(key) == field.contents()
@@ -202,7 +202,10 @@ def test_quantised_tensor_is_dequantised_anew_as_gguf_does(mixed, name):
     assert values.flags.writeable
     assert not np.shares_memory(values, mixed.tensor(name))
     assert mixed.quantisation(name) == STORED[name].name
-    assert mixed.plain_location(name) is None
+    is_plain = STORED[name].name in ("F16", "BF16")
+    assert (mixed.place(name) is not None) == is_plain
+    assert np.shares_memory(mixed.stored(name), mixed.stored(name)) == is_plain
+    np.testing.assert_array_equal(mixed.stored(name).astype(np.float32), values)
 
 
 @pytest.mark.parametrize("name", [*STORED, "blk.0.ffn_gate.weight", "output_norm.weight"])
@@ -229,7 +232,7 @@ def test_q8_0_refuses_rows_that_are_no_multiple_of_32_and_values_without_a_scale
 def test_unknown_tensor_name_is_refused_by_name(seed):
     assert "blk.0.attn_q.weight" in seed
     assert "blk.9.attn_q.weight" not in seed
-    for ask in (seed.tensor, seed.shape, seed.quantisation, seed.q8_0, seed.plain_location):
+    for ask in (seed.tensor, seed.shape, seed.quantisation, seed.q8_0, seed.place):
         with pytest.raises(InputError, match=r"no tensor 'blk.9.attn_q.weight'"):
             ask("blk.9.attn_q.weight")
 
@@ -416,7 +419,7 @@ def test_what_is_no_gguf_file_is_refused(tmp_path):
 
 def test_file_cut_short_anywhere_is_refused(seed, tmp_path):
     content = seed.path.read_bytes()
-    header_end = min(seed.plain_location(name)[0] for name in seed.names)
+    header_end = min(seed.place(name)[1] for name in seed.names)
     cuts = [*range(1, header_end, 3), *range(header_end, len(content), 997), len(content) - 1]
     for cut in cuts:
         (tmp_path / "m.gguf").write_bytes(content[:cut])
@@ -482,7 +485,7 @@ def test_hostile_header_is_refused_at_once(tmp_path, n_tensors, n_fields, body, 
 @given(data=st.data())
 def test_header_with_bytes_changed_is_read_or_refused_never_a_crash(seed, tmp_path, data):
     content = bytearray(seed.path.read_bytes())
-    header_end = min(seed.plain_location(name)[0] for name in seed.names)
+    header_end = min(seed.place(name)[1] for name in seed.names)
     for _ in range(data.draw(st.integers(1, 3))):
         content[data.draw(st.integers(0, header_end - 1))] = data.draw(st.integers(0, 255))
     (tmp_path / "m.gguf").write_bytes(content)

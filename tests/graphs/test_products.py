@@ -1,0 +1,95 @@
+"""Products with weights: a few rows of the weight at a time, so that no whole copy of it is ever made."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import ml_dtypes
+import numpy as np
+import onnxruntime as ort
+import pytest
+from onnx_text import FLAT, artifact_regions, save_text
+
+from opdiff.graphs.artifact import load_artifact
+from opdiff.graphs.regions import Region
+from opdiff.graphs.run import Runner
+
+BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
+LAYOUTS = {
+    "x @ W": ("y = MatMul(x, f)", lambda x, w: x @ w),
+    "x @ W.T": ("t = Transpose<perm = [1, 0]>(f) y = MatMul(x, t)", lambda x, w: x @ w.T),
+    "Gemm": ("y = Gemm<transB = 1>(x, f)", lambda x, w: x @ w.T),
+    "Gemm with a bias": ("y = Gemm<transB = 1>(x, f, b)", lambda x, w: x @ w.T + 0.5),
+}
+
+
+def region(folder: Path, weight: np.ndarray, body: str) -> Region:
+    """The region of `y`, which multiplies `x` with the weight in float32, `f`."""
+    n, m = weight.shape
+    text = f"""g (int64[T] tokens) => (float[T,{n}] x, float[T,{m}] y) <float[{m}] b = {{{", ".join(["0.5"] * m)}}}> {{
+      one = Constant<value_ints = [-1, 1]>() wide = Constant<value_ints = [1, {n}]>()
+      t0 = Cast<to = 1>(tokens) t1 = Reshape(t0, one) x = Tile(t1, wide)
+      f = Cast<to = 1>(w) {body}
+    }}"""
+    path = save_text(folder / "g.onnx", text, {"x": FLAT, "y": FLAT}, {"w": weight})
+    return artifact_regions(load_artifact(path))["y"]
+
+
+@pytest.mark.parametrize("precision", ["float32", "float64"])
+@pytest.mark.parametrize("dtype", [np.dtype(np.float16), BFLOAT16, np.dtype(np.float32)], ids=str)
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_product_with_a_weight_in_half_precision_is_numpys(layout, dtype, precision, tmp_path):
+    random = np.random.default_rng(0)
+    body, expected = LAYOUTS[layout]
+    weight = random.standard_normal((8, 8)).astype(dtype)
+    x = random.standard_normal((5, 8)).astype(precision)
+    found = Runner().run(region(tmp_path, weight, body), [x], precision)
+    assert found.dtype == precision
+    near = 1e-5 if precision == "float32" else 1e-14
+    np.testing.assert_allclose(found, expected(x, weight.astype(precision)), rtol=near, atol=near)
+
+
+@pytest.mark.parametrize("precision", ["float32", "float64"])
+def test_weight_is_fed_few_rows_at_a_time(precision, tmp_path):
+    """8192 x 4096 in bfloat16 are 134 MB in float32; a program that casts all of it needs those."""
+    if not Path("/proc/self/status").exists():
+        pytest.skip("anonymous memory is read from /proc")
+    weight = np.ones((8192, 4096), BFLOAT16)
+    x = np.ones((1, 4096), precision)
+    text = """g (int64[T] tokens) => (float[T,4096] x, float[T,8192] y) {
+      one = Constant<value_ints = [-1, 1]>() wide = Constant<value_ints = [1, 4096]>()
+      t0 = Cast<to = 1>(tokens) t1 = Reshape(t0, one) x = Tile(t1, wide)
+      f = Cast<to = 1>(w) t = Transpose<perm = [1, 0]>(f) y = MatMul(x, t)
+    }"""
+    path = save_text(tmp_path / "g.onnx", text, {"x": FLAT, "y": FLAT}, {"w": weight})
+    del weight
+    product, runner = artifact_regions(load_artifact(path))["y"], Runner()
+    whole = 8192 * 4096 * np.dtype(precision).itemsize
+    assert grown(lambda: runner.run(product, [x], precision)) < whole / 8
+    if precision == "float32":
+        feeds = {"tokens": np.array([1])}
+        assert grown(lambda: ort.InferenceSession(str(path)).run(["y"], feeds)) > whole / 2  # the measurement sees it
+
+
+def grown(run: Callable[[], object]) -> int:
+    """By how many bytes anonymous memory grows, at most, while something runs."""
+    before, peak, done = _anonymous_bytes(), 0, threading.Event()
+
+    def watch() -> None:
+        nonlocal peak
+        while not done.wait(0.001):
+            peak = max(peak, _anonymous_bytes())
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    run()
+    done.set()
+    watcher.join()
+    return peak - before
+
+
+def _anonymous_bytes() -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return sum(1024 * int(line.split()[1]) for line in lines if line.startswith("RssAnon:"))
