@@ -92,7 +92,9 @@ def main() -> None:
 def _export(pair: Pair, folder: Path) -> None:
     """The two artifacts; for sbs the wrong module as an ExportedProgram, the reference by torch.onnx.export."""
     model = write_gguf(pair.shape, folder / "model.gguf")
-    measured(opdiff("export", model, "--variant", pair.wrong, "--variant", "reference", "--out", folder), 1)
+    measured(
+        opdiff("export", model, "--variant", pair.wrong, "--variant", "reference", "--copy-weights", "--out", folder), 1
+    )
     measured(python(_HERE / "exported_program.py", model, pair.wrong, _TOKENS, folder), 1)
     measured(python(_HERE / "plain_export.py", model, folder), 1)
     model.unlink()
