@@ -6,20 +6,29 @@ Every figure is a ratio of whole processes measured in one run; the table goes t
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
+import onnx
+
 from benchmarks.measured import Measured, measured, opdiff, python
 from benchmarks.shapes import QWEN3_0_6B, QWEN3_8B, Shape, write_gguf
+from opdiff.graphs.stages import IN_BLOCK, split_tap_name
 
 _HERE = Path(__file__).parent
 _PAIR = ("dsl", "reference")
 _GROWTH = replace(QWEN3_0_6B, n_blocks=8, vocab_size=8192)
+_STAGES = (  # of each block, those that are tapped, beside the three taps outside of the blocks
+    ("ffn_residual",),
+    ("q_rope", "k_rope", "attn_context", "attn_residual", "ffn_act", "ffn_residual"),
+    IN_BLOCK,
+)
 Row = tuple[str, str, str, str, str]
 
 
@@ -78,6 +87,8 @@ def _growth(folder: Path, n_runs: int) -> Iterator[Row]:
     for width in (512, 1024, 2048):
         shape = replace(_GROWTH, width=width, ffn_width=3 * width, n_heads=width // 64, n_kv_heads=width // 128)
         yield _grown("width", width, shape, 16, folder, n_runs)
+    for stages in _STAGES:
+        yield _grown("taps", len(stages) * _GROWTH.n_blocks + 3, _GROWTH, 16, folder, n_runs, stages)
 
 
 def _large(folder: Path, is_wanted: bool) -> Iterator[Row]:
@@ -105,13 +116,37 @@ def _disk(folder: Path) -> int:
     return sum(file.stat().st_size for file in folder.iterdir() if file.stat().st_nlink == 1)
 
 
-def _grown(what: str, size: int, shape: Shape, n_tokens: int, folder: Path, n_runs: int) -> Row:
+def _grown(
+    what: str,
+    size: int,
+    shape: Shape,
+    n_tokens: int,
+    folder: Path,
+    n_runs: int,
+    stages: Collection[str] = IN_BLOCK,
+) -> Row:
     place = folder / "growth"
     _exported(shape, place, 1)
-    pair = [place / "out" / f"{name}.onnx" for name in _PAIR]
+    pair = [_tapped(place / "out" / f"{name}.onnx", stages) for name in _PAIR]
     ours = measured(opdiff("compare", *pair, "--tokens", _tokens(n_tokens)), n_runs, may_differ=True)
     shutil.rmtree(place)
     return what, str(size), f"{ours.seconds:.1f}", f"{ours.anonymous_bytes / 1e6:.0f}", ""
+
+
+def _tapped(path: Path, stages: Collection[str]) -> Path:
+    """The artifact with the taps of these stages only, and with those outside of the blocks."""
+    model = onnx.load(path, load_external_data=False)
+    for entry in model.metadata_props:
+        if entry.key == "opdiff.taps":
+            taps = {name: axes for name, axes in json.loads(entry.value).items() if _is_of(name, stages)}
+            entry.value = json.dumps(taps)
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+def _is_of(tap: str, stages: Collection[str]) -> bool:
+    block, stage = split_tap_name(tap)
+    return block is None or stage in stages
 
 
 def _exported(shape: Shape, folder: Path, n_runs: int) -> float:
