@@ -16,9 +16,9 @@ from datetime import date
 from pathlib import Path
 
 import onnx
-
 from benchmarks.measured import Measured, measured, opdiff, python
 from benchmarks.shapes import QWEN3_0_6B, QWEN3_8B, Shape, write_gguf
+
 from opdiff.graphs.stages import IN_BLOCK, split_tap_name
 
 _HERE = Path(__file__).parent
