@@ -122,7 +122,8 @@ def _weighed(
     else:
         try:
             first = early(a, b, tokens, [at_fault.found[tap] for tap in at_fault.taps])
-            double, single = (Effects(*first, at_fault.taps, precision) for precision in ("float64", "float32"))
+            double = Effects(*first, at_fault.taps, "float64", _sets(groups))
+            single = Effects(*first, at_fault.taps, "float32")
             effects = [double.after(group, frozenset(chain(*groups[:n]))) for n, group in enumerate(groups)]
             by_tap, closed = _singly(single, at_fault.taps, groups), close(first[0], at_fault, double)
         except ShapeError as e:
@@ -137,6 +138,12 @@ def _weighed(
     ]
     divergences = [_divergence(a, b, at_fault, tap, by_tap.get(tap)) for tap in at_fault.taps]
     return (*named, *unnamed), tuple(divergences), closed
+
+
+def _sets(groups: Sequence[Sequence[str]]) -> Iterator[frozenset[str]]:
+    """What is mended at once: each group alone, and all up to each."""
+    for n, group in enumerate(groups, 1):
+        yield from (frozenset(group), frozenset(chain(*groups[:n])))
 
 
 def _singly(effects: Effects, taps: Sequence[str], groups: Sequence[Sequence[str]]) -> dict[str, Effect | None]:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import TypeVar
 
 import numpy as np
 
 from ..graphs.axes import same_shape
 from ..graphs.errors import OpdiffError
+from ..graphs.products import Running
 from ..graphs.run import Precision
 from .result import Effect
 from .side import GraphSide
 
 LOGITS = "logits"
+_AT_ONCE = 4  # runs, each of which has its logits in memory
+T = TypeVar("T")
 
 
 class Effects:
@@ -20,22 +24,33 @@ class Effects:
 
     Args:
         taps: the regions that may be mended; what lies above all of them is run once, and whatever is mended starts there.
+        sets: the regions that will be asked for at once, of which the logits are made together.
     Raises:
         ShapeError: the logits of the two sides have other shapes.
     """
 
-    def __init__(self, a: GraphSide, b: GraphSide, taps: Iterable[str], precision: Precision) -> None:
+    def __init__(
+        self,
+        a: GraphSide,
+        b: GraphSide,
+        taps: Iterable[str],
+        precision: Precision,
+        sets: Iterable[frozenset[str]] = (),
+    ) -> None:
         self._a, self._b, self._precision = a, b, precision
         if precision == "float32":
             self._known: Mapping[str, np.ndarray] = b.values
             self.a_logits, b_logits = a.values[LOGITS], b.values[LOGITS]
         else:
-            self.a_logits = a.keep(a.run_whole(precision, [LOGITS])[LOGITS])
-            known = b.run_whole(precision, [LOGITS, *self._read_above(taps)])
-            self._known = {name: b.keep(value) for name, value in known.items()}
+            wanted = {a: [LOGITS], b: [LOGITS, *self._read_above(taps)]}
+            runs = a.together([side.running_whole(precision, names) for side, names in wanted.items()])
+            ours, theirs = map(_unless_failed, runs)
+            self.a_logits = a.keep(ours[LOGITS])
+            self._known = {name: b.keep(value) for name, value in theirs.items()}
             b_logits = self._known[LOGITS]
-        self._logits: dict[frozenset[str], np.ndarray] = {frozenset(): b_logits}
+        self._logits: dict[frozenset[str], np.ndarray | OpdiffError] = {frozenset(): b_logits}
         self._difference = self._per_position(b_logits)
+        self._measure(sets)
 
     def after(self, group: Sequence[str], before: frozenset[str]) -> Effect | None:
         """The effect of a group, mended alone, and mended after those before it; None where B cannot run so mended."""
@@ -49,12 +64,19 @@ class Effects:
     def logits(self, mended: Iterable[str]) -> np.ndarray:
         """B's logits with A's regions at these taps."""
         taps = frozenset(mended)
-        if taps not in self._logits:
-            below = {name for tap in taps for name in self._b.downstream(tap)}
-            given = {name: value for name, value in self._known.items() if name not in below}
-            ran = self._b.run_whole(self._precision, [LOGITS], {tap: self._a for tap in taps}, given)
-            self._logits[taps] = self._b.keep(ran[LOGITS])
-        return self._logits[taps]
+        self._measure([taps])
+        return _unless_failed(self._logits[taps])
+
+    def _measure(self, sets: Iterable[frozenset[str]]) -> None:
+        new = [taps for taps in dict.fromkeys(sets) if taps not in self._logits]
+        for few in (new[n : n + _AT_ONCE] for n in range(0, len(new), _AT_ONCE)):
+            for taps, ran in zip(few, self._b.together([self._mended(taps) for taps in few]), strict=True):
+                self._logits[taps] = ran if isinstance(ran, OpdiffError) else self._b.keep(ran[LOGITS])
+
+    def _mended(self, taps: frozenset[str]) -> Running[dict[str, np.ndarray]]:
+        below = {name for tap in taps for name in self._b.downstream(tap)}
+        given = {name: value for name, value in self._known.items() if name not in below}
+        return self._b.running_whole(self._precision, [LOGITS], {tap: self._a for tap in taps}, given)
 
     def _read_above(self, taps: Iterable[str]) -> list[str]:
         """What does not depend on any of these taps, and is read by what does, on either side."""
@@ -76,6 +98,12 @@ class Effects:
         return tuple(
             float(1 - now / before) if before > 0 else None for now, before in zip(rest, self._difference, strict=True)
         )
+
+
+def _unless_failed(result: T | OpdiffError) -> T:
+    if isinstance(result, OpdiffError):
+        raise result
+    return result
 
 
 def _largest_change(before: np.ndarray, after: np.ndarray) -> float:

@@ -5,21 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from copy import copy
 from dataclasses import replace
-from typing import Self
+from typing import Self, TypeVar
 
 import numpy as np
 
 from ..graphs.artifact import Artifact
 from ..graphs.axes import canonical_axes, from_canonical, to_canonical
 from ..graphs.constants import Exact
-from ..graphs.errors import InputError
+from ..graphs.errors import InputError, OpdiffError
 from ..graphs.inputs import graph_inputs
-from ..graphs.products import PlainProduct
+from ..graphs.products import PlainProduct, Running
 from ..graphs.regions import Region, cut
 from ..graphs.run import Precision, Runner, execution_order, run_regions
 from ..graphs.taps import Tap
 from .result import SideInfo
 
+T = TypeVar("T")
 Values = Mapping[str, np.ndarray]
 
 
@@ -103,8 +104,16 @@ class GraphSide(Side):
 
     def run(self, tap: str, values: Values, precision: Precision = "float32") -> np.ndarray:
         """The region that ends at `tap`, on these canonical values of the taps that it reads: canonical."""
+        return self._runner.finish(self._running(tap, values, precision))
+
+    def _running(self, tap: str, values: Values, precision: Precision) -> Running[np.ndarray]:
         region = self.regions[tap]
-        return self._canonical(tap, self._runner.run(region, self.feeds(region, values), precision))
+        own = yield from self._runner.running(region, self.feeds(region, values), precision)
+        return self._canonical(tap, own)
+
+    def together(self, runs: Sequence[Running[T]]) -> list[T | OpdiffError]:
+        """What runs of this side, and of those that share its runner, come to; each weight is read once for all of them."""
+        return self._runner.together(runs)
 
     def as_product(self, tap: str, values: Values) -> PlainProduct | None:
         """What the region multiplies on these values, where it is one product with a weight; its order is canonical."""
@@ -147,6 +156,16 @@ class GraphSide(Side):
         Raises:
             InputError: the mended regions and the others read each other in a circle.
         """
+        return self._runner.finish(self.running_whole(precision, wanted, mended, given))
+
+    def running_whole(
+        self,
+        precision: Precision,
+        wanted: Iterable[str],
+        mended: Mapping[str, GraphSide] | None = None,
+        given: Values | None = None,
+    ) -> Running[dict[str, np.ndarray]]:
+        """The same, for `together`."""
         mended, given, wanted = mended or {}, given or {}, set(wanted)
         runs = {tap: mended.get(tap, self) for tap in self.regions if tap not in given}
         reads = {tap: [n for n in side.regions[tap].inputs if n in runs] for tap, side in runs.items()}
@@ -156,7 +175,7 @@ class GraphSide(Side):
         last_reader = {name: tap for tap in order for name in (tap, *reads[tap])}
         values = dict(given)
         for tap in order:
-            values[tap] = runs[tap].run(tap, values, precision)
+            values[tap] = yield from runs[tap]._running(tap, values, precision)
             for name in (tap, *reads[tap]):
                 if last_reader[name] == tap and name not in wanted:
                     values.pop(name, None)

@@ -5,17 +5,21 @@ A program is split at its products with mapped weights: what comes before one, t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import os
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 import onnx
 from onnx import TensorProto
 
+from .errors import OpdiffError
 from .halves import HALVES
 from .slices import implicit_inputs, is_widening, producers, sliced
 
+T = TypeVar("T")
 _ELEMENTS_AT_ONCE = 1 << 18  # of the weight: what a core keeps near it
 _MOVES = {
     "Reshape",
@@ -106,27 +110,80 @@ def split(model: onnx.ModelProto, n_inputs: int) -> list[Piece | Product]:
     return list(_steps(model, nodes, products, types, taps))
 
 
+@dataclass(frozen=True, slots=True)
+class Factors:
+    """What a running program wants to be multiplied: `x` [..., in] with a weight, `[out, in]` or `[in, out]`, as mapped."""
+
+    x: np.ndarray
+    weight: np.ndarray
+    is_out_in: bool
+
+    @property
+    def place(self) -> tuple:
+        """The same for two that can be multiplied at once."""
+        return (*_place(self.weight), self.x.dtype, self.is_out_in)
+
+
+Running = Generator[Factors, np.ndarray, T]  # yields what it wants to be multiplied, and is sent the product
+
+
+def n_usable_cores() -> int:
+    """How many cores this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def reads_halves(program: onnx.ModelProto, n_inputs: int) -> bool:
     """Whether one of the weights, which stand behind `n_inputs` taps, is in half precision."""
     return any(info.type.tensor_type.elem_type in HALVES for info in program.graph.input[n_inputs:])
 
 
 class Multiplier:
-    """Takes products; the last one is kept, for the two sides of a region often ask for the same."""
+    """Takes products, on all cores; the last one is kept, for the two sides of a region often ask for the same."""
 
     def __init__(self, session_of: Callable[[onnx.ModelProto], Session]) -> None:
         self._session_of = session_of
         self._sessions: dict[tuple[int, int, bool], Session] = {}
         self._last: tuple[tuple, np.ndarray, np.ndarray] = ((), np.empty(0), np.empty(0))
+        self._cores = ThreadPoolExecutor(n_usable_cores())
         self.n_weights_read = 0
 
-    def times(self, x: np.ndarray, weight: np.ndarray, is_out_in: bool) -> np.ndarray:
-        """`x` [..., in], float32 or float64, times a weight `[out, in]` or `[in, out]` of any float type: x.dtype [..., out]."""
-        place = (*_place(weight), x.dtype, is_out_in)
+    def finish(self, running: Running[T]) -> T:
+        """What a running program comes to."""
+        (result,) = self.together([running])
+        if isinstance(result, OpdiffError):
+            raise result
+        return result
+
+    def together(self, programs: Sequence[Running[T]]) -> list[T | OpdiffError]:
+        """What running programs come to, or why one came to nothing; those that want the same weight share its products."""
+        results: dict[int, T | OpdiffError] = {}
+        wanted = {n: found for n in range(len(programs)) if (found := _advanced(programs[n], None, n, results))}
+        while wanted:
+            groups: dict[tuple, list[int]] = {}
+            for n, factors in wanted.items():
+                groups.setdefault(factors.place, []).append(n)
+            products = {n: y for group in groups.values() for n, y in self._shared({n: wanted[n] for n in group})}
+            wanted = {n: found for n, y in products.items() if (found := _advanced(programs[n], y, n, results))}
+        return [results[n] for n in range(len(programs))]
+
+    def _shared(self, wanted: Mapping[int, Factors]) -> Iterator[tuple[int, np.ndarray]]:
+        """The products of several with one weight, taken at once."""
+        first, *others = wanted.values()
+        if not others:
+            yield next(iter(wanted)), self.times(first)
+            return
+        rows = [factors.x.reshape(-1, factors.x.shape[-1]) for factors in wanted.values()]
+        product = self._product(np.concatenate(rows), first.weight, first.is_out_in)
+        ends = np.cumsum([len(part) for part in rows])
+        for (n, factors), part in zip(wanted.items(), np.split(product, ends[:-1]), strict=True):
+            yield n, part.reshape(*factors.x.shape[:-1], product.shape[-1])
+
+    def times(self, factors: Factors) -> np.ndarray:
+        """The product, in the type of x, float32 or float64: [..., out]."""
         known, asked, result = self._last
-        if place != known or not np.array_equal(asked, x):
-            result = self._product(x, weight, is_out_in)
-            self._last = place, x, result
+        if factors.place != known or not np.array_equal(asked, factors.x):
+            result = self._product(factors.x, factors.weight, factors.is_out_in)
+            self._last = factors.place, factors.x, result
         return result
 
     def _product(self, x: np.ndarray, weight: np.ndarray, is_out_in: bool) -> np.ndarray:
@@ -136,10 +193,13 @@ class Multiplier:
         n_in, n_out = weight.shape[::-1] if is_out_in else weight.shape
         result = np.empty((len(rows), n_out), x.dtype)
         n_at_once = max(1, _ELEMENTS_AT_ONCE // n_in)
-        for start in range(0, n_out, n_at_once):
-            part = slice(start, start + n_at_once)
+
+        def take(part: slice) -> None:
             piece = weight[part] if is_out_in else np.ascontiguousarray(weight[:, part])
             result[:, part] = session.run(["y"], [rows, piece])[0]
+
+        for _ in self._cores.map(take, (slice(start, start + n_at_once) for start in range(0, n_out, n_at_once))):
+            pass
         return result.reshape(*x.shape[:-1], n_out)
 
     def _session(self, stored: np.dtype, used: np.dtype, is_out_in: bool) -> Session:
@@ -148,6 +208,19 @@ class Multiplier:
         if key not in self._sessions:
             self._sessions[key] = self._session_of(_product_model(*key))
         return self._sessions[key]
+
+
+def _advanced(
+    program: Running[T], product: np.ndarray | None, n: int, results: dict[int, T | OpdiffError]
+) -> Factors | None:
+    """What a program wants next, after it got this product; None where it has ended, whose result is then there."""
+    try:
+        return next(program) if product is None else program.send(product)
+    except StopIteration as end:
+        results[n] = end.value
+    except OpdiffError as e:
+        results[n] = e
+    return None
 
 
 def _product_model(stored: int, used: int, is_out_in: bool) -> onnx.ModelProto:

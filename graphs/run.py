@@ -17,7 +17,7 @@ from onnx.reference.op_run import OpRun
 
 from .constants import BFLOAT16, Exact
 from .errors import InputError
-from .products import Multiplier, Piece, PlainProduct, Product, only_moves, reads_halves, split
+from .products import Factors, Multiplier, Piece, PlainProduct, Product, Running, only_moves, reads_halves, split
 from .promote import promoted
 from .regions import Program, Region
 from .scratch import Scratch
@@ -70,6 +70,7 @@ class Runner:
         self._runs: dict[tuple[str, Precision, Exact | None], _Run] = {}
         self.keep = Scratch().keep
         self._multiplier = Multiplier(lambda model: _Session(model, self.settings))
+        self.finish, self.together = self._multiplier.finish, self._multiplier.together
         self.n_runs = 0
 
     @property
@@ -92,9 +93,19 @@ class Runner:
 
         `perturb`, in float64, moves the constants by as much as float32 may round them, but for those that it names.
         """
+        return self.finish(self.running(region, inputs, precision, perturb))
+
+    def running(
+        self,
+        region: Region,
+        inputs: Sequence[np.ndarray],
+        precision: Precision = "float32",
+        perturb: Exact | None = None,
+    ) -> Running[np.ndarray]:
+        """The same, for `finish` or `together`."""
         feeds = [_typed(value, precision) for value in inputs]
         feeds += [weight.array for weight in region.weights]
-        return self._prepared(region.program, precision, perturb).run(feeds)
+        return self._prepared(region.program, precision, perturb).running(feeds)
 
     def run_all(
         self, region: Region, inputs: Sequence[np.ndarray], precision: Precision = "float64"
@@ -126,9 +137,9 @@ class Runner:
         if key not in self._runs:
             if precision == "float64":
                 prepare = partial(_in_double, perturb=perturb)
-                self._runs[key] = _Stepwise(program, self.settings, self._multiplier, prepare)
+                self._runs[key] = _Stepwise(program, self.settings, prepare)
             elif reads_halves(program.model, program.n_inputs):
-                self._runs[key] = _Stepwise(program, self.settings, self._multiplier, lambda piece: piece.model)
+                self._runs[key] = _Stepwise(program, self.settings, lambda piece: piece.model)
             else:
                 self._runs[key] = _Whole(program, self.settings)
         self.n_runs += 1
@@ -136,7 +147,7 @@ class Runner:
 
 
 class _Run(Protocol):
-    def run(self, feeds: Sequence[np.ndarray]) -> np.ndarray:
+    def running(self, feeds: Sequence[np.ndarray]) -> Running[np.ndarray]:
         """A program's output on its taps and weights."""
 
 
@@ -150,7 +161,8 @@ class _Whole:
     def __init__(self, program: Program, settings: Settings) -> None:
         self._session = _Session(program.model, settings)
 
-    def run(self, feeds: Sequence[np.ndarray]) -> np.ndarray:
+    def running(self, feeds: Sequence[np.ndarray]) -> Running[np.ndarray]:
+        yield from ()
         return self._session.run(["out"], feeds)[0]
 
 
@@ -165,10 +177,8 @@ class _Stepwise:
         self,
         program: Program,
         settings: Settings,
-        multiplier: Multiplier,
         prepare: Callable[[Piece], onnx.ModelProto],
     ) -> None:
-        self._multiplier = multiplier
         self._names = [info.name for info in program.model.graph.input]
         self._steps: list[tuple[Piece, _Session] | Product] = []
         for step in split(program.model, program.n_inputs):
@@ -177,11 +187,11 @@ class _Stepwise:
             else:
                 self._steps.append((step, _Session(prepare(step), settings)))
 
-    def run(self, feeds: Sequence[np.ndarray]) -> np.ndarray:
+    def running(self, feeds: Sequence[np.ndarray]) -> Running[np.ndarray]:
         values = dict(zip(self._names, feeds, strict=True))
         for step in self._steps:
             if isinstance(step, Product):
-                values[step.output] = self._multiplier.times(values[step.x], values[step.weight], step.is_out_in)
+                values[step.output] = yield Factors(values[step.x], values[step.weight], step.is_out_in)
             else:
                 _run_piece(*step, values)
         return values["out"]

@@ -13,6 +13,7 @@ import pytest
 from onnx_text import FLAT, artifact_regions, save_text
 
 from opdiff.graphs.artifact import load_artifact
+from opdiff.graphs.errors import InputError
 from opdiff.graphs.regions import Region
 from opdiff.graphs.run import Runner
 
@@ -53,12 +54,12 @@ def test_product_with_a_weight_in_half_precision_is_numpys(layout, dtype, precis
 
 @pytest.mark.parametrize("precision", ["float32", "float64"])
 def test_weight_is_fed_few_rows_at_a_time(precision, tmp_path):
-    """8192 x 4096 in bfloat16 are 134 MB in float32; a program that casts all of it needs those."""
+    """16384 x 4096 in bfloat16 are 268 MB in float32; a program that casts all of it needs those."""
     if not Path("/proc/self/status").exists():
         pytest.skip("anonymous memory is read from /proc")
-    weight = np.ones((8192, 4096), BFLOAT16)
+    weight = np.ones((16384, 4096), BFLOAT16)
     x = np.ones((1, 4096), precision)
-    text = """g (int64[T] tokens) => (float[T,4096] x, float[T,8192] y) {
+    text = """g (int64[T] tokens) => (float[T,4096] x, float[T,16384] y) {
       one = Constant<value_ints = [-1, 1]>() wide = Constant<value_ints = [1, 4096]>()
       t0 = Cast<to = 1>(tokens) t1 = Reshape(t0, one) x = Tile(t1, wide)
       f = Cast<to = 1>(w) t = Transpose<perm = [1, 0]>(f) y = MatMul(x, t)
@@ -66,7 +67,7 @@ def test_weight_is_fed_few_rows_at_a_time(precision, tmp_path):
     path = save_text(tmp_path / "g.onnx", text, {"x": FLAT, "y": FLAT}, {"w": weight})
     del weight
     product, runner = artifact_regions(load_artifact(path))["y"], Runner()
-    whole = 8192 * 4096 * np.dtype(precision).itemsize
+    whole = 16384 * 4096 * np.dtype(precision).itemsize
     assert grown(lambda: runner.run(product, [x], precision)) < whole / 8
     if precision == "float32":
         feeds = {"tokens": np.array([1])}
@@ -93,3 +94,31 @@ def grown(run: Callable[[], object]) -> int:
 def _anonymous_bytes() -> int:
     lines = Path("/proc/self/status").read_text().splitlines()
     return sum(1024 * int(line.split()[1]) for line in lines if line.startswith("RssAnon:"))
+
+
+def test_runs_that_want_one_weight_share_its_products(tmp_path):
+    """Three runs of other inputs and lengths: the weight is read once, and each gets what it would get alone."""
+    random = np.random.default_rng(0)
+    product = region(tmp_path, random.standard_normal((8, 8)).astype(np.float16), LAYOUTS["Gemm with a bias"][0])
+    inputs = [random.standard_normal((n, 8)) for n in (1, 3, 2)]
+    alone, together = Runner(), Runner()
+    expected = [alone.run(product, [x], "float64") for x in inputs]
+    found = together.together([together.running(product, [x], "float64") for x in inputs])
+    assert (alone.n_weights_read, together.n_weights_read) == (3, 1)
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-14)
+
+
+def test_run_that_fails_does_not_stop_the_others(tmp_path):
+    product = region(tmp_path, np.ones((8, 8), np.float16), LAYOUTS["x @ W"][0])
+    runner, x = Runner(), np.ones((2, 8))
+
+    def failing():
+        yield from ()
+        raise InputError("no")
+
+    failed, found = runner.together([failing(), runner.running(product, [x], "float64")])
+    assert isinstance(failed, InputError)
+    np.testing.assert_array_equal(found, x @ np.ones((8, 8)))
+    with pytest.raises(InputError, match="no"):
+        runner.finish(failing())
