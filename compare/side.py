@@ -35,7 +35,7 @@ class Side:
     """
 
     def __init__(
-        self, info: SideInfo, taps: Mapping[str, Tap], regions: dict[str, Region], values: dict[str, np.ndarray]
+        self, info: SideInfo, taps: Mapping[str, Tap], regions: Mapping[str, Region], values: dict[str, np.ndarray]
     ) -> None:
         self.info, self.taps, self.regions, self.values = info, taps, regions, values
         self._orders: dict[str, Sequence[int]] = {}
@@ -47,9 +47,21 @@ class Side:
     def readers(self, taps: Iterable[str]) -> list[str]:
         """The taps outside of `taps` whose regions read one of them."""
         group = set(taps)
-        return [
-            name for name, region in self.regions.items() if name not in group and group.intersection(region.inputs)
-        ]
+        found = {reader for tap in group for reader in self._readers.get(tap, ())} - group
+        return sorted(found, key=self._order.__getitem__)
+
+    @property
+    def regions(self) -> Mapping[str, Region]:
+        return self._regions
+
+    @regions.setter
+    def regions(self, regions: Mapping[str, Region]) -> None:
+        self._regions = regions
+        self._order = {tap: n for n, tap in enumerate(regions)}
+        self._readers: dict[str, list[str]] = {}
+        for tap, region in regions.items():
+            for name in set(region.inputs):
+                self._readers.setdefault(name, []).append(tap)
 
     def reads(self, tap: str) -> tuple[str, ...]:
         """The taps that a region reads."""
@@ -186,7 +198,7 @@ class GraphSide(Side):
 
         A norm or a residual that is missing makes two taps of one tensor; which of them is read is then no difference.
         """
-        twins = self._twins()
+        twins, regions = self._twins(), {}
         for tap, region in self.regions.items():
             theirs = other.regions[tap].inputs if tap in other.regions else ()
             inputs = tuple(
@@ -195,7 +207,8 @@ class GraphSide(Side):
                 else name
                 for name in region.inputs
             )
-            self.regions[tap] = replace(region, inputs=inputs)
+            regions[tap] = replace(region, inputs=inputs)
+        self.regions = regions
 
     def _twins(self) -> dict[str, set[str]]:
         """For each tap that is the same tensor as others, those others."""

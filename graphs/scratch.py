@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import tempfile
+from typing import IO
 
 import numpy as np
 
+from .errors import InputError
+
 _SMALL = 1 << 16  # bytes; less than this costs more in a file than it saves
+_IN_MEMORY = 1 << 27  # bytes; so much is left where it is, before files are begun
 _FILE_SIZE = 1 << 28  # bytes; only what is written takes space
 _ALIGNMENT = 64
 
@@ -14,25 +18,38 @@ _ALIGNMENT = 64
 class Scratch:
     """Puts arrays aside in temporary files without a name, each of which goes with the last of its arrays."""
 
-    def __init__(self) -> None:
-        self._free = np.empty(0, np.uint8)
+    def __init__(self, in_memory: int = _IN_MEMORY) -> None:
+        self._in_memory = in_memory
+        self._file: IO[bytes] | None = None
+        self._map, self._end = np.empty(0, np.uint8), 0
         self.n_bytes = 0
 
     def keep(self, array: np.ndarray) -> np.ndarray:
-        """An array of the same values that stands in a file; a small one is returned as it is."""
-        if array.nbytes < _SMALL:
+        """An array of the same values, not to be written to, that stands in a file; a small one, and the first ones, as
+        they are.
+
+        Raises:
+            InputError: the temporary folder is full.
+        """
+        if array.nbytes < _SMALL or array.nbytes <= self._in_memory:
+            self._in_memory -= array.nbytes if array.nbytes >= _SMALL else 0
             return array
-        n_bytes = -(-array.nbytes // _ALIGNMENT) * _ALIGNMENT
-        if n_bytes > self._free.size:
-            self._free = _mapped(max(n_bytes, _FILE_SIZE))
-        place, self._free = self._free[:n_bytes], self._free[n_bytes:]
-        self.n_bytes += n_bytes
-        kept = place[: array.nbytes].view(array.dtype).reshape(array.shape)
-        kept[...] = array
-        return kept
+        if self._file is None or self._end + array.nbytes > self._map.size:
+            self._begin(max(array.nbytes, _FILE_SIZE))
+        assert self._file is not None
+        begin = self._end
+        try:
+            self._file.seek(begin)
+            self._file.write(np.ascontiguousarray(array).data)
+            self._file.flush()
+        except OSError as e:
+            raise InputError(f"{tempfile.gettempdir()}: no room for large values ({e.strerror}); set TMPDIR") from e
+        self._end += -(-array.nbytes // _ALIGNMENT) * _ALIGNMENT
+        self.n_bytes += array.nbytes
+        return self._map[begin : begin + array.nbytes].view(array.dtype).reshape(array.shape)
 
-
-def _mapped(n_bytes: int) -> np.ndarray:
-    with tempfile.TemporaryFile() as file:
-        file.truncate(n_bytes)
-        return np.asarray(np.memmap(file, np.uint8, "r+"))
+    def _begin(self, n_bytes: int) -> None:
+        """A new file; the one before goes with the last of its arrays."""
+        self._file, self._end = tempfile.TemporaryFile(), 0  # noqa: SIM115 (it lives as long as its arrays)
+        self._file.truncate(n_bytes)
+        self._map = np.asarray(np.memmap(self._file, np.uint8, "r"))

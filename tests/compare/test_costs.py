@@ -81,7 +81,7 @@ def test_only_what_depends_on_a_mended_region_is_run_again(pair):
 
 
 def test_large_values_stand_in_a_file_and_small_ones_where_they_were():
-    scratch = Scratch()
+    scratch = Scratch(in_memory=0)
     small, large = np.ones(100), np.arange(1 << 18, dtype=np.float32).reshape(512, 512)
     assert scratch.keep(small) is small
     kept = [scratch.keep(large), scratch.keep(large.T)]
@@ -90,3 +90,16 @@ def test_large_values_stand_in_a_file_and_small_ones_where_they_were():
     assert not np.shares_memory(*kept)
     assert scratch.n_bytes == 2 * large.nbytes
     assert not kept[0].flags.owndata
+    assert not kept[0].flags.writeable
+
+
+def test_the_first_values_stay_in_memory_and_each_file_holds_what_fits():
+    arrays = [np.full((1 << 20,), n, np.float32) for n in range(5)]
+    scratch = Scratch(in_memory=2 * arrays[0].nbytes)
+    kept = [scratch.keep(array) for array in arrays]
+    assert [one is other for one, other in zip(kept, arrays, strict=True)] == [True, True, False, False, False]
+    for one, other in zip(kept, arrays, strict=True):
+        np.testing.assert_array_equal(one, other)
+    huge = np.arange(1 << 27, dtype=np.float32)  # more than one file's size
+    np.testing.assert_array_equal(scratch.keep(huge)[::1000], huge[::1000])
+    np.testing.assert_array_equal(scratch.keep(arrays[3]), arrays[3])
