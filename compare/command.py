@@ -11,7 +11,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from ..graphs.errors import InputError, Interrupted
 from ..graphs.run import Settings
-from ..graphs.weights import written_beside
+from ..graphs.weights import check_folder, written_beside
 from .diagnose import compare
 from .report import print_result
 from .result import Result
@@ -37,6 +37,8 @@ def run_compare(
     provider: str,
 ) -> bool:
     """Compare, print, and write the JSON where asked; True where the two are the same."""
+    if json_path is not None:
+        check_folder(json_path)
     result = compared(
         a, b, reference, None if tokens is None else parse_tokens(tokens), Settings(provider=provider), names
     )

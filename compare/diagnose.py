@@ -24,7 +24,7 @@ from .gauge import in_one_order
 from .judge import Judge
 from .locate import OTHER_KERNELS, is_scores, locate
 from .measure import Deviation, deviation
-from .opening import check_one_is_a_graph, open_either, sides_of, tokens_of, vocab_size
+from .opening import check_one_is_a_graph, check_sizes, open_either, sides_of, tokens_of
 from .result import BlindSpot, Closed, Divergence, Effect, Result, RootCause
 from .side import GraphSide, Side
 from .tables import positions, rows
@@ -59,6 +59,7 @@ def compare(
     maps: Maps = {}
     opened = [open_either(path, names, maps) for path in (a_path, b_path, reference_path) if path is not None]
     check_one_is_a_graph(opened[0], opened[1])
+    check_sizes(opened)
     tokens = tokens_of(opened, tokens)
     alignment = align(opened[0], opened[1])
     progress("run")
@@ -74,7 +75,10 @@ def compare(
     progress("explain")
     explainer = Explainer(replayed(a, b), sides, tokens)
     at_fault = faults(a, b, found, explainer)
-    judge = None if reference is None else Judge(reference, a, b, explainer)
+    judge = None
+    if reference is not None:
+        by_trace = isinstance(reference, TraceSide)
+        judge = Judge(reference, a, b, Explainer(reference, sides, tokens) if by_trace else explainer)
     progress("effects")
     causes, divergences, closed = _weighed(a, b, judge, at_fault, tokens)
     progress("input")
@@ -100,7 +104,7 @@ def compare(
         notes=(
             *_other_checkpoints(sides),
             *_recorded(opened, at_fault),
-            *_notes(at_fault, ordered.taps, divergences),
+            *_notes(at_fault, ordered.taps, divergences, any(isinstance(one, Trace) for one in opened[:2])),
             *_early(causes, tokens),
         ),
     )
@@ -214,7 +218,7 @@ def _divergence(a: Side, b: Side, at_fault: Faults, tap: str, effect: Effect | N
 def _blind_spots(side: GraphSide, tokens: Sequence[int]) -> tuple[BlindSpot, ...]:
     if LOGITS not in side.regions:
         return ()
-    size = min(vocab_size(side.artifact), 1 << 20)
+    size = min(side.artifact.vocab_size, 1 << 20)
     return blind_spots(side, tokens, size)
 
 
@@ -251,7 +255,9 @@ def _early(causes: Sequence[RootCause], tokens: Sequence[int]) -> Iterator[str]:
         )
 
 
-def _notes(at_fault: Faults, permuted: Sequence[str], divergences: Sequence[Divergence]) -> Iterator[str]:
+def _notes(
+    at_fault: Faults, permuted: Sequence[str], divergences: Sequence[Divergence], with_trace: bool
+) -> Iterator[str]:
     n_measured = sum(one.effect is not None for one in divergences)
     if 0 < n_measured < len(divergences):
         yield (
@@ -267,4 +273,7 @@ def _notes(at_fault: Faults, permuted: Sequence[str], divergences: Sequence[Dive
         )
     if at_fault.cancelled:
         taps = [tap for group in at_fault.cancelled for tap in group]
-        yield f"differ on their own, but not together with what reads them, so no fault: {places(taps)}"
+        yield (
+            f"differ on their own, but not together with what reads them, so no fault: {places(taps)}"
+            + ("; or what the trace holds there is not what its runtime went on with" if with_trace else "")
+        )

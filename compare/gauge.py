@@ -48,17 +48,18 @@ class Ordered:
 def in_one_order(a: Side, b: Side, found: Mapping[str, Local]) -> Ordered:
     """The sides in one order, with the verdicts that they then have.
 
-    An order is taken for meant where fewer regions are at fault with it than without. Where a fault hides the order of one
-    of two that are multiplied, as q and k are, the other's is tried for both.
+    An order is taken for meant where fewer regions are at fault with it than without: at the taps that show it; there and
+    as far down as heads have such channels; or, where a fault hides the order of one of two that are multiplied, as q and
+    k are, at both of them.
     """
     best = Ordered(a, b, found)
     for block in dict.fromkeys(split_tap_name(tap)[0] for tap in found):
         for order, taps in _orders(a, found, block).items():
             group = _carried(a, b, taps, len(order))
             both = _carried(a, b, [*group, *_partners(a, group, len(order))], len(order))
-            for members in (group, both) if len(both) > len(group) else (group,):
-                tried = best.with_order(order, [tap for tap in members if tap not in best.taps])
-                best = tried if tried.n_at_fault() < best.n_at_fault() else best
+            choices = {frozenset(members) - {*best.taps}: members for members in (taps, group, both)}
+            tried = [best.with_order(order, [t for t in m if t not in best.taps]) for m in choices.values()]
+            best = min((best, *tried), key=Ordered.n_at_fault)
     return best
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from .align import Alignment
 from .side import GraphSide, Side
 from .trace_side import TraceSide
 
+_SIZES = ("vocab_size", "n_blocks", "width", "n_heads", "n_kv_heads", "head_dim", "ffn_width")
 TRACES = (".safetensors", ".npz", ".gguf")
 
 
@@ -68,18 +68,24 @@ def _check_tokens(one: Artifact | Trace, tokens: Sequence[int]) -> None:
         if one.n_tokens not in (None, len(tokens)):
             raise InputError(f"{one.path}: it is of {one.n_tokens} tokens, where {len(tokens)} are given; give its own")
         return
-    size = vocab_size(one)
-    for token in tokens:
-        if not 0 <= token < size:
-            raise InputError(f"token {token}: outside of the vocabulary of {one.path} (0 to {size - 1})")
+    one.check_tokens(tokens)
 
 
-def vocab_size(artifact: Artifact) -> int:
-    """How many tokens the decoder's configuration has; a large number where none is recorded."""
-    try:
-        return int(json.loads(artifact.facts["config"])["vocab_size"])
-    except (KeyError, ValueError, TypeError):
-        return 1 << 31
+def check_sizes(opened: Sequence[Artifact | Trace]) -> None:
+    """Raise where graphs are of models of other sizes.
+
+    Raises:
+        InputError: they are.
+    """
+    first, *others = [one for one in opened if isinstance(one, Artifact)]
+    for other in others:
+        for name in _SIZES:
+            ours, theirs = first.config.get(name), other.config.get(name)
+            if ours != theirs and ours is not None and theirs is not None:
+                raise InputError(
+                    f"{first.path} and {other.path}: of different models ({name} {ours} against {theirs}); export both "
+                    "from one checkpoint"
+                )
 
 
 def sides_of(

@@ -49,6 +49,11 @@ def _headline(result: Result) -> str:
 def _reservations(result: Result) -> str:
     """What a reader of "same" should know before taking it for all."""
     text = "" if all(row.propagated.max_abs == 0 for row in result.rows) else "; what differs is rounding"
+    far = max((position.max_abs or 0.0 for position in result.positions), default=0.0)
+    text += f", which adds up to {far:.2g} at the logits" if text and far else ""
+    if result.cancelling:
+        taps = [tap for group in result.cancelling for tap in group.split(", ")]
+        text = f"{text}, but for {places(taps)}, which differ and agree in what reads them"
     if not result.positions:
         text += "; but the logits were not compared"
     n_alone = len(result.only_a) + len(result.only_b)

@@ -28,7 +28,8 @@ def cause_text(a: str, b: str, cause: Cause, agrees: str | None) -> str:
 
 def unexplained_text(b: str, one: Unexplained, node: Source | None) -> str:
     """One sentence on a region that the catalogue does not explain: node, difference, relation."""
-    at = f" at node {node.name} ({node.op_type}, {node.source or 'no source line'})" if node and node.name else ""
+    known = ", ".join(filter(None, (node.op_type, node.source))) if node else ""
+    at = f" at node {node.name}{f' ({known})' if known else ''}" if node and node.name else ""
     parts = [part for part in (one.difference, *(f"B is {r}" for r in one.relations)) if part]
     return f"no convention of the catalogue: {b}{at}; {places(one.taps)}" + (f": {'; '.join(parts)}" if parts else "")
 

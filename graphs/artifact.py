@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -51,6 +51,32 @@ class Artifact:
     @property
     def tap_names(self) -> tuple[str, ...]:
         return tuple(tap.name for tap in self.taps)
+
+    @property
+    def config(self) -> dict[str, object]:
+        """The decoder's configuration; empty where none is recorded, or it cannot be read."""
+        try:
+            return dict(json.loads(self.facts["config"]))
+        except (KeyError, ValueError, TypeError):
+            return {}
+
+    @property
+    def vocab_size(self) -> int:
+        """How many tokens the decoder's configuration has; a large number where none is recorded."""
+        size = self.config.get("vocab_size")
+        return size if isinstance(size, int) else 1 << 31
+
+    def check_tokens(self, tokens: Sequence[int]) -> None:
+        """See to it that the graph can be fed with these tokens.
+
+        Raises:
+            InputError: one is outside of the vocabulary.
+        """
+        for token in tokens:
+            if not 0 <= token < self.vocab_size:
+                raise InputError(
+                    f"token {token}: outside of the vocabulary of {self.path} (0 to {self.vocab_size - 1})"
+                )
 
     @property
     def runtime(self) -> str:

@@ -85,6 +85,7 @@ class GraphDecoder:
         Raises:
             InputError: it cannot run on these tokens.
         """
+        self._artifact.check_tokens(tokens)
         try:
             value = run_regions(self._regions, graph_inputs(self._artifact, tokens), self._runner)[LOGITS]
         except InputError as e:

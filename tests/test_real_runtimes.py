@@ -74,6 +74,17 @@ def test_wrong_variant_has_the_same_root_causes_against_a_trace_as_against_the_r
     assert by_trace.closed.complete
 
 
+@pytest.mark.parametrize("runtime", ["hf", "llama.cpp"])
+def test_trace_as_the_reference_says_who_is_right_in_each_cause(folder, runtime):
+    """With quantised weights llama.cpp does neither's products, and still has one's layout."""
+    trace = folder / f"{runtime}.safetensors"
+    result = compare(folder / "legacy.onnx", folder / "dsl.onnx", None, trace)
+    agreed = {cause.convention: cause.reference_agrees_with for cause in result.root_causes}
+    assert agreed == {"linear.layout": "b", "rope.pairing": "a", "qk_norm.eps": "a"}
+    alone = compare(folder / "legacy.onnx", trace, reference_path=trace)
+    assert {cause.reference_agrees_with for cause in alone.root_causes} == {"b"}
+
+
 def test_verdict_passes_the_reference_and_fails_the_others_for_their_causes(folder, tmp_path):
     arguments = ["verdict", str(folder / "model.gguf"), "--against", "llama.cpp", "--against", "hf"]
     arguments += [word for variant in VARIANTS for word in ("--candidate", variant)]

@@ -142,6 +142,23 @@ def test_name_map_tells_a_foreign_runtimes_tensors(qwen3, tmp_path):
     assert found == {"rope.pairing", "qk_norm.eps"}
 
 
+def test_stage_that_is_not_what_the_runtime_went_on_with_is_named(qwen3, tmp_path):
+    """A buffer that was reused before it was written: what reads it agrees, and it is said all the same."""
+    trace = load_trace(traced(qwen3, "hf"))
+    values = {name: value * (1.01 if name == "blk.1.ffn_up" else 1) for name, value in trace.values.items()}
+    pairs = [(trace.taps[name], value) for name, value in values.items()]
+    save_trace(tmp_path / "mine.safetensors", "mine", trace.tokens, pairs, {})
+    done = opdiff("compare", qwen3 / "reference.onnx", tmp_path / "mine.safetensors")
+    assert done.exit_code == 0
+    assert "but for ffn_up and ffn_act in block 1, which differ and agree in what reads them" in done.stdout
+    assert "what the trace holds there is not what its runtime went on with" in done.stdout
+
+
+def test_graphs_of_models_of_other_sizes_are_refused(qwen3, seed):
+    with pytest.raises(InputError, match="of different models"):
+        compare(qwen3 / "reference.onnx", seed / "reference.onnx", TOKENS)
+
+
 def test_two_traces_are_refused_with_the_way_out(qwen3):
     trace = traced(qwen3, "hf")
     with pytest.raises(InputError, match=r"both are traces.*--variant reference"):
@@ -184,6 +201,10 @@ def test_smollm2_has_no_region_at_fault_in_30_blocks(paris, runtime, variant, tm
     assert {row.block for row in result.rows} == {None, *range(30)}
     if runtime == "hf":  # whose heads' channels stand in another order than in the GGUF
         assert any("q_proj, k_proj, q_rope and k_rope in blocks 0 to 29" in note for note in result.notes)
+        few = load_trace(trace)
+        sparse = rewritten(few, tmp_path / "few.safetensors", lambda name: name[-6:] not in ("scores", "_probs"))
+        without = compare(paris / f"{variant}.onnx", sparse)  # as of a runtime with fused attention
+        assert (without.parity, without.cancelling) == (True, ())
         wrong = compare(trace, paris / "legacy.onnx", reference_path=paris / "reference.onnx")
         expected = compare(paris / "reference.onnx", paris / "legacy.onnx", result.tokens)
         assert causes(wrong) == causes(expected)
