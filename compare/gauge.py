@@ -6,7 +6,7 @@ side's values are then read in the other's order, so that a fault among them sta
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -54,13 +54,21 @@ def in_one_order(a: Side, b: Side, found: Mapping[str, Local]) -> Ordered:
     """
     best = Ordered(a, b, found)
     for block in dict.fromkeys(split_tap_name(tap)[0] for tap in found):
-        for order, taps in _orders(a, found, block).items():
-            group = _carried(a, b, taps, len(order))
-            both = _carried(a, b, [*group, *_partners(a, group, len(order))], len(order))
-            choices = {frozenset(members) - {*best.taps}: members for members in (taps, group, both)}
-            tried = [best.with_order(order, [t for t in m if t not in best.taps]) for m in choices.values()]
-            best = min((best, *tried), key=Ordered.n_at_fault)
+        while (
+            tried := min(_tried(best, block), key=Ordered.n_at_fault, default=best)
+        ).n_at_fault() < best.n_at_fault():
+            best = tried
     return best
+
+
+def _tried(sides: Ordered, block: int | None) -> Iterator[Ordered]:
+    """The sides with one more order, at fewer taps first."""
+    a, b = sides.a, sides.b
+    for order, taps in _orders(a, sides.found, block).items():
+        group = _carried(a, b, taps, len(order))
+        both = _carried(a, b, [*group, *_partners(a, group, len(order))], len(order))
+        for members in {frozenset(members): members for members in (taps, group, both)}.values():
+            yield sides.with_order(order, [tap for tap in members if tap not in sides.taps])
 
 
 def _orders(a: Side, found: Mapping[str, Local], block: int | None) -> dict[Order, list[str]]:
