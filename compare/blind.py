@@ -6,8 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..graphs.stages import split_tap_name
-from .effect import LOGITS
+from ..graphs.stages import LOGITS, split_tap_name
 from .result import BlindSpot
 from .side import GraphSide
 

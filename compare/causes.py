@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -75,8 +74,8 @@ class Explainer:
 
     def __init__(self, on: Side, sides: Sequence[Side], tokens: Sequence[int]) -> None:
         graphs = [side for side in sides if isinstance(side, GraphSide)]
-        config = next((side.artifact.facts["config"] for side in graphs if "config" in side.artifact.facts), None)
-        self._config = None if config is None else SimpleNamespace(**json.loads(config))
+        config = next((side.artifact.config for side in graphs if side.artifact.config), None)
+        self._config = None if config is None else SimpleNamespace(**config)
         self._weights = SharedWeights(graphs)
         self._tokens = np.asarray(tokens, np.int64)
         self._values = {tap: unbatched(value, on.taps[tap].axes) for tap, value in on.values.items()}

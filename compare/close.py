@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from ..graphs.errors import OpdiffError
-from .effect import LOGITS, Effects
+from ..graphs.stages import LOGITS
+from .effect import Effects
 from .faults import Faults
 from .locate import DOUBLE_UNIT, SINGLE_UNIT
 from .result import Closed

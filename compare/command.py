@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from ..graphs.weights import check_folder, written_beside
 from .diagnose import compare
 from .report import print_result
 from .result import Result
+from .terminal import printing
 
 _STEPS = {
     "load": "reading both",
@@ -44,11 +44,8 @@ def run_compare(
     )
     if json_path is not None:
         write_json(result, json_path)
-    try:
+    with printing():
         print_result(result, _console(), every_tap)
-        sys.stdout.flush()
-    except BrokenPipeError:  # the reader has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return result.parity
 
 

@@ -11,14 +11,14 @@ from ..graphs.errors import ShapeError
 from ..graphs.provenance import versions
 from ..graphs.run import Runner
 from ..graphs.run import Settings as RunSettings
-from ..graphs.stages import split_tap_name
+from ..graphs.stages import LOGITS, split_tap_name
 from ..graphs.trace import Trace
 from .align import align
 from .blind import blind_spots
 from .causes import Cause, Explainer
 from .close import close, close_recorded
 from .early import early
-from .effect import LOGITS, Effects
+from .effect import Effects
 from .faults import Faults, Unexplained, faults, harmless_places
 from .gauge import in_one_order
 from .judge import Judge

@@ -8,7 +8,7 @@ import numpy as np
 
 from ..graphs.axes import canonical_axes, same_shape
 from ..graphs.errors import OpdiffError
-from .effect import LOGITS
+from ..graphs.stages import LOGITS
 from .locate import SINGLE_UNIT, Local, is_scores
 from .measure import norm, unmasked
 from .side import GraphSide

@@ -11,10 +11,10 @@ from ..graphs.axes import same_shape
 from ..graphs.errors import OpdiffError
 from ..graphs.products import Running
 from ..graphs.run import Precision
+from ..graphs.stages import LOGITS
 from .result import Effect
 from .side import GraphSide
 
-LOGITS = "logits"
 _AT_ONCE = 4  # runs, each of which has its logits in memory
 T = TypeVar("T")
 
@@ -42,9 +42,8 @@ class Effects:
             self._known: Mapping[str, np.ndarray] = b.values
             self.a_logits, b_logits = a.values[LOGITS], b.values[LOGITS]
         else:
-            wanted = {a: [LOGITS], b: [LOGITS, *self._read_above(taps)]}
-            runs = a.together([side.running_whole(precision, names) for side, names in wanted.items()])
-            ours, theirs = map(_unless_failed, runs)
+            whole = a.running_whole(precision, [LOGITS]), b.running_whole(precision, [LOGITS, *self._read_above(taps)])
+            ours, theirs = map(_unless_failed, a.together(whole))
             self.a_logits = a.keep(ours[LOGITS])
             self._known = {name: b.keep(value) for name, value in theirs.items()}
             b_logits = self._known[LOGITS]

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 from ..graphs.axes import same_shape, unbatched
-from .effect import LOGITS
+from ..graphs.stages import LOGITS
 from .locate import Local, is_scores
 from .measure import deviation
 from .result import Position, Row

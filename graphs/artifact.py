@@ -52,7 +52,7 @@ class Artifact:
     def tap_names(self) -> tuple[str, ...]:
         return tuple(tap.name for tap in self.taps)
 
-    @property
+    @cached_property
     def config(self) -> dict[str, object]:
         """The decoder's configuration; empty where none is recorded, or it cannot be read."""
         try:
@@ -72,11 +72,10 @@ class Artifact:
         Raises:
             InputError: one is outside of the vocabulary.
         """
+        size = self.vocab_size
         for token in tokens:
-            if not 0 <= token < self.vocab_size:
-                raise InputError(
-                    f"token {token}: outside of the vocabulary of {self.path} (0 to {self.vocab_size - 1})"
-                )
+            if not 0 <= token < size:
+                raise InputError(f"token {token}: outside of the vocabulary of {self.path} (0 to {size - 1})")
 
     @property
     def runtime(self) -> str:

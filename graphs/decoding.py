@@ -15,8 +15,7 @@ from .errors import InputError
 from .inputs import graph_inputs
 from .regions import cut
 from .run import Runner, run_regions
-
-LOGITS = "logits"
+from .stages import LOGITS
 
 
 class Decoder(Protocol):
@@ -74,7 +73,7 @@ class GraphDecoder:
         self.name = name
         self._artifact = load_artifact(path)
         self.runtime, self.checkpoint = self._artifact.runtime, self._artifact.facts.get("checkpoint")
-        if LOGITS not in {tap.name for tap in self._artifact.taps}:
+        if LOGITS not in self._artifact.tap_names:
             raise InputError(f"{path}: has no tap named {LOGITS}; export it again with that stage marked")
         self._axes = self._artifact.tap(LOGITS).axes
         self._regions, self._runner = cut(self._artifact, [LOGITS]), runner

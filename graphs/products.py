@@ -5,7 +5,6 @@ A program is split at its products with mapped weights: what comes before one, t
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto
 
+from .cores import n_usable_cores
 from .errors import OpdiffError
 from .halves import HALVES
 from .slices import implicit_inputs, is_widening, producers, sliced
@@ -53,22 +53,40 @@ class Product:
 
 
 @dataclass(frozen=True, slots=True)
-class PlainProduct:
-    """A program that is one product, with nothing but reshapes and transposes around it.
-
-    x: what is multiplied, [rows, in]; weight: the mapped array; order: which place of the product [rows, out], counted
-    row by row, stands at each place of the output, in its shape; None: all stand as they are.
-    """
+class Factors:
+    """What a running program wants to be multiplied: `x` [..., in] with a weight, `[out, in]` or `[in, out]`, as mapped."""
 
     x: np.ndarray
     weight: np.ndarray
     is_out_in: bool
+
+    @property
+    def place(self) -> tuple:
+        """The same for two that can be multiplied at once."""
+        return (*_place(self.weight), self.x.dtype, self.is_out_in)
+
+    @property
+    def rows(self) -> np.ndarray:
+        """`x` as [rows, in]."""
+        return self.x.reshape(-1, self.x.shape[-1])
+
+
+@dataclass(frozen=True, slots=True)
+class PlainProduct:
+    """A program that is one product, with nothing but reshapes and transposes behind it.
+
+    order: which place of the product [rows, out], counted row by row, stands at each place of the output, in its shape;
+    None: all stand as they are.
+    """
+
+    factors: Factors
     order: np.ndarray | None
 
     def equals(self, other: PlainProduct) -> bool:
         """Whether both multiply the same numbers with the same weight, and put the results in the same places."""
-        same_weight = _place(self.weight) == _place(other.weight) and self.is_out_in == other.is_out_in
-        return same_weight and np.array_equal(self.x, other.x) and np.array_equal(self.places(), other.places())
+        ours, theirs = self.factors, other.factors
+        same_product = ours.place == theirs.place and np.array_equal(ours.rows, theirs.rows)
+        return same_product and np.array_equal(self.places(), other.places())
 
     def places(self) -> np.ndarray:
         """`order`, flat; empty where all stand as they are."""
@@ -110,26 +128,7 @@ def split(model: onnx.ModelProto, n_inputs: int) -> list[Piece | Product]:
     return list(_steps(model, nodes, products, types, taps))
 
 
-@dataclass(frozen=True, slots=True)
-class Factors:
-    """What a running program wants to be multiplied: `x` [..., in] with a weight, `[out, in]` or `[in, out]`, as mapped."""
-
-    x: np.ndarray
-    weight: np.ndarray
-    is_out_in: bool
-
-    @property
-    def place(self) -> tuple:
-        """The same for two that can be multiplied at once."""
-        return (*_place(self.weight), self.x.dtype, self.is_out_in)
-
-
 Running = Generator[Factors, np.ndarray, T]  # yields what it wants to be multiplied, and is sent the product
-
-
-def n_usable_cores() -> int:
-    """How many cores this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def reads_halves(program: onnx.ModelProto, n_inputs: int) -> bool:
@@ -172,7 +171,7 @@ class Multiplier:
         if not others:
             yield next(iter(wanted)), self.times(first)
             return
-        rows = [factors.x.reshape(-1, factors.x.shape[-1]) for factors in wanted.values()]
+        rows = [factors.rows for factors in wanted.values()]
         product = self._product(np.concatenate(rows), first.weight, first.is_out_in)
         ends = np.cumsum([len(part) for part in rows])
         for (n, factors), part in zip(wanted.items(), np.split(product, ends[:-1]), strict=True):

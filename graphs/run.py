@@ -210,7 +210,8 @@ class _Stepwise:
         for step in self._steps[: found[0]]:
             assert not isinstance(step, Product)
             _run_piece(*step, values)
-        x, weight = values[product.x], values[product.weight]
+        factors = Factors(values[product.x], values[product.weight], product.is_out_in)
+        x, weight = factors.x, factors.weight
         n_out = weight.shape[0 if product.is_out_in else 1]
         order = None
         for step in after:
@@ -219,7 +220,7 @@ class _Stepwise:
             places[product.output] = places[product.output].reshape(*x.shape[:-1], n_out)
             _run_piece(*step, places)
             order = places["out"]
-        return PlainProduct(x.reshape(-1, x.shape[-1]), weight, product.is_out_in, order)
+        return PlainProduct(factors, order)
 
 
 def _run_piece(piece: Piece, session: _Session, values: dict[str, np.ndarray]) -> None:

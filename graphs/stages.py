@@ -27,6 +27,7 @@ IN_BLOCK = (
     "ffn_residual",
 )
 AFTER_BLOCKS = ("final_norm", "logits")
+LOGITS = "logits"
 STAGES = (*BEFORE_BLOCKS, *IN_BLOCK, *AFTER_BLOCKS)
 
 _BY_HEAD = ("q_proj", "k_proj", "v_proj", "q_norm", "k_norm", "q_rope", "k_rope", "attn_context")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from ...graphs.decoding import Contest
 from ...graphs.weights import written_beside
+from ..terminal import printing
 from .report import print_verdict
 from .verdict import Verdict, decide
 
@@ -21,11 +21,8 @@ def run_verdict(contest: Contest, top_k: int, json_path: Path | None) -> bool:
     if json_path is not None:
         with written_beside(json_path) as partial:
             partial.write_text(verdict.to_json() + "\n", encoding="utf-8")
-    try:
+    with printing():
         print_verdict(verdict, Console(width=None if sys.stdout.isatty() else 150, soft_wrap=True, highlight=False))
-        sys.stdout.flush()
-    except BrokenPipeError:  # the reader has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return verdict.passes
 
 

@@ -7,13 +7,13 @@ API: https://pypi.org/project/llama-cpp-python. Flash attention is off, for it h
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from ...graphs.cores import n_usable_cores
 from ...graphs.errors import InputError
 from ...graphs.provenance import versions
 from ..checkpoints import Checkpoint
@@ -52,11 +52,6 @@ def write_trace(checkpoint: Checkpoint, tokens: Sequence[int], path: Path) -> No
     if ran.returncode:
         why = reason(ran.returncode, ran.stderr)
         raise InputError(f"{checkpoint.path}: {why}; try another version of llama-cpp-python, or --runtime hf")
-
-
-def n_usable_cores() -> int:
-    """How many cores this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def is_gguf(path: Path) -> bool:

@@ -14,9 +14,10 @@ from typing import IO
 
 import numpy as np
 
+from ...graphs.cores import n_usable_cores
 from ...graphs.errors import InputError
 from ..checkpoints import Checkpoint
-from .llama_cpp import is_gguf, n_usable_cores, reason
+from .llama_cpp import is_gguf, reason
 
 PACKAGES = {"llama_cpp": "llama-cpp-python", "xllamacpp": "xllamacpp"}
 

@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from opdiff.compare.effect import LOGITS
 from opdiff.compare.locate import locate
 from opdiff.compare.side import GraphSide
 from opdiff.graphs.artifact import Artifact, Maps, load_artifact
 from opdiff.graphs.run import Runner
 from opdiff.graphs.scratch import Scratch
+from opdiff.graphs.stages import LOGITS
 
 N_BLOCKS = 4
 N_PRODUCTS = 7 * N_BLOCKS + 1
