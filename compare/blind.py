@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from ..graphs.errors import OpdiffError
 from ..graphs.stages import LOGITS, split_tap_name
 from .result import BlindSpot
-from .side import GraphSide
+from .runs import Change, run_changed
+from .side import GraphSide, Values
 
 _WORDS = {
     "q_proj": "q",
@@ -30,8 +32,15 @@ def blind_stages(side: GraphSide) -> tuple[str, ...]:
     last: dict[str, str] = {}
     for tap in side.regions:
         last[split_tap_name(tap)[1]] = tap
-    asked = {stage: tap for stage, tap in last.items() if tap != LOGITS and not side.taps[tap].is_weight}
-    return tuple(stage for stage, tap in asked.items() if not _is_above_blocks(side, tap) and _is_blind(side, tap))
+    asked = {tap: stage for stage, tap in last.items() if tap != LOGITS and not side.taps[tap].is_weight}
+    changed = {
+        tap: value for tap in asked if not _is_above_blocks(side, tap) and (value := _changed(side, tap)) is not None
+    }
+    by_ends: dict[tuple[str, ...], list[str]] = {}
+    for tap in changed:
+        by_ends.setdefault(tuple(name for name in side.reads(LOGITS) if name != tap) or (LOGITS,), []).append(tap)
+    blind = {tap for ends, taps in by_ends.items() for tap in _not_reaching(side, {t: changed[t] for t in taps}, ends)}
+    return tuple(stage for tap, stage in asked.items() if tap in blind)
 
 
 def _is_above_blocks(side: GraphSide, tap: str) -> bool:
@@ -41,19 +50,26 @@ def _is_above_blocks(side: GraphSide, tap: str) -> bool:
     return not has_block(tap) and any(map(has_block, side.downstream(tap)))
 
 
-def _is_blind(side: GraphSide, tap: str) -> bool:
+def _changed(side: GraphSide, tap: str) -> np.ndarray | None:
+    """The tap's value, with noise as large as it is; None where it has no numbers."""
     value = np.asarray(side.values[tap])
     if value.dtype.kind != "f":
-        return False
+        return None
     finite = value[np.isfinite(value) & (np.abs(value) < 1e30)]
     spread = float(np.sqrt(np.mean(finite**2))) if finite.size else 1.0
     noise = np.random.default_rng(0).standard_normal(value.shape)
-    below = set(side.downstream(tap))
-    changed = {name: v for name, v in side.values.items() if name not in below}
-    changed[tap] = (value + (spread or 1.0) * noise).astype(value.dtype)
-    ends = [name for name in side.reads(LOGITS) if name != tap] or [LOGITS]
-    after = side.run_whole("float32", ends, given=changed)
-    return all(np.array_equal(after[name], side.values[name]) for name in ends)
+    return (value + (spread or 1.0) * noise).astype(value.dtype)
+
+
+def _not_reaching(side: GraphSide, changed: Values, ends: Sequence[str]) -> Iterator[str]:
+    """The taps whose change, of each alone, leaves the ends as they were."""
+    changes = [Change(given={tap: value}) for tap, value in changed.items()]
+    _, *found = run_changed(side, changes, ends, "float32", side.values)
+    for tap, after in zip(changed, found, strict=True):
+        if isinstance(after, OpdiffError):
+            raise after
+        if all(np.array_equal(after[name], side.values[name]) for name in ends):
+            yield tap
 
 
 def blind_spots(side: GraphSide, tokens: Sequence[int], vocab_size: int) -> tuple[BlindSpot, ...]:

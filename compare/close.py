@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from ..graphs.errors import OpdiffError
-from ..graphs.stages import LOGITS
 from .effect import Effects
 from .faults import Faults
 from .locate import DOUBLE_UNIT, SINGLE_UNIT
 from .result import Closed
-from .side import GraphSide
 
 
-def close(a: GraphSide, faults: Faults, effects: Effects) -> Closed:
+def close(faults: Faults, effects: Effects) -> Closed:
     """Whether the causes found are all there are.
 
     What is left after mending is held against what float32 rounding does to A's own logits, and its share in float64.
     """
-    mended = [tap for tap in faults.taps if faults.explained[tap].candidates]
     try:
-        left = effects.left(effects.logits(mended))
+        left = effects.left(effects.logits(faults.named))
     except OpdiffError as e:
         return Closed(None, None, f"not known: B cannot run with A's regions in it ({e})")
-    floor = max(effects.left(np.asarray(a.values[LOGITS], np.float64)), SINGLE_UNIT)
+    floor = max(effects.floor, SINGLE_UNIT)
     if faults.unexplained:
         return Closed(False, left, _unnamed(faults, effects, left, floor))
     if left <= floor * (DOUBLE_UNIT / SINGLE_UNIT) ** 0.5:

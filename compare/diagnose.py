@@ -7,7 +7,7 @@ from itertools import chain
 from pathlib import Path
 
 from ..graphs.artifact import Artifact, Maps
-from ..graphs.errors import ShapeError
+from ..graphs.errors import OpdiffError
 from ..graphs.provenance import versions
 from ..graphs.run import Runner
 from ..graphs.run import Settings as RunSettings
@@ -17,13 +17,13 @@ from .align import align
 from .blind import blind_spots
 from .causes import Cause, Explainer
 from .close import close, close_recorded
-from .early import early
-from .effect import Effects
+from .early import early_effects
+from .effect import Mending, sets_of
 from .faults import Faults, Unexplained, faults, harmless_places
 from .gauge import in_one_order
 from .judge import Judge
-from .locate import OTHER_KERNELS, is_scores, locate
-from .measure import Deviation, deviation
+from .locate import OTHER_KERNELS, locate
+from .measure import Deviation
 from .opening import check_one_is_a_graph, check_sizes, open_either, sides_of, tokens_of
 from .result import BlindSpot, Closed, Divergence, Effect, Result, RootCause
 from .side import GraphSide, Side
@@ -80,7 +80,8 @@ def compare(
         by_trace = isinstance(reference, TraceSide)
         judge = Judge(reference, a, b, Explainer(reference, sides, tokens) if by_trace else explainer)
     progress("effects")
-    causes, divergences, closed = _weighed(a, b, judge, at_fault, tokens)
+    table = tuple(rows(a, b, alignment.common, found))
+    causes, divergences, closed = _weighed(a, b, judge, at_fault, {row.tap: row.propagated for row in table}, tokens)
     progress("input")
     return Result(
         a=a.info,
@@ -90,7 +91,7 @@ def compare(
         parity=not at_fault.taps,
         first_divergence=at_fault.taps[0] if at_fault.taps else None,
         positions=positions(a, b, tokens),
-        rows=tuple(rows(a, b, alignment.common, found)),
+        rows=table,
         only_a=alignment.only_a,
         only_b=alignment.only_b,
         matched_by=alignment.matched_by,
@@ -111,7 +112,12 @@ def compare(
 
 
 def _weighed(
-    a: Side, b: Side, judge: Judge | None, at_fault: Faults, tokens: Sequence[int]
+    a: Side,
+    b: Side,
+    judge: Judge | None,
+    at_fault: Faults,
+    propagated: Mapping[str, Deviation],
+    tokens: Sequence[int],
 ) -> tuple[tuple[RootCause, ...], tuple[Divergence, ...], Closed]:
     """Causes and divergences with their effects, and whether they are all."""
     groups = [cause.taps for cause in at_fault.causes] + [one.taps for one in at_fault.unexplained]
@@ -125,12 +131,14 @@ def _weighed(
         closed = Closed(None, None, "not known: the logits are no common tap, so nothing could be followed to them")
     else:
         try:
-            first = early(a, b, tokens, [at_fault.found[tap] for tap in at_fault.taps])
-            double = Effects(*first, at_fault.taps, "float64", _sets(groups))
-            single = Effects(*first, at_fault.taps, "float32")
-            effects = [double.after(group, frozenset(chain(*groups[:n]))) for n, group in enumerate(groups)]
-            by_tap, closed = _singly(single, at_fault.taps, groups), close(first[0], at_fault, double)
-        except ShapeError as e:
+            in_turn = [(group, frozenset(chain(*groups[:n]))) for n, group in enumerate(groups)]
+            singly = _singly(at_fault.taps, groups)
+            sets = [*chain(*(sets_of(*mending) for mending in (*in_turn, *singly.values()))), frozenset(at_fault.named)]
+            measured = early_effects(a, b, len(tokens), [at_fault.found[tap] for tap in at_fault.taps], sets)
+            effects = [measured.after(*mending) for mending in in_turn]
+            by_tap = {tap: measured.after(*mending) for tap, mending in singly.items()}
+            closed = close(at_fault, measured)
+        except OpdiffError as e:
             closed = Closed(None, None, f"not known: the logits of the two sides cannot be compared ({e})")
     named = [
         _root_cause(a, b, judge, at_fault, cause, effect)
@@ -140,24 +148,18 @@ def _weighed(
         _unnamed_cause(b, judge, at_fault, one, effect)
         for one, effect in zip(at_fault.unexplained, effects[len(named) :], strict=True)
     ]
-    divergences = [_divergence(a, b, at_fault, tap, by_tap.get(tap)) for tap in at_fault.taps]
+    divergences = [_divergence(a, at_fault, tap, propagated[tap], by_tap.get(tap)) for tap in at_fault.taps]
     return (*named, *unnamed), tuple(divergences), closed
 
 
-def _sets(groups: Sequence[Sequence[str]]) -> Iterator[frozenset[str]]:
-    """What is mended at once: each group alone, and all up to each."""
-    for n, group in enumerate(groups, 1):
-        yield from (frozenset(group), frozenset(chain(*groups[:n])))
-
-
-def _singly(effects: Effects, taps: Sequence[str], groups: Sequence[Sequence[str]]) -> dict[str, Effect | None]:
-    """The effect of single regions: of each, alone and in the order of the graph; of many, of the last of each stage
-    and cause, alone, below which there is least to run.
+def _singly(taps: Sequence[str], groups: Sequence[Sequence[str]]) -> dict[str, Mending]:
+    """How single regions are mended: each alone and in the order of the graph; of many, the last of each stage and cause,
+    alone, below which there is least to run.
     """
     if len(taps) <= MEASURED_SINGLY:
-        return {tap: effects.after((tap,), frozenset(taps[:n])) for n, tap in enumerate(taps)}
+        return {tap: ((tap,), frozenset(taps[:n])) for n, tap in enumerate(taps)}
     last = {(n, split_tap_name(tap)[1]): tap for n, group in enumerate(groups) for tap in group}
-    return {tap: effects.after((tap,), frozenset()) for tap in last.values()}
+    return {tap: ((tap,), frozenset()) for tap in last.values()}
 
 
 def _root_cause(
@@ -194,7 +196,7 @@ def _unnamed_cause(
     return RootCause(None, None, None, one.taps, (), None, (), agrees, effect, node.source if node else None, text)
 
 
-def _divergence(a: Side, b: Side, at_fault: Faults, tap: str, effect: Effect | None) -> Divergence:
+def _divergence(a: Side, at_fault: Faults, tap: str, propagated: Deviation, effect: Effect | None) -> Divergence:
     local, point = at_fault.found[tap], at_fault.pinpoints[tap]
     nothing = Deviation(local.reason, None, None, None, None)
     return Divergence(
@@ -202,7 +204,7 @@ def _divergence(a: Side, b: Side, at_fault: Faults, tap: str, effect: Effect | N
         stage=a.taps[tap].stage,
         block=a.taps[tap].block,
         kind=local.verdict,
-        propagated=deviation(a.values[tap], b.values[tap], is_scores(tap)),
+        propagated=propagated,
         local=local.local or nothing,
         error=local.error,
         floor=local.floor,

@@ -2,33 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 import numpy as np
 
 from ..graphs.axes import canonical_axes, same_shape
 from ..graphs.errors import OpdiffError
-from ..graphs.stages import LOGITS
-from .locate import SINGLE_UNIT, Local, is_scores
+from .effect import Effects
+from .locate import Local, is_scores
 from .measure import norm, unmasked
 from .side import GraphSide
 
 N_POSITIONS = 16
 
 
-def early(a: GraphSide, b: GraphSide, tokens: Sequence[int], at_fault: Iterable[Local]) -> tuple[GraphSide, GraphSide]:
-    """Both sides on as few of the first tokens as show every fault at `N_POSITIONS` positions; as they are where that is all.
+def early_effects(
+    a: GraphSide, b: GraphSide, n_tokens: int, at_fault: Iterable[Local], sets: Collection[frozenset[str]]
+) -> Effects:
+    """Effects at as few of the first tokens as show every fault at `N_POSITIONS` positions; at all, where that is all.
 
-    They stay as they are, too, where later tokens change earlier logits, or a graph is of a fixed length.
+    They are at all of them, too, where later tokens change earlier logits, or a graph is of a fixed length.
+
+    Raises:
+        OpdiffError: the effects of these two cannot be measured.
     """
-    n = N_POSITIONS + max(_first_position(local, a.taps[local.tap].axes, len(tokens)) for local in at_fault)
-    if n >= len(tokens):
-        return a, b
-    try:
-        short = a.on(tokens[:n]), b.on(tokens[:n])
-    except OpdiffError:
-        return a, b
-    return short if all(_is_beginning(*pair) for pair in zip(short, (a, b), strict=True)) else (a, b)
+    n = N_POSITIONS + max(_first_position(local, a.taps[local.tap].axes, n_tokens) for local in at_fault)
+    if n < n_tokens:
+        try:
+            effects = Effects(a.beginning(n), b.beginning(n), sets)
+        except OpdiffError:
+            return Effects(a, b, sets)
+        if effects.meets_single_precision():
+            return effects
+    return Effects(a, b, sets)
 
 
 def _first_position(local: Local, axes: Sequence[str], n_tokens: int) -> int:
@@ -48,11 +54,3 @@ def _first_position(local: Local, axes: Sequence[str], n_tokens: int) -> int:
         far = np.where(seen_left & seen_right, far, np.where(seen_left == seen_right, 0.0, np.inf))
     by_position = np.moveaxis(far, words.index("token"), 0).reshape(n_tokens, -1)
     return next((n for n, row in enumerate(by_position) if norm(row) > local.reach), n_tokens)
-
-
-def _is_beginning(short: GraphSide, whole: GraphSide) -> bool:
-    """Whether the short run's logits are the first of the whole run's, nearer to rounding than to anything else."""
-    logits, axes = short.values[LOGITS], whole.taps[LOGITS].axes
-    place = logits.ndim - len(canonical_axes(axes)) + canonical_axes(axes).index("token")
-    first = np.take(whole.values[LOGITS], range(logits.shape[place]), axis=place)
-    return norm(logits - first) <= SINGLE_UNIT**0.5 * norm(first)

@@ -2,54 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import TypeVar
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
 from ..graphs.axes import same_shape
 from ..graphs.errors import OpdiffError
-from ..graphs.products import Running
-from ..graphs.run import Precision
 from ..graphs.stages import LOGITS
+from .locate import SINGLE_UNIT
+from .measure import norm
 from .result import Effect
+from .runs import Change, run_changed
 from .side import GraphSide
 
-_AT_ONCE = 4  # runs, each of which has its logits in memory
-T = TypeVar("T")
+_BYTES_AT_ONCE = 1 << 28  # of logits, which all runs that are made at once have in memory
+Logits = np.ndarray | OpdiffError  # or why there are none
+Mending = tuple[Sequence[str], frozenset[str]]  # the regions of a group, and those that were mended before it
+
+
+def sets_of(group: Sequence[str], before: frozenset[str]) -> tuple[frozenset[str], ...]:
+    """What is mended at once, to measure the effect of a group."""
+    return frozenset(group), before, before.union(group)
 
 
 class Effects:
-    """Measures effects for one pair in one precision. Mending a region is running A's in its place, on what B has there.
+    """Measures effects for one pair, in float64. Mending a region is running A's in its place, on what B has there.
 
     Args:
-        taps: the regions that may be mended; what lies above all of them is run once, and whatever is mended starts there.
-        sets: the regions that will be asked for at once, of which the logits are made together.
+        sets: the regions that will be asked for, of which the logits are made together.
     Raises:
-        ShapeError: the logits of the two sides have other shapes.
+        OpdiffError: one of the sides cannot be run, or their logits are of other shapes.
     """
 
-    def __init__(
-        self,
-        a: GraphSide,
-        b: GraphSide,
-        taps: Iterable[str],
-        precision: Precision,
-        sets: Iterable[frozenset[str]] = (),
-    ) -> None:
-        self._a, self._b, self._precision = a, b, precision
-        if precision == "float32":
-            self._known: Mapping[str, np.ndarray] = b.values
-            self.a_logits, b_logits = a.values[LOGITS], b.values[LOGITS]
-        else:
-            whole = a.running_whole(precision, [LOGITS]), b.running_whole(precision, [LOGITS, *self._read_above(taps)])
-            ours, theirs = map(_unless_failed, a.together(whole))
-            self.a_logits = a.keep(ours[LOGITS])
-            self._known = {name: b.keep(value) for name, value in theirs.items()}
-            b_logits = self._known[LOGITS]
-        self._logits: dict[frozenset[str], np.ndarray | OpdiffError] = {frozenset(): b_logits}
-        self._difference = self._per_position(b_logits)
+    def __init__(self, a: GraphSide, b: GraphSide, sets: Iterable[frozenset[str]]) -> None:
+        self._a, self._b = a, b
+        self._all = frozenset(b.regions)
+        self._logits: dict[frozenset[str], Logits] = {}
         self._measure(sets)
+        self.a_logits = self.logits(self._all)
+        self._difference = self._per_position(self.logits(()))
 
     def after(self, group: Sequence[str], before: frozenset[str]) -> Effect | None:
         """The effect of a group, mended alone, and mended after those before it; None where B cannot run so mended."""
@@ -61,32 +52,50 @@ class Effects:
         return Effect(self._shares(alone), self._shares(later), change > 0, change, _largest_change(earlier, later))
 
     def logits(self, mended: Iterable[str]) -> np.ndarray:
-        """B's logits with A's regions at these taps."""
+        """B's logits with A's regions at these taps.
+
+        Raises:
+            OpdiffError: B cannot run so.
+        """
         taps = frozenset(mended)
-        self._measure([taps])
-        return _unless_failed(self._logits[taps])
+        if taps not in self._logits:
+            self._measure([taps])
+        found = self._logits[taps]
+        if isinstance(found, OpdiffError):
+            raise found
+        return found
 
     def _measure(self, sets: Iterable[frozenset[str]]) -> None:
-        new = [taps for taps in dict.fromkeys(sets) if taps not in self._logits]
-        for few in (new[n : n + _AT_ONCE] for n in range(0, len(new), _AT_ONCE)):
-            for taps, ran in zip(few, self._b.together([self._mended(taps) for taps in few]), strict=True):
-                self._logits[taps] = ran if isinstance(ran, OpdiffError) else self._b.keep(ran[LOGITS])
-
-    def _mended(self, taps: frozenset[str]) -> Running[dict[str, np.ndarray]]:
-        below = {name for tap in taps for name in self._b.downstream(tap)}
-        given = {name: value for name, value in self._known.items() if name not in below}
-        return self._b.running_whole(self._precision, [LOGITS], {tap: self._a for tap in taps}, given)
-
-    def _read_above(self, taps: Iterable[str]) -> list[str]:
-        """What does not depend on any of these taps, and is read by what does, on either side."""
-        below = {name for tap in taps for name in self._b.downstream(tap)}
-        read = {name for tap in below for side in (self._a, self._b) for name in side.reads(tap)}
-        return [tap for tap in self._b.regions if tap in read and tap not in below]
+        """B as it is, B with all of A's regions, which is A, and with those of each set."""
+        both = [frozenset[str](), self._all]
+        new = [taps for taps in dict.fromkeys(sets) if taps not in self._logits and taps not in both]
+        n_at_once = max(1, _BYTES_AT_ONCE // (2 * self._b.values[LOGITS].nbytes) - len(both))
+        for start in range(0, max(len(new), 1), n_at_once):
+            asked = [*both, *new[start : start + n_at_once]]
+            changes = [Change(dict.fromkeys(taps, self._a)) for taps in asked[1:]]
+            ran = run_changed(self._b, changes, [LOGITS], "float64", by_difference=True)
+            found = dict(zip(asked, (one if isinstance(one, OpdiffError) else one[LOGITS] for one in ran), strict=True))
+            pairs = [(self._logits.setdefault(taps, found[taps]), found.pop(taps)) for taps in both]
+            for taps, logits in found.items():
+                if isinstance(logits, np.ndarray):
+                    logits = _beside(pairs, logits)
+                    logits = logits if len(new) <= n_at_once else self._b.keep(logits)
+                self._logits[taps] = logits
 
     def left(self, logits: np.ndarray) -> float:
         """How far logits are from A's, relative to A's."""
         ours, theirs = same_shape(self.a_logits, logits)
         return float(np.linalg.norm(theirs - ours) / max(float(np.linalg.norm(ours)), np.finfo(np.float64).tiny))
+
+    @property
+    def floor(self) -> float:
+        """How far float32 puts A's own logits from there."""
+        return self.left(np.asarray(self._a.values[LOGITS], np.float64))
+
+    def meets_single_precision(self) -> bool:
+        """Whether both sides' logits are those that they have in float32, nearer to rounding than to anything else."""
+        pairs = ((self.a_logits, self._a.values[LOGITS]), (self.logits(()), self._b.values[LOGITS]))
+        return all(norm(ours - theirs) <= SINGLE_UNIT**0.5 * norm(theirs) for ours, theirs in pairs)
 
     def _per_position(self, logits: np.ndarray) -> np.ndarray:
         ours, theirs = same_shape(self.a_logits, logits)
@@ -99,10 +108,18 @@ class Effects:
         )
 
 
-def _unless_failed(result: T | OpdiffError) -> T:
-    if isinstance(result, OpdiffError):
-        raise result
-    return result
+def _beside(pairs: Iterable[tuple[Logits, Logits]], logits: np.ndarray) -> np.ndarray:
+    """Logits that were made beside the second of each pair, as they would be beside the first: by what they are other
+    than the nearer of the second ones; what all that are made at once are rounded by is then the same.
+    """
+    then_now = [(then, now) for then, now in pairs if isinstance(then, np.ndarray) and isinstance(now, np.ndarray)]
+    near = [
+        (float(np.linalg.norm(logits - now)), n) for n, (_, now) in enumerate(then_now) if now.shape == logits.shape
+    ]
+    if not near:
+        return logits
+    then, now = then_now[min(near)[1]]
+    return logits if then is now else then + (logits - now)
 
 
 def _largest_change(before: np.ndarray, after: np.ndarray) -> float:

@@ -43,6 +43,11 @@ class Faults:
     cancelled: tuple[tuple[str, ...], ...]
     below: tuple[str, ...]
 
+    @property
+    def named(self) -> tuple[str, ...]:
+        """The taps at fault that a convention explains."""
+        return tuple(tap for tap in self.taps if self.explained[tap].candidates)
+
 
 def faults(a: Side, b: Side, found: Mapping[str, Local], explainer: Explainer) -> Faults:
     """Explain every semantic region that does not cancel with others."""

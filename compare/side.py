@@ -10,13 +10,13 @@ from typing import Self, TypeVar
 import numpy as np
 
 from ..graphs.artifact import Artifact
-from ..graphs.axes import canonical_axes, from_canonical, to_canonical
+from ..graphs.axes import canonical_axes, from_canonical, of_first_tokens, to_canonical
 from ..graphs.constants import Exact
 from ..graphs.errors import InputError, OpdiffError
 from ..graphs.inputs import graph_inputs
 from ..graphs.products import PlainProduct, Running
 from ..graphs.regions import Region, cut
-from ..graphs.run import Precision, Runner, execution_order, run_regions
+from ..graphs.run import Precision, Runner, run_regions
 from ..graphs.taps import Tap
 from .result import SideInfo
 
@@ -96,6 +96,7 @@ class GraphSide(Side):
         self._run_on(tokens)
 
     def _run_on(self, tokens: Sequence[int]) -> None:
+        self._tokens = tokens
         self._inputs = graph_inputs(self.artifact, tokens)
         try:
             own = run_regions(self.regions, self._inputs, self._runner)
@@ -114,18 +115,40 @@ class GraphSide(Side):
         other._run_on(tokens)
         return other
 
+    def beginning(self, n: int) -> GraphSide:
+        """The same side for the first `n` tokens, with the first of its values, which are those of a causal decoder.
+
+        Raises:
+            ShapeError: not every tap has a place for each token.
+        """
+        other = copy(self)
+        other._tokens = self._tokens[:n]
+        other._inputs = graph_inputs(self.artifact, other._tokens)
+        other._shapes, other.values = {}, {}
+        for tap, value in self.values.items():
+            axes, shape, words = self.taps[tap].axes, self._shapes[tap], canonical_axes(self.taps[tap].axes)
+            own = of_first_tokens(axes, shape, len(self._tokens), n)
+            other._shapes[tap] = tuple(len(range(*part.indices(size))) for part, size in zip(own, shape, strict=True))
+            part = of_first_tokens(words[len(words) - value.ndim :], value.shape, len(self._tokens), n)
+            other.values[tap] = value[part]
+        return other
+
     def run(self, tap: str, values: Values, precision: Precision = "float32") -> np.ndarray:
         """The region that ends at `tap`, on these canonical values of the taps that it reads: canonical."""
-        return self._runner.finish(self._running(tap, values, precision))
+        return self._runner.finish(self.running(tap, values, precision))
 
-    def _running(self, tap: str, values: Values, precision: Precision) -> Running[np.ndarray]:
+    def running(self, tap: str, values: Values, precision: Precision) -> Running[np.ndarray]:
+        """The same, for `together`."""
         region = self.regions[tap]
         own = yield from self._runner.running(region, self.feeds(region, values), precision)
         return self._canonical(tap, own)
 
-    def together(self, runs: Sequence[Running[T]]) -> list[T | OpdiffError]:
-        """What runs of this side, and of those that share its runner, come to; each weight is read once for all of them."""
-        return self._runner.together(runs)
+    def together(self, runs: Sequence[Running[T]], by_difference: bool) -> list[T | OpdiffError]:
+        """What runs of this side, and of those that share its runner, come to; each weight is read once for all of them.
+
+        by_difference: for what they come to other than each other.
+        """
+        return self._runner.together(runs, by_difference)
 
     def as_product(self, tap: str, values: Values) -> PlainProduct | None:
         """What the region multiplies on these values, where it is one product with a weight; its order is canonical."""
@@ -152,46 +175,6 @@ class GraphSide(Side):
     def feeds(self, region: Region, values: Values) -> list[np.ndarray]:
         """The region's inputs in this graph's own layout."""
         return [self._inputs[n] if n in self._inputs else self._own_layout(n, values[n]) for n in region.inputs]
-
-    def run_whole(
-        self,
-        precision: Precision,
-        wanted: Iterable[str],
-        mended: Mapping[str, GraphSide] | None = None,
-        given: Values | None = None,
-    ) -> dict[str, np.ndarray]:
-        """The values of the wanted taps, from the tokens on; only what they depend on is run, and kept while it is read.
-
-        Args:
-            mended: taps whose region another side runs in this one's place.
-            given: taps whose value is set.
-        Raises:
-            InputError: the mended regions and the others read each other in a circle.
-        """
-        return self._runner.finish(self.running_whole(precision, wanted, mended, given))
-
-    def running_whole(
-        self,
-        precision: Precision,
-        wanted: Iterable[str],
-        mended: Mapping[str, GraphSide] | None = None,
-        given: Values | None = None,
-    ) -> Running[dict[str, np.ndarray]]:
-        """The same, for `together`."""
-        mended, given, wanted = mended or {}, given or {}, set(wanted)
-        runs = {tap: mended.get(tap, self) for tap in self.regions if tap not in given}
-        reads = {tap: [n for n in side.regions[tap].inputs if n in runs] for tap, side in runs.items()}
-        order = execution_order(_needed(reads, wanted))
-        if order is None:
-            raise InputError(f"{self.artifact.path}: the regions of both sides read each other in a circle")
-        last_reader = {name: tap for tap in order for name in (tap, *reads[tap])}
-        values = dict(given)
-        for tap in order:
-            values[tap] = yield from runs[tap]._running(tap, values, precision)
-            for name in (tap, *reads[tap]):
-                if last_reader[name] == tap and name not in wanted:
-                    values.pop(name, None)
-        return {tap: values[tap] for tap in wanted}
 
     def read_like(self, other: Side) -> None:
         """Where one tensor is two stages here, let each region read it as the stage that the other side's region reads.
@@ -247,18 +230,6 @@ class GraphSide(Side):
     def _canonical(self, tap: str, own: np.ndarray) -> np.ndarray:
         value = to_canonical(own, self.taps[tap].axes)
         return reordered(value, np.argsort(self._orders[tap])) if tap in self._orders else value
-
-
-def _needed(reads: Mapping[str, Sequence[str]], wanted: Iterable[str]) -> dict[str, Sequence[str]]:
-    """Of what each tap reads, the part on which the wanted ones depend."""
-    needed: dict[str, Sequence[str]] = {}
-    stack = [tap for tap in wanted if tap in reads]
-    while stack:
-        tap = stack.pop()
-        if tap not in needed:
-            needed[tap] = reads[tap]
-            stack.extend(reads[tap])
-    return needed
 
 
 def reordered(value: np.ndarray, order: Sequence[int] | np.ndarray) -> np.ndarray:

@@ -71,6 +71,18 @@ def same_shape(left: np.ndarray, right: np.ndarray) -> tuple[np.ndarray, np.ndar
     raise ShapeError(f"{list(left.shape)} against {list(right.shape)}")
 
 
+def of_first_tokens(words: Sequence[str], shape: Sequence[int], n_tokens: int, n: int) -> tuple[slice, ...]:
+    """Where in an array of this shape the first `n` of its `n_tokens` tokens stand; `words`: what each dimension is.
+
+    Raises:
+        ShapeError: a dimension that should have all tokens has others.
+    """
+    of_tokens = [word in ("token", "key") for word in words]
+    if any(size != n_tokens for size, is_of in zip(shape, of_tokens, strict=True) if is_of):
+        raise ShapeError(f"{' '.join(words)!r} of {list(shape)} has not {n_tokens} tokens")
+    return tuple(slice(n) if is_of else slice(None) for is_of in of_tokens)
+
+
 def unbatched(value: np.ndarray, axes: Sequence[str]) -> np.ndarray:
     """A canonical value without its batch: the first of it."""
     return value[0] if "batch" in axes and value.ndim == len(axes) else value

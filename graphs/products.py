@@ -153,53 +153,76 @@ class Multiplier:
             raise result
         return result
 
-    def together(self, programs: Sequence[Running[T]]) -> list[T | OpdiffError]:
-        """What running programs come to, or why one came to nothing; those that want the same weight share its products."""
+    def together(self, programs: Sequence[Running[T]], by_difference: bool = False) -> list[T | OpdiffError]:
+        """What running programs come to, or why one came to nothing; those that want the same weight share its products.
+
+        by_difference: it is what they come to other than each other that is asked for. Where all of them want the same
+        weight, the first is then multiplied in float32, and of each other what it has other than the nearer of the first
+        two: a difference is good to float32's seven digits, however small it is, and what the first was rounded by is in
+        all of them.
+        """
         results: dict[int, T | OpdiffError] = {}
         wanted = {n: found for n in range(len(programs)) if (found := _advanced(programs[n], None, n, results))}
         while wanted:
             groups: dict[tuple, list[int]] = {}
             for n, factors in wanted.items():
                 groups.setdefault(factors.place, []).append(n)
-            products = {n: y for group in groups.values() for n, y in self._shared({n: wanted[n] for n in group})}
+            products: dict[int, np.ndarray] = {}
+            for group in groups.values():
+                take = self._differences if by_difference and len(group) == len(programs) else self._shared
+                products |= zip(group, take([wanted[n] for n in group]), strict=True)
             wanted = {n: found for n, y in products.items() if (found := _advanced(programs[n], y, n, results))}
         return [results[n] for n in range(len(programs))]
 
-    def _shared(self, wanted: Mapping[int, Factors]) -> Iterator[tuple[int, np.ndarray]]:
+    def _shared(self, wanted: Sequence[Factors]) -> list[np.ndarray]:
         """The products of several with one weight, taken at once."""
-        first, *others = wanted.values()
-        if not others:
-            yield next(iter(wanted)), self.times(first)
-            return
-        rows = [factors.rows for factors in wanted.values()]
-        product = self._product(np.concatenate(rows), first.weight, first.is_out_in)
-        ends = np.cumsum([len(part) for part in rows])
-        for (n, factors), part in zip(wanted.items(), np.split(product, ends[:-1]), strict=True):
-            yield n, part.reshape(*factors.x.shape[:-1], product.shape[-1])
+        if len(wanted) == 1:
+            return [self.times(wanted[0])]
+        rows = [factors.rows for factors in wanted]
+        product = self._product(np.concatenate(rows), wanted[0])
+        return [part.reshape(*f.x.shape[:-1], -1) for f, part in zip(wanted, _parted(product, rows), strict=True)]
+
+    def _differences(self, wanted: Sequence[Factors]) -> list[np.ndarray]:
+        """The same, of all but the first what it has other than another; as they are where that cannot be said."""
+        others = [_nearest(wanted, n) for n in range(1, len(wanted))]
+        first = wanted[0].rows.astype(np.float32)
+        if len(wanted) == 1 or None in others or not np.isfinite(first).all():
+            return self._shared(wanted)
+        near = [other for other in others if other is not None]
+        rows = [first, *(other.difference for other in near if other.is_other)]
+        whole, *moved = _parted(self._product(np.concatenate(rows), wanted[0]), rows)
+        products = [whole.astype(wanted[0].x.dtype)]
+        for other in near:
+            products.append(products[other.base] + moved.pop(0) if other.is_other else products[other.base])
+        return [y.reshape(*factors.x.shape[:-1], -1) for factors, y in zip(wanted, products, strict=True)]
 
     def times(self, factors: Factors) -> np.ndarray:
         """The product, in the type of x, float32 or float64: [..., out]."""
         known, asked, result = self._last
         if factors.place != known or not np.array_equal(asked, factors.x):
-            result = self._product(factors.x, factors.weight, factors.is_out_in)
+            result = self._product(factors.rows, factors).reshape(*factors.x.shape[:-1], -1)
             self._last = factors.place, factors.x, result
         return result
 
-    def _product(self, x: np.ndarray, weight: np.ndarray, is_out_in: bool) -> np.ndarray:
+    def _product(self, rows: np.ndarray, factors: Factors) -> np.ndarray:
+        """[rows, in] with the weight of these factors: each core takes the next rows of the weight."""
         self.n_weights_read += 1
-        session = self._session(weight.dtype, x.dtype, is_out_in)
-        rows = np.asarray(x, order="C").reshape(-1, x.shape[-1])
+        weight, is_out_in = factors.weight, factors.is_out_in
+        rows, session = np.asarray(rows, order="C"), self._session(weight.dtype, rows.dtype, is_out_in)
         n_in, n_out = weight.shape[::-1] if is_out_in else weight.shape
-        result = np.empty((len(rows), n_out), x.dtype)
+        product = np.empty((len(rows), n_out), rows.dtype)
         n_at_once = max(1, _ELEMENTS_AT_ONCE // n_in)
+        starts = iter(range(0, n_out, n_at_once))
 
-        def take(part: slice) -> None:
-            piece = weight[part] if is_out_in else np.ascontiguousarray(weight[:, part])
-            result[:, part] = session.run(["y"], [rows, piece])[0]
+        def take(_: int) -> None:
+            for start in starts:
+                part = slice(start, start + n_at_once)
+                piece = weight[part] if is_out_in else np.ascontiguousarray(weight[:, part])
+                product[:, part] = session.run(["y"], [rows, piece])[0]
 
-        for _ in self._cores.map(take, (slice(start, start + n_at_once) for start in range(0, n_out, n_at_once))):
+        for _ in self._cores.map(take, range(n_usable_cores())):
             pass
-        return result.reshape(*x.shape[:-1], n_out)
+        return product
 
     def _session(self, stored: np.dtype, used: np.dtype, is_out_in: bool) -> Session:
         kind = onnx.helper.np_dtype_to_tensor_dtype
@@ -207,6 +230,34 @@ class Multiplier:
         if key not in self._sessions:
             self._sessions[key] = self._session_of(_product_model(*key))
         return self._sessions[key]
+
+
+@dataclass(frozen=True, slots=True)
+class _Near:
+    """What one has other than another of the first two, in float32."""
+
+    base: int
+    difference: np.ndarray
+
+    @property
+    def is_other(self) -> bool:
+        return bool(self.difference.any())
+
+
+def _nearest(wanted: Sequence[Factors], n: int) -> _Near | None:
+    """The nearer of the first two, as far as they stand before this one; None where float32 cannot hold a difference."""
+    rows = wanted[n].rows
+    if any(factors.rows.shape != rows.shape for factors in wanted[: min(n, 2)]):
+        return None
+    differences = [(rows - factors.rows).astype(np.float32) for factors in wanted[: min(n, 2)]]
+    far = [float(np.linalg.norm(difference)) for difference in differences]
+    base = int(np.argmin(far))
+    return _Near(base, differences[base]) if np.isfinite(far).all() else None
+
+
+def _parted(product: np.ndarray, rows: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """A product of several rows, apart again."""
+    return np.split(product, np.cumsum([len(part) for part in rows])[:-1])
 
 
 def _advanced(

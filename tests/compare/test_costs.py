@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from opdiff.compare.locate import locate
+from opdiff.compare.runs import Change, run_changed
 from opdiff.compare.side import GraphSide
 from opdiff.graphs.artifact import Artifact, Maps, load_artifact
 from opdiff.graphs.run import Runner
@@ -37,7 +38,7 @@ def test_a_program_has_one_session_in_however_many_blocks(pair):
     programs = {region.program.signature for region in side.regions.values()}
     assert before <= 2 * len(programs)  # the other side's are there too
     assert len(programs) < len(side.regions) / 3
-    side.run_whole("float32", [LOGITS])
+    run_changed(side, [], [LOGITS], "float32")
     assert runner.n_sessions == before
 
 
@@ -66,17 +67,27 @@ STAGES = ("q_proj", "k_proj", "v_proj", "o_proj", "ffn_gate", "ffn_up", "ffn_dow
 def test_a_run_in_double_precision_reads_each_weight_once(pair):
     runner = Runner()
     (side, _) = sides(pair, runner)
-    side.run_whole("float64", [LOGITS])
+    run_changed(side, [], [LOGITS], "float64")
     assert runner.n_weights_read == N_PRODUCTS
+
+
+def test_runs_with_changes_read_each_weight_once_for_all_of_them(pair):
+    runner = Runner()
+    a, b = sides(pair, runner)
+    changes = [Change({f"blk.{n}.q_norm": a}) for n in range(N_BLOCKS)]
+    found = run_changed(b, [Change(dict.fromkeys(b.regions, a)), *changes], [LOGITS], "float64", by_difference=True)
+    assert runner.n_weights_read == N_PRODUCTS
+    for run in found:
+        assert isinstance(run, dict)
+        np.testing.assert_allclose(run[LOGITS], found[0][LOGITS], rtol=1e-12)
 
 
 def test_only_what_depends_on_a_mended_region_is_run_again(pair):
     runner = Runner()
     a, b = sides(pair, runner)
     last = f"blk.{N_BLOCKS - 1}.ffn_gate"
-    given = {tap: value for tap, value in b.values.items() if tap not in b.downstream(last)}
     before = runner.n_runs
-    b.run_whole("float32", [LOGITS], {last: a}, given)
+    run_changed(b, [Change({last: a})], [LOGITS], "float32", b.values)
     assert runner.n_runs - before == len(b.downstream(last)) == 6
 
 

@@ -12,9 +12,10 @@ from corpus.models import TOKENS
 
 from opdiff.compare.align import align
 from opdiff.compare.diagnose import compare
-from opdiff.compare.early import N_POSITIONS, early
+from opdiff.compare.early import N_POSITIONS, early_effects
 from opdiff.compare.locate import Local
 from opdiff.compare.opening import graph_side
+from opdiff.compare.side import GraphSide
 from opdiff.exporters.checkpoints import open_checkpoint
 from opdiff.exporters.export import export
 from opdiff.exporters.variants.registry import parse_variant
@@ -42,7 +43,7 @@ def test_effects_are_those_of_the_first_positions_and_that_is_said(qwen3: Path, 
     assert not any("was measured at the first" in note for note in short.notes)
 
 
-def sides(pair: list[Path], tokens: tuple[int, ...]):
+def sides(pair: list[Path], tokens: tuple[int, ...]) -> list[GraphSide]:
     artifacts = [load_artifact(path) for path in pair]
     runner = Runner()
     return [graph_side(artifact, align(*artifacts), tokens, runner) for artifact in artifacts]
@@ -56,33 +57,36 @@ def local(first: int) -> Local:
     return Local("blk.0.q_proj", "semantic", "", threshold=1e-6, a64=right, b64=wrong)
 
 
+def n_positions(pair: list[GraphSide], fault: Local, n_tokens: int) -> int:
+    """At how many positions effects are measured."""
+    return len(early_effects(*pair, n_tokens, [fault], []).a_logits)
+
+
 def test_a_fault_that_shows_late_is_measured_where_it_shows(qwen3: Path):
-    a, b = sides([qwen3 / "reference.onnx", qwen3 / "hf.onnx"], LONG)
-    words = a.taps["blk.0.q_proj"].axes
+    pair = sides([qwen3 / "reference.onnx", qwen3 / "hf.onnx"], LONG)
+    words = pair[0].taps["blk.0.q_proj"].axes
     assert words[0] == "token"
     for first, n in ((0, 16), (20, 36), (30, 40)):
         fault = local(first)
         if len(words) == 3:
             fault = Local(fault.tap, "semantic", "", threshold=1e-6, a64=fault.a64[..., None], b64=fault.b64[..., None])
-        short, _ = early(a, b, LONG, [fault])
-        assert len(short.values["embed"]) == n
-        assert (short is a) == (n == len(LONG))
+        assert n_positions(pair, fault, len(LONG)) == n
 
 
-def test_a_graph_of_a_fixed_length_is_measured_at_all_of_it(tmp_path_factory):
+def test_a_graph_of_a_fixed_length_is_measured_at_all_of_it(tmp_path_factory, monkeypatch):
     folder = tmp_path_factory.mktemp("fixed")
     right = export_right("qwen3", folder / "qwen3")
     fault = FAULTS["rope pairs neighbours"]
     wrong = export_patched("qwen3", [(fault, 1)], [], right.parent, "wrong")
-    a, b = sides([right, wrong], TOKENS)
-    wide = np.zeros((len(TOKENS), 4, 16))
-    short = early(
-        a, b, (*TOKENS, *LONG), [Local("blk.1.q_proj", "semantic", "", threshold=1e-6, a64=wide, b64=wide + 1)]
-    )
-    assert short == (a, b)
+    monkeypatch.setattr("opdiff.compare.early.N_POSITIONS", 4)
+    same = sides([right, right], TOKENS)
+    value = same[0].values["blk.1.q_proj"]
+    shown = Local("blk.1.q_proj", "semantic", "", threshold=1e-6, a64=value, b64=value + 1)
+    assert n_positions(same, shown, len(TOKENS)) == 4
+    assert n_positions(sides([right, wrong], TOKENS), shown, len(TOKENS)) == len(TOKENS)
 
 
 @pytest.mark.parametrize("n_tokens", [1, 3, N_POSITIONS])
-def test_a_short_input_is_left_as_it_is(qwen3: Path, n_tokens: int):
-    a, b = sides([qwen3 / "reference.onnx", qwen3 / "hf.onnx"], LONG[:n_tokens])
-    assert early(a, b, LONG[:n_tokens], [local(0)]) == (a, b)
+def test_a_short_input_is_measured_at_all_of_it(qwen3: Path, n_tokens: int):
+    pair = sides([qwen3 / "reference.onnx", qwen3 / "hf.onnx"], LONG[:n_tokens])
+    assert n_positions(pair, local(0), n_tokens) == n_tokens

@@ -109,6 +109,39 @@ def test_runs_that_want_one_weight_share_its_products(tmp_path):
         np.testing.assert_allclose(one, other, rtol=1e-14)
 
 
+@pytest.mark.parametrize("dtype", [np.dtype(np.float16), BFLOAT16], ids=str)
+def test_small_differences_of_runs_are_good_to_seven_digits(dtype, tmp_path):
+    """The first run may be rounded as in float32; what the others have other than it, or than the second, may not."""
+    random = np.random.default_rng(0)
+    weight = random.standard_normal((64, 64)).astype(dtype)
+    product = region(tmp_path, weight, LAYOUTS["x @ W.T"][0])
+    base, step = random.standard_normal((5, 64)), random.standard_normal((5, 64))
+    inputs = [base, base + step, base + 1e-10 * step, base + step + 1e-12 * base, base]
+    runner = Runner()
+    found = runner.together([runner.running(product, [x], "float64") for x in inputs], by_difference=True)
+    assert runner.n_weights_read == 1
+    exact = [x @ weight.astype(np.float64).T for x in inputs]
+    for n, other in ((1, 0), (2, 0), (3, 1)):
+        ours, right = found[n] - found[other], exact[n] - exact[other]
+        rounded = 1e-15 * np.abs(exact[n]).max()  # of the values themselves
+        assert np.abs(ours - right).max() <= 1e-6 * np.abs(right).max() + 10 * rounded
+    np.testing.assert_array_equal(found[4], found[0])
+    np.testing.assert_allclose(found[0], exact[0], rtol=1e-4, atol=1e-4)
+
+
+def test_runs_whose_difference_cannot_be_said_are_multiplied_in_double_precision(tmp_path):
+    """Of other lengths, with numbers that float32 does not hold, or one by one: each gets what it would get alone."""
+    random = np.random.default_rng(0)
+    weight = random.standard_normal((8, 8)).astype(np.float16)
+    product, runner = region(tmp_path, weight, LAYOUTS["x @ W.T"][0]), Runner()
+    x = random.standard_normal((2, 8))
+    infinite = np.where(np.arange(8) == 3, np.inf, x)
+    for inputs in ([x, x[:1]], [x, 1e200 * x], [1e200 * x, x], [infinite, x, infinite], [x]):
+        found = runner.together([runner.running(product, [one], "float64") for one in inputs], by_difference=True)
+        for one, y in zip(inputs, found, strict=True):
+            np.testing.assert_allclose(y, runner.run(product, [one], "float64"), rtol=1e-13)
+
+
 def test_run_that_fails_does_not_stop_the_others(tmp_path):
     product = region(tmp_path, np.ones((8, 8), np.float16), LAYOUTS["x @ W"][0])
     runner, x = Runner(), np.ones((2, 8))
