@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from contextlib import suppress
 
 import numpy as np
 
 from ..graphs.errors import OpdiffError
 from ..graphs.stages import LOGITS, split_tap_name
+from .early import N_POSITIONS
 from .result import BlindSpot
 from .runs import Change, run_changed
 from .side import GraphSide, Values
@@ -27,20 +29,18 @@ def blind_stages(side: GraphSide) -> tuple[str, ...]:
     """Stages that do not reach the logits at any position, or what the logits are made of.
 
     Measured by changing each one in the last block that has it; what stands before the blocks is not asked about, for all
-    of the blocks would have to be run.
+    of the blocks would have to be run. Of a long input, the first positions are asked first: what reaches there, reaches.
     """
     last: dict[str, str] = {}
     for tap in side.regions:
         last[split_tap_name(tap)[1]] = tap
-    asked = {tap: stage for stage, tap in last.items() if tap != LOGITS and not side.taps[tap].is_weight}
-    changed = {
-        tap: value for tap in asked if not _is_above_blocks(side, tap) and (value := _changed(side, tap)) is not None
-    }
-    by_ends: dict[tuple[str, ...], list[str]] = {}
-    for tap in changed:
-        by_ends.setdefault(tuple(name for name in side.reads(LOGITS) if name != tap) or (LOGITS,), []).append(tap)
-    blind = {tap for ends, taps in by_ends.items() for tap in _not_reaching(side, {t: changed[t] for t in taps}, ends)}
-    return tuple(stage for tap, stage in asked.items() if tap in blind)
+    taps = [tap for tap in last.values() if tap != LOGITS and not _is_above_blocks(side, tap)]
+    blind = [tap for tap in taps if not side.taps[tap].is_weight and np.asarray(side.values[tap]).dtype.kind == "f"]
+    if len(side.tokens) > N_POSITIONS:
+        with suppress(OpdiffError):
+            blind = _not_reaching(side.beginning(N_POSITIONS), blind, is_as_run=False)
+    blind = _not_reaching(side, blind, is_as_run=True)
+    return tuple(split_tap_name(tap)[1] for tap in blind)
 
 
 def _is_above_blocks(side: GraphSide, tap: str) -> bool:
@@ -50,26 +50,45 @@ def _is_above_blocks(side: GraphSide, tap: str) -> bool:
     return not has_block(tap) and any(map(has_block, side.downstream(tap)))
 
 
-def _changed(side: GraphSide, tap: str) -> np.ndarray | None:
-    """The tap's value, with noise as large as it is; None where it has no numbers."""
-    value = np.asarray(side.values[tap])
-    if value.dtype.kind != "f":
-        return None
+def _not_reaching(side: GraphSide, taps: Sequence[str], is_as_run: bool) -> list[str]:
+    """The taps of which noise as large as their values leaves what the logits are made of as it was.
+
+    is_as_run: the side's values are bit for bit what it makes of its tokens.
+    """
+    by_ends: dict[tuple[str, ...], list[str]] = {}
+    for tap in taps:
+        by_ends.setdefault(tuple(name for name in side.reads(LOGITS) if name != tap) or (LOGITS,), []).append(tap)
+    found = set[str]()
+    for ends, group in by_ends.items():
+        noisy = _ends(side, {tap: _noisy(side.values[tap]) for tap in group}, ends)
+        plain = [side.values] * len(group) if is_as_run else _ends(side, {tap: side.values[tap] for tap in group}, ends)
+        for tap, before, after in zip(group, plain, noisy, strict=True):
+            if all(np.array_equal(before[name], after[name]) for name in ends):
+                found.add(tap)
+    return [tap for tap in taps if tap in found]
+
+
+def _ends(side: GraphSide, given: Values, ends: Sequence[str]) -> list[dict[str, np.ndarray]]:
+    """What the side makes of each of these values alone.
+
+    Raises:
+        OpdiffError: nothing, of one.
+    """
+    found = []
+    for ran in run_changed(
+        side, [Change(given={tap: value}) for tap, value in given.items()], ends, "float32", side.values
+    )[1:]:
+        if isinstance(ran, OpdiffError):
+            raise ran
+        found.append(ran)
+    return found
+
+
+def _noisy(value: np.ndarray) -> np.ndarray:
     finite = value[np.isfinite(value) & (np.abs(value) < 1e30)]
     spread = float(np.sqrt(np.mean(finite**2))) if finite.size else 1.0
     noise = np.random.default_rng(0).standard_normal(value.shape)
     return (value + (spread or 1.0) * noise).astype(value.dtype)
-
-
-def _not_reaching(side: GraphSide, changed: Values, ends: Sequence[str]) -> Iterator[str]:
-    """The taps whose change, of each alone, leaves the ends as they were."""
-    changes = [Change(given={tap: value}) for tap, value in changed.items()]
-    _, *found = run_changed(side, changes, ends, "float32", side.values)
-    for tap, after in zip(changed, found, strict=True):
-        if isinstance(after, OpdiffError):
-            raise after
-        if all(np.array_equal(after[name], side.values[name]) for name in ends):
-            yield tap
 
 
 def blind_spots(side: GraphSide, tokens: Sequence[int], vocab_size: int) -> tuple[BlindSpot, ...]:

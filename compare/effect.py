@@ -38,18 +38,20 @@ class Effects:
         self._a, self._b = a, b
         self._all = frozenset(b.regions)
         self._logits: dict[frozenset[str], Logits] = {}
+        self._known_shares: dict[frozenset[str], tuple[float | None, ...]] = {}
+        self._known_changes: dict[tuple[frozenset[str], frozenset[str]], float] = {}
         self._measure(sets)
         self.a_logits = self.logits(self._all)
         self._difference = self._per_position(self.logits(()))
 
     def after(self, group: Sequence[str], before: frozenset[str]) -> Effect | None:
         """The effect of a group, mended alone, and mended after those before it; None where B cannot run so mended."""
+        alone, later, nothing = frozenset(group), before.union(group), frozenset[str]()
         try:
-            alone, earlier, later = self.logits(group), self.logits(before), self.logits(before.union(group))
+            change, in_order = self._largest_change(nothing, alone), self._largest_change(before, later)
+            return Effect(self._shares(alone), self._shares(later), change > 0, change, in_order)
         except OpdiffError:  # the two sides' regions read each other in a circle, or hand on values of other shapes
             return None
-        change = _largest_change(self.logits(()), alone)
-        return Effect(self._shares(alone), self._shares(later), change > 0, change, _largest_change(earlier, later))
 
     def logits(self, mended: Iterable[str]) -> np.ndarray:
         """B's logits with A's regions at these taps.
@@ -101,11 +103,18 @@ class Effects:
         ours, theirs = same_shape(self.a_logits, logits)
         return np.linalg.norm(theirs - ours, axis=-1).reshape(-1, ours.shape[-2]).max(axis=0)
 
-    def _shares(self, logits: np.ndarray) -> tuple[float | None, ...]:
-        rest = self._per_position(logits)
-        return tuple(
-            float(1 - now / before) if before > 0 else None for now, before in zip(rest, self._difference, strict=True)
-        )
+    def _shares(self, mended: frozenset[str]) -> tuple[float | None, ...]:
+        if mended not in self._known_shares:
+            rest = self._per_position(self.logits(mended))
+            pairs = zip(rest, self._difference, strict=True)
+            self._known_shares[mended] = tuple(float(1 - now / then) if then > 0 else None for now, then in pairs)
+        return self._known_shares[mended]
+
+    def _largest_change(self, before: frozenset[str], after: frozenset[str]) -> float:
+        if (before, after) not in self._known_changes:
+            change = self.logits(after) - self.logits(before)
+            self._known_changes[before, after] = float(np.max(np.abs(change, out=change), initial=0.0))
+        return self._known_changes[before, after]
 
 
 def _beside(pairs: Iterable[tuple[Logits, Logits]], logits: np.ndarray) -> np.ndarray:
@@ -120,7 +129,3 @@ def _beside(pairs: Iterable[tuple[Logits, Logits]], logits: np.ndarray) -> np.nd
         return logits
     then, now = then_now[min(near)[1]]
     return logits if then is now else then + (logits - now)
-
-
-def _largest_change(before: np.ndarray, after: np.ndarray) -> float:
-    return float(np.max(np.abs(after - before), initial=0.0))

@@ -76,7 +76,7 @@ def distance(a: np.ndarray, b: np.ndarray, is_scores: bool) -> float:
 
 def _squared_distance(a: np.ndarray, b: np.ndarray, masks_agree: bool) -> float:
     difference = a - b
-    squares = float(np.sum(np.square(difference)))
+    squares = _squared(difference)
     if masks_agree and np.isfinite(squares):
         return squares
     finite = np.isfinite(a)
@@ -84,6 +84,10 @@ def _squared_distance(a: np.ndarray, b: np.ndarray, masks_agree: bool) -> float:
         return float("inf")
     same_special = np.array_equal(np.nan_to_num(a[~finite]), np.nan_to_num(b[~finite]))
     return float(np.sum(np.square(difference[finite]))) if same_special else float("inf")
+
+
+def _squared(values: np.ndarray) -> float:
+    return float(np.vdot(values, values))
 
 
 def size(a: np.ndarray, is_scores: bool) -> float:
@@ -111,21 +115,30 @@ class _Sums:
     masks_agree: bool = True
 
     def add(self, start: int, a: np.ndarray, b: np.ndarray, masks_agree: bool) -> None:
-        finite = np.isfinite(a) & np.isfinite(b)
-        left, right = (a, b) if finite.all() else (np.where(finite, a, 0.0), np.where(finite, b, 0.0))
-        difference = np.abs(left - right)
+        self.masks_agree &= masks_agree
+        power, other_power = _squared(a), _squared(b)
+        if np.isfinite(power + other_power):
+            self.n_finite += a.size
+        else:
+            finite_a, finite_b = np.isfinite(a), np.isfinite(b)
+            finite = finite_a & finite_b
+            self.n_finite += int(np.count_nonzero(finite))
+            self.n_nonfinite = (
+                self.n_nonfinite[0] + int(np.sum(~finite_a)),
+                self.n_nonfinite[1] + int(np.sum(~finite_b)),
+            )
+            if not finite.any():
+                return
+            a, b = np.where(finite, a, 0.0), np.where(finite, b, 0.0)
+            power, other_power = _squared(a), _squared(b)
+        difference = np.abs(a - b)
         place = int(np.argmax(difference))
-        if finite.any() and difference.flat[place] > self.largest:
+        if difference.flat[place] > self.largest:
             within = np.unravel_index(place, difference.shape)
             self.largest, self.worst = float(difference.flat[place]), (start + int(within[0]), *map(int, within[1:]))
-        self.power += float(np.sum(np.square(left)))
-        self.other_power += float(np.sum(np.square(right)))
-        self.error += float(np.sum(np.square(difference)))
-        self.dot += float(np.sum(left * right))
-        self.n_finite += int(np.count_nonzero(finite))
-        n_left, n_right = (int(x.size - np.count_nonzero(np.isfinite(x))) for x in (a, b))
-        self.n_nonfinite = self.n_nonfinite[0] + n_left, self.n_nonfinite[1] + n_right
-        self.masks_agree &= masks_agree
+        self.power, self.other_power = self.power + power, self.other_power + other_power
+        self.error += _squared(difference)
+        self.dot += float(np.vdot(a, b))
 
 
 def deviation(a: np.ndarray, b: np.ndarray, is_scores: bool = False) -> Deviation:

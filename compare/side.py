@@ -96,7 +96,7 @@ class GraphSide(Side):
         self._run_on(tokens)
 
     def _run_on(self, tokens: Sequence[int]) -> None:
-        self._tokens = tokens
+        self.tokens = tokens
         self._inputs = graph_inputs(self.artifact, tokens)
         try:
             own = run_regions(self.regions, self._inputs, self._runner)
@@ -122,14 +122,14 @@ class GraphSide(Side):
             ShapeError: not every tap has a place for each token.
         """
         other = copy(self)
-        other._tokens = self._tokens[:n]
-        other._inputs = graph_inputs(self.artifact, other._tokens)
+        other.tokens = self.tokens[:n]
+        other._inputs = graph_inputs(self.artifact, other.tokens)
         other._shapes, other.values = {}, {}
         for tap, value in self.values.items():
             axes, shape, words = self.taps[tap].axes, self._shapes[tap], canonical_axes(self.taps[tap].axes)
-            own = of_first_tokens(axes, shape, len(self._tokens), n)
+            own = of_first_tokens(axes, shape, len(self.tokens), n)
             other._shapes[tap] = tuple(len(range(*part.indices(size))) for part, size in zip(own, shape, strict=True))
-            part = of_first_tokens(words[len(words) - value.ndim :], value.shape, len(self._tokens), n)
+            part = of_first_tokens(words[len(words) - value.ndim :], value.shape, len(self.tokens), n)
             other.values[tap] = value[part]
         return other
 

@@ -66,6 +66,10 @@ class Factors:
         return (*_place(self.weight), self.x.dtype, self.is_out_in)
 
     @property
+    def n_out(self) -> int:
+        return self.weight.shape[0 if self.is_out_in else 1]
+
+    @property
     def rows(self) -> np.ndarray:
         """`x` as [rows, in]."""
         return self.x.reshape(-1, self.x.shape[-1])
@@ -190,10 +194,17 @@ class Multiplier:
             return self._shared(wanted)
         near = [other for other in others if other is not None]
         rows = [first, *(other.difference for other in near if other.is_other)]
-        whole, *moved = _parted(self._product(np.concatenate(rows), wanted[0]), rows)
-        products = [whole.astype(wanted[0].x.dtype)]
-        for other in near:
-            products.append(products[other.base] + moved.pop(0) if other.is_other else products[other.base])
+        products = [np.empty((len(first), wanted[0].n_out), wanted[0].x.dtype)]
+        products += [np.empty_like(products[0]) if other.is_other else products[other.base] for other in near]
+
+        def add(part: slice, made: np.ndarray) -> None:
+            whole, *moved = _parted(made, rows)
+            products[0][:, part] = whole
+            for product, other in zip(products[1:], near, strict=True):
+                if other.is_other:
+                    np.add(products[other.base][:, part], moved.pop(0), out=product[:, part])
+
+        self._take(np.concatenate(rows), wanted[0], add)
         return [y.reshape(*factors.x.shape[:-1], -1) for factors, y in zip(wanted, products, strict=True)]
 
     def times(self, factors: Factors) -> np.ndarray:
@@ -205,24 +216,27 @@ class Multiplier:
         return result
 
     def _product(self, rows: np.ndarray, factors: Factors) -> np.ndarray:
-        """[rows, in] with the weight of these factors: each core takes the next rows of the weight."""
+        """[rows, in] with the weight of these factors."""
+        product = np.empty((len(rows), factors.n_out), rows.dtype)
+        self._take(rows, factors, lambda part, made: product.__setitem__((slice(None), part), made))
+        return product
+
+    def _take(self, rows: np.ndarray, factors: Factors, put: Callable[[slice, np.ndarray], None]) -> None:
+        """[rows, in] with the weight of these factors: each core takes the next rows of the weight, and puts what is made."""
         self.n_weights_read += 1
         weight, is_out_in = factors.weight, factors.is_out_in
         rows, session = np.asarray(rows, order="C"), self._session(weight.dtype, rows.dtype, is_out_in)
-        n_in, n_out = weight.shape[::-1] if is_out_in else weight.shape
-        product = np.empty((len(rows), n_out), rows.dtype)
-        n_at_once = max(1, _ELEMENTS_AT_ONCE // n_in)
-        starts = iter(range(0, n_out, n_at_once))
+        n_at_once = max(1, _ELEMENTS_AT_ONCE // rows.shape[-1])
+        starts = iter(range(0, factors.n_out, n_at_once))
 
         def take(_: int) -> None:
             for start in starts:
                 part = slice(start, start + n_at_once)
                 piece = weight[part] if is_out_in else np.ascontiguousarray(weight[:, part])
-                product[:, part] = session.run(["y"], [rows, piece])[0]
+                put(part, session.run(["y"], [rows, piece])[0])
 
         for _ in self._cores.map(take, range(n_usable_cores())):
             pass
-        return product
 
     def _session(self, stored: np.dtype, used: np.dtype, is_out_in: bool) -> Session:
         kind = onnx.helper.np_dtype_to_tensor_dtype
@@ -238,10 +252,7 @@ class _Near:
 
     base: int
     difference: np.ndarray
-
-    @property
-    def is_other(self) -> bool:
-        return bool(self.difference.any())
+    is_other: bool
 
 
 def _nearest(wanted: Sequence[Factors], n: int) -> _Near | None:
@@ -252,7 +263,7 @@ def _nearest(wanted: Sequence[Factors], n: int) -> _Near | None:
     differences = [(rows - factors.rows).astype(np.float32) for factors in wanted[: min(n, 2)]]
     far = [float(np.linalg.norm(difference)) for difference in differences]
     base = int(np.argmin(far))
-    return _Near(base, differences[base]) if np.isfinite(far).all() else None
+    return _Near(base, differences[base], far[base] > 0) if np.isfinite(far).all() else None
 
 
 def _parted(product: np.ndarray, rows: Sequence[np.ndarray]) -> list[np.ndarray]:

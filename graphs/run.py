@@ -211,8 +211,7 @@ class _Stepwise:
             assert not isinstance(step, Product)
             _run_piece(*step, values)
         factors = Factors(values[product.x], values[product.weight], product.is_out_in)
-        x, weight = factors.x, factors.weight
-        n_out = weight.shape[0 if product.is_out_in else 1]
+        x, n_out = factors.x, factors.n_out
         order = None
         for step in after:
             assert not isinstance(step, Product)
