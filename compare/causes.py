@@ -14,6 +14,7 @@ from ..graphs.axes import unbatched
 from ..graphs.errors import OpdiffError
 from ..graphs.stages import split_tap_name
 from .conventions import Case, Deviation, Explanation, Settings, Value, evaluate, explain, standard_settings
+from .conventions.case import in_float64
 from .locate import DOUBLE_UNIT, SINGLE_UNIT, Local, is_equal, is_scores
 from .measure import distance, size
 from .side import GraphSide, Side
@@ -76,6 +77,7 @@ class Explainer:
         graphs = [side for side in sides if isinstance(side, GraphSide)]
         config = next((side.artifact.config for side in graphs if side.artifact.config), None)
         self._config = None if config is None else SimpleNamespace(**config)
+        self._multiply = graphs[0].multiply if graphs else in_float64
         self._weights = SharedWeights(graphs)
         self._tokens = np.asarray(tokens, np.int64)
         self._values = {tap: unbatched(value, on.taps[tap].axes) for tap, value in on.values.items()}
@@ -99,10 +101,12 @@ class Explainer:
         """What this region offers to the catalogue."""
         block, stage = split_tap_name(tap)
         assert self._config is not None
-        return Case(stage, block, self._values, self._weights, self._config, self._tokens)
+        return Case(stage, block, self._values, self._weights, self._config, self._tokens, self._multiply)
 
     def settings_of(self, case: Case, local: Local, output: np.ndarray, side: str, start: Settings) -> Explanation:
-        """The settings that reproduce an output; those of the same stage in a block before are tried first."""
+        """The settings that reproduce an output; those of the same stage in a block before are tried first,
+        and last with more deviations from them.
+        """
 
         def is_met(prediction: np.ndarray, settings: Settings) -> bool:
             return is_equal(local, output, prediction)
@@ -111,6 +115,8 @@ class Explainer:
         if known is not None and self._reproduces(case, known, is_met):
             return Explanation(True, known)
         found = explain(case, output, start, is_met)
+        if not found.found and known is not None:
+            found = _from_start(start, known, explain(case, output, known, is_met)) or found
         if found.found:
             self._seen[case.stage, side] = found.settings
         return found
@@ -142,6 +148,17 @@ class Explainer:
         rest = distance(local.b64, evaluate(case, case.target, theirs.settings), is_scores(local.tap))
         residual = rest / local.error if np.isfinite(local.error) and local.error else rest
         return Explained(local.tap, (first, *others), theirs.settings, ours, residual, "")
+
+
+def _from_start(start: Settings, known: Settings, found: Explanation) -> Explanation | None:
+    """What a search from other settings found, as deviations from the start; None where it found nothing."""
+    if not found.found:
+        return None
+    first = tuple(
+        Deviation(name, start[name], known[name]) for name in known if known[name] != start.get(name, known[name])
+    )
+    others = tuple((*first, *fitting) for fitting in found.also_fits)
+    return Explanation(True, found.settings, (*first, *found.deviations), others, found.evaluations)
 
 
 def choices(ours: Settings, theirs: Settings) -> Iterator[Choice]:

@@ -158,6 +158,10 @@ class GraphSide(Side):
             return None
         return found if found.order is None else replace(found, order=self._canonical(tap, found.order))
 
+    def multiply(self, x: np.ndarray, weight: np.ndarray) -> np.ndarray:
+        """x [T, in] in float64 with a weight [out, in] as it is stored: [T, out]."""
+        return self._runner.multiply(x, weight)
+
     def keep(self, value: np.ndarray) -> np.ndarray:
         """The value, put aside where it is large."""
         return self._runner.keep(value)

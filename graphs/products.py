@@ -183,7 +183,7 @@ class Multiplier:
         if len(wanted) == 1:
             return [self.times(wanted[0])]
         rows = [factors.rows for factors in wanted]
-        product = self._product(np.concatenate(rows), wanted[0])
+        product = self.product(np.concatenate(rows), wanted[0])
         return [part.reshape(*f.x.shape[:-1], -1) for f, part in zip(wanted, _parted(product, rows), strict=True)]
 
     def _differences(self, wanted: Sequence[Factors]) -> list[np.ndarray]:
@@ -195,7 +195,8 @@ class Multiplier:
         near = [other for other in others if other is not None]
         rows = [first, *(other.difference for other in near if other.is_other)]
         products = [np.empty((len(first), wanted[0].n_out), wanted[0].x.dtype)]
-        products += [np.empty_like(products[0]) if other.is_other else products[other.base] for other in near]
+        for other in near:
+            products.append(np.empty_like(products[0]) if other.is_other else products[other.base])
 
         def add(part: slice, made: np.ndarray) -> None:
             whole, *moved = _parted(made, rows)
@@ -211,12 +212,12 @@ class Multiplier:
         """The product, in the type of x, float32 or float64: [..., out]."""
         known, asked, result = self._last
         if factors.place != known or not np.array_equal(asked, factors.x):
-            result = self._product(factors.rows, factors).reshape(*factors.x.shape[:-1], -1)
+            result = self.product(factors.rows, factors).reshape(*factors.x.shape[:-1], -1)
             self._last = factors.place, factors.x, result
         return result
 
-    def _product(self, rows: np.ndarray, factors: Factors) -> np.ndarray:
-        """[rows, in] with the weight of these factors."""
+    def product(self, rows: np.ndarray, factors: Factors) -> np.ndarray:
+        """[rows, in] with the weight of these factors, which need not be mapped."""
         product = np.empty((len(rows), factors.n_out), rows.dtype)
         self._take(rows, factors, lambda part, made: product.__setitem__((slice(None), part), made))
         return product

@@ -132,6 +132,10 @@ class Runner:
         feeds = [_typed(value, "float64") for value in inputs] + [weight.array for weight in region.weights]
         return run.as_product(feeds)
 
+    def multiply(self, x: np.ndarray, weight: np.ndarray) -> np.ndarray:
+        """`x` [rows, in], float32 or float64, with any weight `[out, in]`, in whatever precision it is."""
+        return self._multiplier.product(x, Factors(x, weight, is_out_in=True))
+
     def _prepared(self, program: Program, precision: Precision, perturb: Exact | None) -> _Run:
         key = (program.signature, precision, perturb)
         if key not in self._runs:

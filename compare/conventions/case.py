@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -58,6 +58,14 @@ class Weights(Protocol):
     def __getitem__(self, name: str, /) -> NDArray[Any]: ...
 
 
+Multiply = Callable[[Array, NDArray[Any]], Array]
+
+
+def in_float64(x: Array, weight: NDArray[Any]) -> Array:
+    """x [T, in] times a weight [out, in], which is promoted whole."""
+    return x @ np.asarray(weight, np.float64).T
+
+
 @dataclass(frozen=True, slots=True)
 class Case:
     """One region: the tap at which it ends, and all that may be read to predict that tap's value.
@@ -68,6 +76,7 @@ class Case:
         weights: the checkpoint's tensors by GGUF name; any float dtype, `[out, in]`.
         config: the decoder's configuration.
         tokens: int64 [T]; the positions are 0 to T - 1.
+        multiply: x [T, in] in float64 with a weight [out, in] of any float dtype: [T, out].
     """
 
     stage: str
@@ -76,6 +85,7 @@ class Case:
     weights: Weights
     config: Config
     tokens: NDArray[np.int64]
+    multiply: Multiply = in_float64
 
     @property
     def target(self) -> str:

@@ -23,10 +23,14 @@ class CannotEvaluate(InputError):
 
 @dataclass(slots=True)
 class Memo:
-    """What steps of one case gave, each with the settings that it read: valid wherever those have the same values."""
+    """What steps of one case gave, each with the settings that it read: valid wherever those have the same values.
+
+    `n_multiplied` counts the elements of the weights that were multiplied with.
+    """
 
     steps: dict[str, list[tuple[Reads, Array]]] = field(default_factory=dict)
     evaluations: int = 0
+    n_multiplied: int = 0
 
     def find(self, key: str, value_of: Callable[[str], Value]) -> tuple[Reads, Array] | None:
         """What the step gave when every setting that it read had the value that it has now."""

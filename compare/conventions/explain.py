@@ -18,7 +18,10 @@ from .settings import Settings, Value
 
 IsMet = Callable[[Array, Settings], bool]
 EVALUATION_WORK = 20_000  # what an evaluation costs beside its elements, counted in elements
-PAIR_WORK = 1e8  # elements predicted before a search gives up: a few seconds
+WEIGHT_WORK = 1 / 16  # what an element of a weight that is multiplied with costs, besides what its products cost,
+PRODUCT_TOKENS = 16  # which is as much again for so many tokens
+SINGLE_WORK = 4e8  # elements predicted before single deviations are given up: some seconds
+PAIR_WORK = 1e8  # before pairs are
 TRIPLE_WORK = 4e7
 
 
@@ -113,7 +116,9 @@ class _Search:
     @property
     def work(self) -> float:
         """What was spent, in elements predicted."""
-        return self.memo.evaluations * (self.output.size + EVALUATION_WORK)
+        n_tokens = len(self.case.tokens)
+        products = self.memo.n_multiplied * (1 + n_tokens / PRODUCT_TOKENS) * WEIGHT_WORK
+        return self.memo.evaluations * (self.output.size + EVALUATION_WORK) + products
 
     def first_level_with_hits(self) -> list[Changes]:
         """The explanations with the fewest deviations, the likeliest first; none where nothing fits."""
@@ -140,7 +145,7 @@ class _Search:
             key=lambda hit: (sum(entered.rank for entered, _ in hit), [self.order[entered.name] for entered, _ in hit]),
         )
 
-    def extended(self, base: Changes, *, last_resort: bool, limit: float = PAIR_WORK) -> Iterator[Changes]:
+    def extended(self, base: Changes, *, last_resort: bool, limit: float = SINGLE_WORK) -> Iterator[Changes]:
         """The hits that have one deviation more than `base`."""
         for entered in self.readable(base):
             if self.work > limit:
@@ -167,7 +172,7 @@ class _Search:
     def doubled(self, *, last_resort: bool) -> Iterator[Changes]:
         """The hits with two deviations."""
         for base in self.bases((), PAIR_WORK):
-            yield from self.extended(base, last_resort=last_resort)
+            yield from self.extended(base, last_resort=last_resort, limit=PAIR_WORK)
 
     def tripled(self) -> Iterator[Changes]:
         """The hits with three deviations, as long as they are cheap."""

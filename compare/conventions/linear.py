@@ -97,19 +97,21 @@ _BIAS_TIMES = {"added": 1.0, "twice": 2.0}
 def product(run: Run, x: Array, tensor: str, part: str = "", layout: str = "out_in") -> Array:
     """x, rounded as the settings say, times the tensor W, its rows in the order of `part`: [T, out].
 
-    x @ W.T in float64, W promoted a part at a time, and to that what W's minima bring in Q8_1; or as the layout says.
+    x @ W.T in float64, W rounded a part at a time, and to that what W's minima bring in Q8_1; or as the layout says.
     """
     weight, rounded = in_row_order(run, part, run.tensor(tensor)), rounded_activations(run, x)
     n_out, n_in = weight.shape
+    run.memo.n_multiplied += weight.size
     if layout == ("transposed" if n_out == n_in else "reinterpreted"):
         return rounded @ rounded_rows(run, weight).reshape(n_in, n_out)
-    y = np.zeros((len(x), n_out))
+    if run.setting("linear.weight") == "as_stored":
+        y = run.case.multiply(rounded, weight)
+    else:
+        parts = (weight[start : start + ROWS_AT_ONCE] for start in range(0, n_out, ROWS_AT_ONCE))
+        y = np.concatenate([rounded @ rounded_rows(run, rows).T for rows in parts], axis=1)
     if run.setting("linear.activations") == "q8_1":
         mins = in_row_order(run, part, mins_of(run, tensor))
-        y += left_over(x) @ np.asarray(mins, np.float64).T
-    for start in range(0, n_out, ROWS_AT_ONCE):
-        rows = slice(start, start + ROWS_AT_ONCE)
-        y[:, rows] += rounded @ rounded_rows(run, weight[rows]).T
+        y = y + run.case.multiply(left_over(x), mins)
     return y
 
 
