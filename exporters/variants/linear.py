@@ -76,7 +76,7 @@ def head_weight(checkpoint: BoundCheckpoint, weights: Weights) -> nn.Module:
     """The output head's weight `[vocabulary, width]`; in Q8_0 its tap is `output.weight`, tied to the embedding or not."""
     if weights == "q8_0":
         return Q8Weight("output.weight", *checkpoint.q8_0(head_name(checkpoint)))
-    return StoredWeight(checkpoint[head_name(checkpoint)])
+    return StoredWeight(checkpoint.stored(head_name(checkpoint)))
 
 
 def gain(checkpoint: BoundCheckpoint, name: str) -> nn.Parameter:

@@ -88,6 +88,17 @@ def test_weights_stand_in_the_type_in_which_they_are_stored(half):
         assert "blk.0.attn_q.weight" in stored
 
 
+def test_no_variant_holds_a_float32_copy(half):
+    """Of the tensors that a model multiplies with, the head's is the largest: 2.5 GB in float32 for Qwen3-8B."""
+    checkpoint = open_checkpoint(str(half / "model.gguf"))
+    file = WeightFile(half / WEIGHT_FILE)
+    for variant in VARIANTS:
+        bound = BoundCheckpoint(checkpoint.config, file)
+        held = variant.build(bound)
+        copied = [name for name, t in held.named_parameters() if t.ndim == 2 and t.dtype == torch.float32]
+        assert bool(copied) == (variant.name == "own"), (variant.name, copied)
+
+
 def test_no_float32_copy_is_written(half):
     checkpoint = open_checkpoint(str(half / "model.gguf"))
     size = {"F32": 4, "F16": 2, "BF16": 2}

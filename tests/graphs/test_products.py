@@ -142,6 +142,13 @@ def test_runs_whose_difference_cannot_be_said_are_multiplied_in_double_precision
             np.testing.assert_allclose(y, runner.run(product, [one], "float64"), rtol=1e-13)
 
 
+def test_weights_that_are_no_longer_there_are_not_remembered():
+    """Two weights at the same place in memory, one after the other: each has its own product."""
+    runner, x = Runner(), np.ones((1, 64))
+    for n in range(20):
+        np.testing.assert_array_equal(runner.multiply(x, np.full((64, 64), n, np.float32)), np.full((1, 64), 64.0 * n))
+
+
 def test_run_that_fails_does_not_stop_the_others(tmp_path):
     product = region(tmp_path, np.ones((8, 8), np.float16), LAYOUTS["x @ W"][0])
     runner, x = Runner(), np.ones((2, 8))
