@@ -161,9 +161,9 @@ class Multiplier:
         """What running programs come to, or why one came to nothing; those that want the same weight share its products.
 
         by_difference: it is what they come to other than each other that is asked for. Where all of them want the same
-        weight, the first is then multiplied in float32, and of each other what it has other than the nearer of the first
-        two: a difference is good to float32's seven digits, however small it is, and what the first was rounded by is in
-        all of them.
+        weight, the first is then multiplied in float32, and of each other what it has other than the nearest of the first
+        two and the two before it: a difference is good to float32's seven digits, however small it is, and what the first
+        was rounded by is in all of them.
         """
         results: dict[int, T | OpdiffError] = {}
         wanted = {n: found for n in range(len(programs)) if (found := _advanced(programs[n], None, n, results))}
@@ -249,7 +249,7 @@ class Multiplier:
 
 @dataclass(frozen=True, slots=True)
 class _Near:
-    """What one has other than another of the first two, in float32."""
+    """What one has other than another before it, in float32."""
 
     base: int
     difference: np.ndarray
@@ -257,14 +257,14 @@ class _Near:
 
 
 def _nearest(wanted: Sequence[Factors], n: int) -> _Near | None:
-    """The nearer of the first two, as far as they stand before this one; None where float32 cannot hold a difference."""
-    rows = wanted[n].rows
-    if any(factors.rows.shape != rows.shape for factors in wanted[: min(n, 2)]):
+    """The nearest of the first two and of the two before this one; None where float32 cannot hold a difference."""
+    rows, among = wanted[n].rows, sorted({place for place in (0, 1, n - 2, n - 1) if 0 <= place < n})
+    if any(wanted[place].rows.shape != rows.shape for place in among):
         return None
-    differences = [(rows - factors.rows).astype(np.float32) for factors in wanted[: min(n, 2)]]
-    far = [float(np.linalg.norm(difference)) for difference in differences]
-    base = int(np.argmin(far))
-    return _Near(base, differences[base], far[base] > 0) if np.isfinite(far).all() else None
+    differences = {place: (rows - wanted[place].rows).astype(np.float32) for place in among}
+    far = {place: float(np.linalg.norm(difference)) for place, difference in differences.items()}
+    base = min(far, key=far.__getitem__)
+    return _Near(base, differences[base], far[base] > 0) if np.isfinite(list(far.values())).all() else None
 
 
 def _parted(product: np.ndarray, rows: Sequence[np.ndarray]) -> list[np.ndarray]:

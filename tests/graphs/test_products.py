@@ -117,11 +117,12 @@ def test_small_differences_of_runs_are_good_to_seven_digits(dtype, tmp_path):
     product = region(tmp_path, weight, LAYOUTS["x @ W.T"][0])
     base, step = random.standard_normal((5, 64)), random.standard_normal((5, 64))
     inputs = [base, base + step, base + 1e-10 * step, base + step + 1e-12 * base, base]
+    inputs += [base - 2 * step, base - 2 * step + 1e-9 * base]
     runner = Runner()
     found = runner.together([runner.running(product, [x], "float64") for x in inputs], by_difference=True)
     assert runner.n_weights_read == 1
     exact = [x @ weight.astype(np.float64).T for x in inputs]
-    for n, other in ((1, 0), (2, 0), (3, 1)):
+    for n, other in ((1, 0), (2, 0), (3, 1), (6, 5)):
         ours, right = found[n] - found[other], exact[n] - exact[other]
         rounded = 1e-15 * np.abs(exact[n]).max()  # of the values themselves
         assert np.abs(ours - right).max() <= 1e-6 * np.abs(right).max() + 10 * rounded
