@@ -74,10 +74,9 @@ def _ends(side: GraphSide, given: Values, ends: Sequence[str]) -> list[dict[str,
     Raises:
         OpdiffError: nothing, of one.
     """
+    changes = [Change(given={tap: value}) for tap, value in given.items()]
     found = []
-    for ran in run_changed(
-        side, [Change(given={tap: value}) for tap, value in given.items()], ends, "float32", side.values
-    )[1:]:
+    for ran in run_changed(side, changes, ends, "float32", side.values)[1:]:
         if isinstance(ran, OpdiffError):
             raise ran
         found.append(ran)

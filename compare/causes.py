@@ -14,7 +14,6 @@ from ..graphs.axes import unbatched
 from ..graphs.errors import OpdiffError
 from ..graphs.stages import split_tap_name
 from .conventions import Case, Deviation, Explanation, Settings, Value, evaluate, explain, standard_settings
-from .conventions.case import in_float64
 from .locate import DOUBLE_UNIT, SINGLE_UNIT, Local, is_equal, is_scores
 from .measure import distance, size
 from .side import GraphSide, Side
@@ -71,13 +70,14 @@ class Explainer:
 
     Args:
         on: the side on whose values regions are replayed.
+        sides: all of them, a graph or more among them.
     """
 
     def __init__(self, on: Side, sides: Sequence[Side], tokens: Sequence[int]) -> None:
         graphs = [side for side in sides if isinstance(side, GraphSide)]
         config = next((side.artifact.config for side in graphs if side.artifact.config), None)
         self._config = None if config is None else SimpleNamespace(**config)
-        self._multiply = graphs[0].multiply if graphs else in_float64
+        self._multiply = graphs[0].multiply
         self._weights = SharedWeights(graphs)
         self._tokens = np.asarray(tokens, np.int64)
         self._values = {tap: unbatched(value, on.taps[tap].axes) for tap, value in on.values.items()}
@@ -115,7 +115,7 @@ class Explainer:
         if known is not None and self._reproduces(case, known, is_met):
             return Explanation(True, known)
         found = explain(case, output, start, is_met)
-        if not found.found and known is not None:
+        if not found.found and known is not None and known != start:
             found = _from_start(start, known, explain(case, output, known, is_met)) or found
         if found.found:
             self._seen[case.stage, side] = found.settings
@@ -154,9 +154,7 @@ def _from_start(start: Settings, known: Settings, found: Explanation) -> Explana
     """What a search from other settings found, as deviations from the start; None where it found nothing."""
     if not found.found:
         return None
-    first = tuple(
-        Deviation(name, start[name], known[name]) for name in known if known[name] != start.get(name, known[name])
-    )
+    first = tuple(Deviation(*choice) for choice in choices(start, known))
     others = tuple((*first, *fitting) for fitting in found.also_fits)
     return Explanation(True, found.settings, (*first, *found.deviations), others, found.evaluations)
 

@@ -87,6 +87,7 @@ def _squared_distance(a: np.ndarray, b: np.ndarray, masks_agree: bool) -> float:
 
 
 def _squared(values: np.ndarray) -> float:
+    """The sum of squares. (BLAS here: parts are large, and nothing is copied.)"""
     return float(np.vdot(values, values))
 
 

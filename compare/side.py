@@ -126,11 +126,11 @@ class GraphSide(Side):
         other._inputs = graph_inputs(self.artifact, other.tokens)
         other._shapes, other.values = {}, {}
         for tap, value in self.values.items():
-            axes, shape, words = self.taps[tap].axes, self._shapes[tap], canonical_axes(self.taps[tap].axes)
+            axes, shape = self.taps[tap].axes, self._shapes[tap]
             own = of_first_tokens(axes, shape, len(self.tokens), n)
-            other._shapes[tap] = tuple(len(range(*part.indices(size))) for part, size in zip(own, shape, strict=True))
-            part = of_first_tokens(words[len(words) - value.ndim :], value.shape, len(self.tokens), n)
-            other.values[tap] = value[part]
+            other._shapes[tap] = np.broadcast_to(0, shape)[own].shape
+            words = canonical_axes(axes)[len(axes) - value.ndim :]
+            other.values[tap] = value[of_first_tokens(words, value.shape, len(self.tokens), n)]
         return other
 
     def run(self, tap: str, values: Values, precision: Precision = "float32") -> np.ndarray:

@@ -188,11 +188,10 @@ class Multiplier:
 
     def _differences(self, wanted: Sequence[Factors]) -> list[np.ndarray]:
         """The same, of all but the first what it has other than another; as they are where that cannot be said."""
-        others = [_nearest(wanted, n) for n in range(1, len(wanted))]
+        near = [found for n in range(1, len(wanted)) if (found := _nearest(wanted, n))]
         first = wanted[0].rows.astype(np.float32)
-        if len(wanted) == 1 or None in others or not np.isfinite(first).all():
+        if not near or len(near) + 1 < len(wanted) or not np.isfinite(first).all():
             return self._shared(wanted)
-        near = [other for other in others if other is not None]
         rows = [first, *(other.difference for other in near if other.is_other)]
         products = [np.empty((len(first), wanted[0].n_out), wanted[0].x.dtype)]
         for other in near:
@@ -219,7 +218,11 @@ class Multiplier:
     def product(self, rows: np.ndarray, factors: Factors) -> np.ndarray:
         """[rows, in] with the weight of these factors, which need not be mapped."""
         product = np.empty((len(rows), factors.n_out), rows.dtype)
-        self._take(rows, factors, lambda part, made: product.__setitem__((slice(None), part), made))
+
+        def put(part: slice, made: np.ndarray) -> None:
+            product[:, part] = made
+
+        self._take(rows, factors, put)
         return product
 
     def _take(self, rows: np.ndarray, factors: Factors, put: Callable[[slice, np.ndarray], None]) -> None:

@@ -14,7 +14,7 @@ from opdiff.compare.align import align
 from opdiff.compare.diagnose import compare
 from opdiff.compare.early import N_POSITIONS, early_effects
 from opdiff.compare.locate import Local
-from opdiff.compare.opening import graph_side
+from opdiff.compare.opening import sides_of
 from opdiff.compare.side import GraphSide
 from opdiff.exporters.checkpoints import open_checkpoint
 from opdiff.exporters.export import export
@@ -45,8 +45,7 @@ def test_effects_are_those_of_the_first_positions_and_that_is_said(qwen3: Path, 
 
 def sides(pair: list[Path], tokens: tuple[int, ...]) -> list[GraphSide]:
     artifacts = [load_artifact(path) for path in pair]
-    runner = Runner()
-    return [graph_side(artifact, align(*artifacts), tokens, runner) for artifact in artifacts]
+    return sides_of(artifacts, align(*artifacts), tokens, Runner())
 
 
 def local(first: int) -> Local:

@@ -9,7 +9,7 @@ import pytest
 
 from opdiff.compare.align import align
 from opdiff.compare.effect import Effects
-from opdiff.compare.opening import graph_side
+from opdiff.compare.opening import sides_of
 from opdiff.compare.runs import Change, run_changed
 from opdiff.compare.side import GraphSide
 from opdiff.exporters.checkpoints import open_checkpoint
@@ -31,8 +31,7 @@ def pair(qwen3: Path, tmp_path_factory) -> list[GraphSide]:
     folder = tmp_path_factory.mktemp("pair")
     variants = [parse_variant("dsl"), parse_variant("reference")]
     artifacts = [load_artifact(p) for p in export(open_checkpoint(str(qwen3 / "model.gguf")), variants, folder)]
-    runner, alignment = Runner(), align(*artifacts)
-    return [graph_side(artifact, alignment, TOKENS, runner) for artifact in artifacts]
+    return sides_of(artifacts, align(*artifacts), TOKENS, Runner())
 
 
 def logits(b: GraphSide, changes: list[Change], by_difference: bool) -> list[np.ndarray]:
