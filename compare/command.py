@@ -12,9 +12,9 @@ from ..graphs.errors import InputError, Interrupted
 from ..graphs.run import Settings
 from ..graphs.weights import check_folder, written_beside
 from .diagnose import compare
-from .report import print_result
+from .report.printing import printing
+from .report.terminal import print_result
 from .result import Result
-from .terminal import printing
 
 _STEPS = {
     "load": "reading both",

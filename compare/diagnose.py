@@ -13,23 +13,24 @@ from ..graphs.run import Runner
 from ..graphs.run import Settings as RunSettings
 from ..graphs.stages import LOGITS, split_tap_name
 from ..graphs.trace import Trace
-from .align import align
-from .blind import blind_spots
-from .causes import Cause, Explainer
-from .close import close, close_recorded
-from .early import early_effects
-from .effect import Mending, sets_of
-from .faults import Faults, Unexplained, faults, harmless_places
-from .gauge import in_one_order
-from .judge import Judge
-from .locate import OTHER_KERNELS, locate
+from .align.by_name import align
+from .explain.causes import Cause, Explainer
+from .explain.faults import Faults, Unexplained, faults, harmless_places
+from .explain.reference import Judge
+from .judge.channel_order import in_one_order
+from .judge.locate import OTHER_KERNELS, locate
 from .measure import Deviation
+from .mend.blind import blind_spots
+from .mend.close import close, close_recorded
+from .mend.early import early_effects
+from .mend.effect import Mending, sets_of
 from .opening import check_one_is_a_graph, check_sizes, open_either, sides_of, tokens_of
+from .report.tables import positions, rows
+from .report.words import cause_text, places, unexplained_text, verdict_text
 from .result import BlindSpot, Closed, Divergence, Effect, Result, RootCause
-from .side import GraphSide, Side
-from .tables import positions, rows
-from .trace_side import TraceSide, replayed, runnable
-from .words import cause_text, places, unexplained_text, verdict_text
+from .sides.graph_side import GraphSide
+from .sides.side import Side
+from .sides.trace_side import TraceSide, replayed, runnable
 
 Progress = Callable[[str], None]
 MEASURED_SINGLY = 8  # regions at fault; of more, only one of each stage and cause is mended alone

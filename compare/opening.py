@@ -9,9 +9,10 @@ from ..graphs.artifact import Artifact, Maps, load_artifact
 from ..graphs.errors import InputError
 from ..graphs.run import Runner
 from ..graphs.trace import Trace, load_trace
-from .align import Alignment
-from .side import GraphSide, Side
-from .trace_side import TraceSide
+from .align.by_name import Alignment
+from .sides.graph_side import GraphSide
+from .sides.side import Side
+from .sides.trace_side import TraceSide
 
 _SIZES = ("vocab_size", "n_blocks", "width", "n_heads", "n_kv_heads", "head_dim", "ffn_width")
 TRACES = (".safetensors", ".npz", ".gguf")

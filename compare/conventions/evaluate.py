@@ -10,8 +10,8 @@ import numpy as np
 from ...graphs.errors import InputError
 from ...graphs.stages import split_tap_name, tap_name
 from .case import Array, Case
-from .registry import MODELS, REGISTER
 from .settings import Settings, Value
+from .tables import MODELS, STANDARDS
 
 Reads = dict[str, Value]
 REMEMBERED_PER_STEP = 6
@@ -112,7 +112,7 @@ class Run:
         return tap_name(stage, block) == self.case.target
 
     def _value(self, name: str) -> Value:
-        return self.settings[name] if name in self.settings else REGISTER[name].standard(self.config)
+        return self.settings[name] if name in self.settings else STANDARDS[name](self.config)
 
 
 def evaluate(case: Case, tap: str, settings: Settings, memo: Memo | None = None) -> Array:

@@ -5,20 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from inspect import cleandoc
-from typing import TYPE_CHECKING
 
 from .case import Array, Config
+from .evaluate import Run
+from .fit import Fitted, Question
 from .settings import Settings, Value
+from .tables import MODELS, STANDARDS
 
-if TYPE_CHECKING:
-    from .evaluate import Run
-    from .fit import Fitted, Question
+Model = Callable[[Run, int | None], Array]
+Alternatives = Callable[[Question], Iterable[Value]]
+Fit = Callable[[Question], Iterable[Fitted]]
 
-Model = Callable[["Run", "int | None"], Array]
-Alternatives = Callable[["Question"], Iterable[Value]]
-Fit = Callable[["Question"], "Iterable[Fitted]"]
-
-MODELS: dict[str, Model] = {}
 REGISTER: dict[str, Convention] = {}
 
 
@@ -70,6 +67,7 @@ def convention(
         assert name not in REGISTER, name
         entered = Convention(name, tuple(stages), default, alternatives, rank, last_resort)
         REGISTER[name] = entered
+        STANDARDS[name] = default
         return entered
 
     return enter

@@ -10,7 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from ...graphs.decoding import Contest
 from ...graphs.weights import written_beside
-from ..terminal import printing
+from ..report.printing import printing
 from .report import print_verdict
 from .verdict import Verdict, decide
 

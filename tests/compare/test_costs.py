@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from opdiff.compare.locate import locate
-from opdiff.compare.runs import Change, run_changed
-from opdiff.compare.side import GraphSide
+from opdiff.compare.judge.locate import locate
+from opdiff.compare.mend.runs import Change, run_changed
+from opdiff.compare.sides.graph_side import GraphSide
 from opdiff.graphs.artifact import Artifact, Maps, load_artifact
 from opdiff.graphs.run import Runner
 from opdiff.graphs.scratch import Scratch

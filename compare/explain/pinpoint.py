@@ -7,14 +7,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..graphs.errors import ShapeError
-from ..graphs.programs import Step, steps
-from ..graphs.promote import PERTURBATION_ULPS
-from ..graphs.regions import Region
-from ..graphs.taps import Source
-from .locate import DOUBLE_UNIT, SINGLE_UNIT
-from .measure import norm
-from .side import GraphSide, Side, Values
+from ...graphs.errors import ShapeError
+from ...graphs.programs import Step, steps
+from ...graphs.promote import PERTURBATION_ULPS
+from ...graphs.regions import Region
+from ...graphs.taps import Source
+from ..judge.locate import DOUBLE_UNIT, SINGLE_UNIT
+from ..measure import norm
+from ..sides.graph_side import GraphSide
+from ..sides.side import Side, Values
 
 
 @dataclass(frozen=True, slots=True)

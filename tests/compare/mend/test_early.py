@@ -10,12 +10,12 @@ from corpus.exported import export_patched, export_right
 from corpus.faults import FAULTS
 from corpus.models import TOKENS
 
-from opdiff.compare.align import align
+from opdiff.compare.align.by_name import align
 from opdiff.compare.diagnose import compare
-from opdiff.compare.early import N_POSITIONS, early_effects
-from opdiff.compare.locate import Local
+from opdiff.compare.judge.locate import Local
+from opdiff.compare.mend.early import N_POSITIONS, early_effects
 from opdiff.compare.opening import sides_of
-from opdiff.compare.side import GraphSide
+from opdiff.compare.sides.graph_side import GraphSide
 from opdiff.exporters.checkpoints import open_checkpoint
 from opdiff.exporters.export import export
 from opdiff.exporters.variants.registry import parse_variant
@@ -77,7 +77,7 @@ def test_a_graph_of_a_fixed_length_is_measured_at_all_of_it(tmp_path_factory, mo
     right = export_right("qwen3", folder / "qwen3")
     fault = FAULTS["rope pairs neighbours"]
     wrong = export_patched("qwen3", [(fault, 1)], [], right.parent, "wrong")
-    monkeypatch.setattr("opdiff.compare.early.N_POSITIONS", 4)
+    monkeypatch.setattr("opdiff.compare.mend.early.N_POSITIONS", 4)
     same = sides([right, right], TOKENS)
     value = same[0].values["blk.1.q_proj"]
     shown = Local("blk.1.q_proj", "semantic", "", threshold=1e-6, a64=value, b64=value + 1)

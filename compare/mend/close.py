@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from ..graphs.errors import OpdiffError
+from ...graphs.errors import OpdiffError
+from ..explain.faults import Faults
+from ..judge.locate import DOUBLE_UNIT, SINGLE_UNIT
+from ..result import Closed
 from .effect import Effects
-from .faults import Faults
-from .locate import DOUBLE_UNIT, SINGLE_UNIT
-from .result import Closed
 
 
 def close(faults: Faults, effects: Effects) -> Closed:

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..graphs.axes import unbatched
-from ..graphs.errors import OpdiffError
+from ...graphs.axes import unbatched
+from ...graphs.errors import OpdiffError
+from ..conventions import Settings
+from ..judge.locate import Local, is_equal, judge_region
+from ..sides.graph_side import GraphSide
+from ..sides.side import Side
+from ..sides.trace_side import TraceSide, replayed
 from .causes import Choice, Explainer
-from .conventions import Settings
-from .locate import Local, is_equal, judge_region
-from .side import GraphSide, Side
-from .trace_side import TraceSide, replayed
 
 
 @dataclass(frozen=True, slots=True)

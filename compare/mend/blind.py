@@ -7,12 +7,13 @@ from contextlib import suppress
 
 import numpy as np
 
-from ..graphs.errors import OpdiffError
-from ..graphs.stages import LOGITS, split_tap_name
+from ...graphs.errors import OpdiffError
+from ...graphs.stages import LOGITS, split_tap_name
+from ..result import BlindSpot
+from ..sides.graph_side import GraphSide
+from ..sides.side import Values
 from .early import N_POSITIONS
-from .result import BlindSpot
 from .runs import Change, run_changed
-from .side import GraphSide, Values
 
 _WORDS = {
     "q_proj": "q",

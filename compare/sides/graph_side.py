@@ -1,78 +1,26 @@
-"""The sides of a comparison: a graph cut at the common taps, or a trace; each with its values for the tokens."""
+"""A graph as a side: run whole, or region by region on values from elsewhere."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from copy import copy
 from dataclasses import replace
-from typing import Self, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
-from ..graphs.artifact import Artifact
-from ..graphs.axes import canonical_axes, from_canonical, of_first_tokens, to_canonical
-from ..graphs.constants import Exact
-from ..graphs.errors import InputError, OpdiffError
-from ..graphs.inputs import graph_inputs
-from ..graphs.products import PlainProduct, Running
-from ..graphs.regions import Region, cut
-from ..graphs.run import Precision, Runner, run_regions
-from ..graphs.taps import Tap
-from .result import SideInfo
+from ...graphs.artifact import Artifact
+from ...graphs.axes import canonical_axes, from_canonical, of_first_tokens, to_canonical
+from ...graphs.constants import Exact
+from ...graphs.errors import InputError, OpdiffError
+from ...graphs.inputs import graph_inputs
+from ...graphs.products import PlainProduct, Running
+from ...graphs.regions import Region, cut
+from ...graphs.run import Precision, Runner, run_regions
+from ..result import SideInfo
+from .side import Side, Values, reordered
 
 T = TypeVar("T")
-Values = Mapping[str, np.ndarray]
-
-
-class Side:
-    """The values of the common taps, canonical, and the regions between them.
-
-    Args:
-        info: where it comes from.
-        taps: the common taps, by name.
-        regions: what is computed between them. A trace's are not known; it has those of the graph beside it.
-        values: canonical, by tap name.
-    """
-
-    def __init__(
-        self, info: SideInfo, taps: Mapping[str, Tap], regions: Mapping[str, Region], values: dict[str, np.ndarray]
-    ) -> None:
-        self.info, self.taps, self.regions, self.values = info, taps, regions, values
-        self._orders: dict[str, Sequence[int]] = {}
-
-    @property
-    def name(self) -> str:
-        return self.info.name
-
-    def readers(self, taps: Iterable[str]) -> list[str]:
-        """The taps outside of `taps` whose regions read one of them."""
-        group = set(taps)
-        found = {reader for tap in group for reader in self._readers.get(tap, ())} - group
-        return sorted(found, key=self._order.__getitem__)
-
-    @property
-    def regions(self) -> Mapping[str, Region]:
-        return self._regions
-
-    @regions.setter
-    def regions(self, regions: Mapping[str, Region]) -> None:
-        self._regions = regions
-        self._order = {tap: n for n, tap in enumerate(regions)}
-        self._readers: dict[str, list[str]] = {}
-        for tap, region in regions.items():
-            for name in set(region.inputs):
-                self._readers.setdefault(name, []).append(tap)
-
-    def reads(self, tap: str) -> tuple[str, ...]:
-        """The taps that a region reads."""
-        return tuple(name for name in self.regions[tap].inputs if name in self.regions)
-
-    def with_orders(self, orders: Mapping[str, Sequence[int]]) -> Self:
-        """The same side, whose channels stand in these orders within each head: channel i holds the other side's order[i]."""
-        other = copy(self)
-        other._orders = {**self._orders, **orders}
-        other.values = {**self.values, **{tap: reordered(self.values[tap], np.argsort(o)) for tap, o in orders.items()}}
-        return other
 
 
 class GraphSide(Side):
@@ -234,8 +182,3 @@ class GraphSide(Side):
     def _canonical(self, tap: str, own: np.ndarray) -> np.ndarray:
         value = to_canonical(own, self.taps[tap].axes)
         return reordered(value, np.argsort(self._orders[tap])) if tap in self._orders else value
-
-
-def reordered(value: np.ndarray, order: Sequence[int] | np.ndarray) -> np.ndarray:
-    """The channels of each head in this order; the last axis holds one head's, or all heads' one after the other."""
-    return value.reshape(-1, len(order))[:, np.asarray(order)].reshape(value.shape)

@@ -6,12 +6,12 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from ..graphs.axes import same_shape, unbatched
-from ..graphs.stages import LOGITS
-from .locate import Local, is_scores
-from .measure import deviation
-from .result import Position, Row
-from .side import Side
+from ...graphs.axes import same_shape, unbatched
+from ...graphs.stages import LOGITS
+from ..judge.locate import Local, is_scores
+from ..measure import deviation
+from ..result import Position, Row
+from ..sides.side import Side
 
 _TOP = 5
 

@@ -15,12 +15,13 @@ from typing import Literal
 
 import numpy as np
 
-from ..graphs.axes import same_shape, unbatched
-from ..graphs.constants import Exact, constant_arrays, constant_fingerprints, fingerprint, is_constant
-from ..graphs.errors import ShapeError
-from .measure import Deviation, deviation, distance, size
-from .side import GraphSide, Side, Values
-from .trace_side import TraceSide
+from ...graphs.axes import same_shape, unbatched
+from ...graphs.constants import Exact, constant_arrays, constant_fingerprints, fingerprint, is_constant
+from ...graphs.errors import ShapeError
+from ..measure import Deviation, deviation, distance, size
+from ..sides.graph_side import GraphSide
+from ..sides.side import Side, Values
+from ..sides.trace_side import TraceSide
 
 Verdict = Literal["same", "rounding", "semantic"]
 SINGLE_UNIT, DOUBLE_UNIT = 2.0**-24, 2.0**-53

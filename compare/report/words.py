@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..graphs.stages import split_tap_name
-from ..graphs.taps import Source
-from .causes import Cause
-from .faults import Unexplained
-from .result import RootCause
+from ...graphs.stages import split_tap_name
+from ...graphs.taps import Source
+from ..explain.causes import Cause
+from ..explain.faults import Unexplained
+from ..result import RootCause
 
 _AGREES = {
     "neither": "the reference does neither",

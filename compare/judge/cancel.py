@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain, combinations
 
-from ..graphs.stages import split_tap_name
+from ...graphs.stages import split_tap_name
+from ..measure import distance
+from ..sides.side import Side
+from ..sides.trace_side import TraceSide, joined, replayed, runnable
 from .locate import Local, is_scores, judge_region
-from .measure import distance
-from .side import Side
-from .trace_side import TraceSide, joined, replayed, runnable
 
 _LARGEST = 8
 

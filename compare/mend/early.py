@@ -6,12 +6,12 @@ from collections.abc import Collection, Iterable, Sequence
 
 import numpy as np
 
-from ..graphs.axes import canonical_axes, same_shape
-from ..graphs.errors import OpdiffError
+from ...graphs.axes import canonical_axes, same_shape
+from ...graphs.errors import OpdiffError
+from ..judge.locate import Local, is_scores
+from ..measure import norm, unmasked
+from ..sides.graph_side import GraphSide
 from .effect import Effects
-from .locate import Local, is_scores
-from .measure import norm, unmasked
-from .side import GraphSide
 
 N_POSITIONS = 16
 

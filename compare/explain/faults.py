@@ -7,16 +7,17 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ..graphs.axes import canonical_axes, same_shape, unbatched
-from ..graphs.errors import ShapeError
-from ..graphs.stages import split_tap_name
-from .cancel import cancelling
+from ...graphs.axes import canonical_axes, same_shape, unbatched
+from ...graphs.errors import ShapeError
+from ...graphs.stages import split_tap_name
+from ..judge.cancel import cancelling
+from ..judge.locate import Local, is_scores
+from ..measure import comparable, distance
+from ..sides.graph_side import GraphSide
+from ..sides.side import Side
 from .causes import Cause, Explained, Explainer, gather
-from .locate import Local, is_scores
-from .measure import comparable, distance
 from .pinpoint import Pinpoint, Pinpointer
 from .relations import relations
-from .side import GraphSide, Side
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from opdiff.compare.align import align
-from opdiff.compare.effect import Effects
+from opdiff.compare.align.by_name import align
+from opdiff.compare.mend.effect import Effects
+from opdiff.compare.mend.runs import Change, run_changed
 from opdiff.compare.opening import sides_of
-from opdiff.compare.runs import Change, run_changed
-from opdiff.compare.side import GraphSide
+from opdiff.compare.sides.graph_side import GraphSide
 from opdiff.exporters.checkpoints import open_checkpoint
 from opdiff.exporters.export import export
 from opdiff.exporters.variants.registry import parse_variant
@@ -67,7 +67,7 @@ def test_effects_that_do_not_fit_into_memory_at_once_are_the_same(pair, monkeypa
     a, b = pair
     sets = [EPS, ROPE, EPS | ROPE, frozenset({"blk.0.q_rope"}), frozenset({"blk.1.q_norm"})]
     together = Effects(a, b, sets)
-    monkeypatch.setattr("opdiff.compare.effect._BYTES_AT_ONCE", 0)
+    monkeypatch.setattr("opdiff.compare.mend.effect._BYTES_AT_ONCE", 0)
     apart = Effects(a, b, sets)
     for group in sets:
         one, other = (effects.after(sorted(group), frozenset()) for effects in (together, apart))

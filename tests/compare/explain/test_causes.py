@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from opdiff.compare.causes import Explainer
 from opdiff.compare.conventions import Settings, evaluate
-from opdiff.compare.locate import Local
-from opdiff.compare.side import GraphSide
+from opdiff.compare.explain.causes import Explainer
+from opdiff.compare.judge.locate import Local
+from opdiff.compare.sides.graph_side import GraphSide
 from opdiff.graphs.artifact import load_artifact
 from opdiff.graphs.run import Runner
 

@@ -6,14 +6,14 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from ..graphs.axes import same_shape
-from ..graphs.errors import OpdiffError
-from ..graphs.stages import LOGITS
-from .locate import SINGLE_UNIT
-from .measure import norm
-from .result import Effect
+from ...graphs.axes import same_shape
+from ...graphs.errors import OpdiffError
+from ...graphs.stages import LOGITS
+from ..judge.locate import SINGLE_UNIT
+from ..measure import norm
+from ..result import Effect
+from ..sides.graph_side import GraphSide
 from .runs import Change, run_changed
-from .side import GraphSide
 
 _BYTES_AT_ONCE = 1 << 28  # of logits, which all runs that are made at once have in memory
 Logits = np.ndarray | OpdiffError  # or why there are none

@@ -6,10 +6,11 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from ..graphs.axes import to_canonical
-from ..graphs.trace import Trace
-from .result import SideInfo
-from .side import GraphSide, Side
+from ...graphs.axes import to_canonical
+from ...graphs.trace import Trace
+from ..result import SideInfo
+from .graph_side import GraphSide
+from .side import Side
 
 
 class TraceSide(Side):

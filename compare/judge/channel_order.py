@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..graphs.stages import split_tap_name
+from ...graphs.stages import split_tap_name
+from ..sides.side import Side
+from ..sides.trace_side import TraceSide
 from .locate import Local, is_equal, judge_region
-from .side import Side
-from .trace_side import TraceSide
 
 Order = tuple[int, ...]
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..graphs.artifact import Artifact
-from ..graphs.errors import InputError
-from ..graphs.stages import graph_order
-from ..graphs.trace import Trace
+from ...graphs.artifact import Artifact
+from ...graphs.errors import InputError
+from ...graphs.stages import graph_order
+from ...graphs.trace import Trace
 
 
 @dataclass(frozen=True, slots=True)

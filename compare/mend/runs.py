@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ..graphs.errors import InputError, OpdiffError
-from ..graphs.run import Precision, execution_order
-from .side import GraphSide, Values
+from ...graphs.errors import InputError, OpdiffError
+from ...graphs.run import Precision, execution_order
+from ..sides.graph_side import GraphSide
+from ..sides.side import Values
 
 Ran = dict[str, np.ndarray] | OpdiffError
 

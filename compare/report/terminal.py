@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from .result import Divergence, Effect, Position, Result, RootCause, Row
+from ..result import Divergence, Effect, Position, Result, RootCause, Row
 from .words import places
 
 _SHOWN_DIVERGENCES = 12

@@ -10,13 +10,14 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from ..graphs.axes import unbatched
-from ..graphs.errors import OpdiffError
-from ..graphs.stages import split_tap_name
-from .conventions import Case, Deviation, Explanation, Settings, Value, evaluate, explain, standard_settings
-from .locate import DOUBLE_UNIT, SINGLE_UNIT, Local, is_equal, is_scores
-from .measure import distance, size
-from .side import GraphSide, Side
+from ...graphs.axes import unbatched
+from ...graphs.errors import OpdiffError
+from ...graphs.stages import split_tap_name
+from ..conventions import Case, Deviation, Explanation, Settings, Value, evaluate, explain, standard_settings
+from ..judge.locate import DOUBLE_UNIT, SINGLE_UNIT, Local, is_equal, is_scores
+from ..measure import distance, size
+from ..sides.graph_side import GraphSide
+from ..sides.side import Side
 
 Choice = tuple[str, Value, Value]  # convention, A's value, B's value
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from opdiff.compare.relations import relations
+from opdiff.compare.explain.relations import relations
 
 AXES = ("token", "head", "channel")
 A = np.random.default_rng(0).standard_normal((6, 4, 4))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from onnx_text import DECODER, DECODER_AXES, decoder_weights, save_decoder, save_text
 
-from opdiff.compare.align import align
+from opdiff.compare.align.by_name import align
 from opdiff.compare.diagnose import compare
 from opdiff.graphs.artifact import load_artifact
 from opdiff.graphs.errors import InputError

@@ -1,0 +1,1 @@
+"""Alignment: which tensor of one side stands for which of the other."""

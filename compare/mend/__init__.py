@@ -1,0 +1,1 @@
+"""Mending regions of B and running on: effects, closure, and what an input cannot show."""

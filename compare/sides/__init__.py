@@ -1,0 +1,1 @@
+"""The sides of a comparison: graphs and traces, with their values."""

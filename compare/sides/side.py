@@ -1,0 +1,71 @@
+"""What every side of a comparison has: its values of the common taps, and the regions between them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from copy import copy
+from typing import Self
+
+import numpy as np
+
+from ...graphs.regions import Region
+from ...graphs.taps import Tap
+from ..result import SideInfo
+
+Values = Mapping[str, np.ndarray]
+
+
+class Side:
+    """The values of the common taps, canonical, and the regions between them.
+
+    Args:
+        info: where it comes from.
+        taps: the common taps, by name.
+        regions: what is computed between them. A trace's are not known; it has those of the graph beside it.
+        values: canonical, by tap name.
+    """
+
+    def __init__(
+        self, info: SideInfo, taps: Mapping[str, Tap], regions: Mapping[str, Region], values: dict[str, np.ndarray]
+    ) -> None:
+        self.info, self.taps, self.regions, self.values = info, taps, regions, values
+        self._orders: dict[str, Sequence[int]] = {}
+
+    @property
+    def name(self) -> str:
+        return self.info.name
+
+    def readers(self, taps: Iterable[str]) -> list[str]:
+        """The taps outside of `taps` whose regions read one of them."""
+        group = set(taps)
+        found = {reader for tap in group for reader in self._readers.get(tap, ())} - group
+        return sorted(found, key=self._order.__getitem__)
+
+    @property
+    def regions(self) -> Mapping[str, Region]:
+        return self._regions
+
+    @regions.setter
+    def regions(self, regions: Mapping[str, Region]) -> None:
+        self._regions = regions
+        self._order = {tap: n for n, tap in enumerate(regions)}
+        self._readers: dict[str, list[str]] = {}
+        for tap, region in regions.items():
+            for name in set(region.inputs):
+                self._readers.setdefault(name, []).append(tap)
+
+    def reads(self, tap: str) -> tuple[str, ...]:
+        """The taps that a region reads."""
+        return tuple(name for name in self.regions[tap].inputs if name in self.regions)
+
+    def with_orders(self, orders: Mapping[str, Sequence[int]]) -> Self:
+        """The same side, whose channels stand in these orders within each head: channel i holds the other side's order[i]."""
+        other = copy(self)
+        other._orders = {**self._orders, **orders}
+        other.values = {**self.values, **{tap: reordered(self.values[tap], np.argsort(o)) for tap, o in orders.items()}}
+        return other
+
+
+def reordered(value: np.ndarray, order: Sequence[int] | np.ndarray) -> np.ndarray:
+    """The channels of each head in this order; the last axis holds one head's, or all heads' one after the other."""
+    return value.reshape(-1, len(order))[:, np.asarray(order)].reshape(value.shape)
