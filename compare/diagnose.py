@@ -14,19 +14,20 @@ from ..graphs.run import Settings as RunSettings
 from ..graphs.stages import LOGITS, split_tap_name
 from ..graphs.trace import Trace
 from .align.by_name import align
-from .explain.causes import Cause, Explainer
-from .explain.faults import Faults, Unexplained, faults, harmless_places
+from .explain.catalogue import Explainer
+from .explain.causes import Cause
+from .explain.faults import Faults, faults, harmless_places
 from .explain.reference import Judge
 from .judge.channel_order import in_one_order
 from .judge.locate import OTHER_KERNELS, locate
 from .measure import Deviation
 from .mend.blind import blind_spots
-from .mend.close import close, close_recorded
+from .mend.close import NOTHING_AT_FAULT, close, close_recorded, not_known
 from .mend.early import early_effects
 from .mend.effect import Mending, sets_of
 from .opening import check_one_is_a_graph, check_sizes, open_either, sides_of, tokens_of
 from .report.tables import positions, rows
-from .report.words import cause_text, places, unexplained_text, verdict_text
+from .report.words import cause_text, places, verdict_text
 from .result import BlindSpot, Closed, Divergence, Effect, Result, RootCause
 from .sides.graph_side import GraphSide
 from .sides.side import Side
@@ -121,36 +122,32 @@ def _weighed(
     tokens: Sequence[int],
 ) -> tuple[tuple[RootCause, ...], tuple[Divergence, ...], Closed]:
     """Causes and divergences with their effects, and whether they are all."""
-    groups = [cause.taps for cause in at_fault.causes] + [one.taps for one in at_fault.unexplained]
+    groups = [cause.taps for cause in at_fault.causes]
     if not at_fault.taps:
-        return (), (), Closed(True, 0.0, "complete: no region is at fault")
+        return (), (), NOTHING_AT_FAULT
     effects: Sequence[Effect | None] = [None] * len(groups)
     by_tap: Mapping[str, Effect | None] = {}
     if not (isinstance(a, GraphSide) and isinstance(b, GraphSide)):
         closed = close_recorded(at_fault, LOGITS in at_fault.found)
     elif LOGITS not in at_fault.found:
-        closed = Closed(None, None, "not known: the logits are no common tap, so nothing could be followed to them")
+        closed = not_known("the logits are no common tap, so nothing could be followed to them")
     else:
         try:
             in_turn = [(group, frozenset(chain(*groups[:n]))) for n, group in enumerate(groups)]
             singly = _singly(at_fault.taps, groups)
-            sets = [*chain(*(sets_of(*mending) for mending in (*in_turn, *singly.values()))), frozenset(at_fault.named)]
+            sets = [*chain(*(sets_of(*mending) for mending in (*in_turn, *singly.values()))), frozenset(at_fault.taps)]
             measured = early_effects(a, b, len(tokens), [at_fault.found[tap] for tap in at_fault.taps], sets)
             effects = [measured.after(*mending) for mending in in_turn]
             by_tap = {tap: measured.after(*mending) for tap, mending in singly.items()}
             closed = close(at_fault, measured)
         except OpdiffError as e:
-            closed = Closed(None, None, f"not known: the logits of the two sides cannot be compared ({e})")
-    named = [
+            closed = not_known(f"the logits of the two sides cannot be compared ({e})")
+    causes = [
         _root_cause(a, b, judge, at_fault, cause, effect)
-        for cause, effect in zip(at_fault.causes, effects, strict=False)
-    ]
-    unnamed = [
-        _unnamed_cause(b, judge, at_fault, one, effect)
-        for one, effect in zip(at_fault.unexplained, effects[len(named) :], strict=True)
+        for cause, effect in zip(at_fault.causes, effects, strict=True)
     ]
     divergences = [_divergence(a, at_fault, tap, propagated[tap], by_tap.get(tap)) for tap in at_fault.taps]
-    return (*named, *unnamed), tuple(divergences), closed
+    return tuple(causes), tuple(divergences), closed
 
 
 def _singly(taps: Sequence[str], groups: Sequence[Sequence[str]]) -> dict[str, Mending]:
@@ -166,39 +163,35 @@ def _singly(taps: Sequence[str], groups: Sequence[Sequence[str]]) -> dict[str, M
 def _root_cause(
     a: Side, b: Side, judge: Judge | None, at_fault: Faults, cause: Cause, effect: Effect | None
 ) -> RootCause:
-    name, ours, theirs = cause.choice
+    name, ours, theirs = cause.choice or (None, None, None)
     start = at_fault.explained[cause.taps[0]].a_settings
     agrees = (
         None if judge is None else judge.agreement([at_fault.found[tap] for tap in cause.taps], cause.choice, start)
     )
-    residual = max((at_fault.explained[tap].residual or 0.0 for tap in cause.taps), default=None)
-    node = at_fault.pinpoints[cause.taps[0]].b_node
+    residual = cause.residual
+    if cause.choice is not None:
+        residual = max((at_fault.explained[tap].residual or 0.0 for tap in cause.taps), default=None)
     return RootCause(
+        kind=cause.kind,
         convention=name,
-        a_value=str(ours),
-        b_value=str(theirs),
+        a_value=None if cause.choice is None else str(ours),
+        b_value=None if cause.choice is None else str(theirs),
+        edit=cause.lines,
+        steps=cause.n_steps,
         taps=cause.taps,
-        harmless_at=harmless_places(a, b, cause, at_fault.found),
+        harmless_at=harmless_places(a, b, cause, at_fault.found) if cause.choice is not None else (),
         residual=residual,
         also_fits=cause.also_fits,
         reference_agrees_with=agrees,
         effect=effect,
-        source=None if node is None else node.source,
+        source=None if cause.nodes[1] is None else cause.nodes[1].source,
+        a_source=None if cause.nodes[0] is None else cause.nodes[0].source,
         text=cause_text(a.name, b.name, cause, agrees),
     )
 
 
-def _unnamed_cause(
-    b: Side, judge: Judge | None, at_fault: Faults, one: Unexplained, effect: Effect | None
-) -> RootCause:
-    agrees = None if judge is None else judge.agreement([at_fault.found[tap] for tap in one.taps], None, None)
-    node = at_fault.pinpoints[one.taps[0]].b_node
-    text = unexplained_text(b.name, one, node)
-    return RootCause(None, None, None, one.taps, (), None, (), agrees, effect, node.source if node else None, text)
-
-
 def _divergence(a: Side, at_fault: Faults, tap: str, propagated: Deviation, effect: Effect | None) -> Divergence:
-    local, point = at_fault.found[tap], at_fault.pinpoints[tap]
+    local, nodes, edit = at_fault.found[tap], at_fault.nodes[tap], at_fault.edits.get(tap)
     nothing = Deviation(local.reason, None, None, None, None)
     return Divergence(
         tap=tap,
@@ -211,9 +204,9 @@ def _divergence(a: Side, at_fault: Faults, tap: str, propagated: Deviation, effe
         floor=local.floor,
         threshold=local.reach,
         effect=effect,
-        a_node=point.a_node,
-        b_node=point.b_node,
-        difference=point.difference,
+        a_node=nodes[0],
+        b_node=nodes[1],
+        difference="" if edit is None else "; ".join(line.text for line in edit.lines),
         relations=at_fault.relations.get(tap, ()),
     )
 

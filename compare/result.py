@@ -12,7 +12,7 @@ import numpy as np
 from ..graphs.taps import Source
 from .measure import Deviation
 
-SCHEMA = "opdiff.result/1"
+SCHEMA = "opdiff.result/2"
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,15 +89,23 @@ class Divergence:
 
 @dataclass(frozen=True, slots=True)
 class RootCause:
-    """One cause, in however many places. `convention` is None where the catalogue has no name for it.
+    """One cause, in however many places.
 
+    `kind` says how it is known: `convention`, where the catalogue has a name for it; `edit`, where a small change of A's
+    region was proved to give what B's gives; `rewrite`, where such a change was found, but takes so many steps that it
+    explains nothing; `unexplained`, where none was.
+    `edit` is the change in words, each line needed, as it reads at the first of the taps; `steps` how many steps it changes.
     `harmless_at` are regions that are computed the same two ways, where this checkpoint's weights make no difference.
     `residual` is how far, at most, the explanation is from B's float64 output, relative to the difference that it explains.
+    `source` and `a_source` are B's and A's line.
     """
 
+    kind: str
     convention: str | None
     a_value: str | None
     b_value: str | None
+    edit: tuple[str, ...]
+    steps: int | None
     taps: tuple[str, ...]
     harmless_at: tuple[str, ...]
     residual: float | None
@@ -105,6 +113,7 @@ class RootCause:
     reference_agrees_with: str | None
     effect: Effect | None
     source: str | None
+    a_source: str | None
     text: str
 
 
@@ -119,9 +128,15 @@ class BlindSpot:
 
 @dataclass(frozen=True, slots=True)
 class Closed:
-    """Whether the causes are all there is: B mended by all of them, against A. `residual` is the logits' relative distance."""
+    """Whether the causes are all there is.
+
+    `complete`: every region at fault is explained, by a name or a proved edit, and B mended by all of them meets A.
+    `all_found`: B mended in every region at fault meets A, explained or not. `residual` is what is then left: the logits'
+    relative distance.
+    """
 
     complete: bool | None
+    all_found: bool | None
     residual: float | None
     text: str
 

@@ -17,7 +17,18 @@ from onnx.reference.op_run import OpRun
 
 from .constants import BFLOAT16, Exact
 from .errors import InputError
-from .products import Factors, Multiplier, Piece, PlainProduct, Product, Running, only_moves, reads_halves, split
+from .products import (
+    Factors,
+    Multiplier,
+    Piece,
+    PlainProduct,
+    Product,
+    Running,
+    Session,
+    only_moves,
+    reads_halves,
+    split,
+)
 from .promote import promoted
 from .regions import Program, Region
 from .scratch import Scratch
@@ -135,6 +146,10 @@ class Runner:
     def multiply(self, x: np.ndarray, weight: np.ndarray) -> np.ndarray:
         """`x` [rows, in], float32 or float64, with any weight `[out, in]`, in whatever precision it is."""
         return self._multiplier.product(x, Factors(x, weight, is_out_in=True))
+
+    def session(self, model: onnx.ModelProto) -> Session:
+        """A model, ready to run with this runner's settings."""
+        return _Session(model, self.settings)
 
     def _prepared(self, program: Program, precision: Precision, perturb: Exact | None) -> _Run:
         key = (program.signature, precision, perturb)

@@ -20,9 +20,22 @@ IsMet = Callable[[Array, Settings], bool]
 EVALUATION_WORK = 20_000  # what an evaluation costs beside its elements, counted in elements
 WEIGHT_WORK = 1 / 16  # what an element of a weight that is multiplied with costs, besides what its products cost,
 PRODUCT_TOKENS = 16  # which is as much again for so many tokens
-SINGLE_WORK = 4e8  # elements predicted before single deviations are given up: some seconds
-PAIR_WORK = 1e8  # before pairs are
-TRIPLE_WORK = 4e7
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """How many elements may be predicted before deviations are given up: single ones, pairs, and triples beyond these;
+    and whether last resorts are asked.
+    """
+
+    singles: float
+    pairs: float
+    triples: float
+    with_last_resorts: bool
+
+
+WHOLE = Budget(4e8, 1e8, 4e7, True)  # some seconds
+BESIDE_AN_EDIT = Budget(6e7, 3e7, 0, False)  # for a name, where the explanation is known
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +76,7 @@ class Explanation:
         return ", ".join(map(str, self.deviations)) or "no deviation"
 
 
-def explain(case: Case, output: np.ndarray, start: Settings, is_met: IsMet) -> Explanation:
+def explain(case: Case, output: np.ndarray, start: Settings, is_met: IsMet, budget: Budget = WHOLE) -> Explanation:
     """The fewest deviations from `start` that reproduce `output`: none, one, two, and three where that is cheap.
 
     All the explanations of the first level that has one are kept. Fitted numbers of more than two significant digits
@@ -78,7 +91,7 @@ def explain(case: Case, output: np.ndarray, start: Settings, is_met: IsMet) -> E
         measured = case.canonical(case.stage, output)
         if np.isnan(measured).any():
             return Explanation(False, start, reason="the output holds NaN")
-        search = _Search(case, measured, start, is_met)
+        search = _Search(case, measured, start, is_met, budget)
         hits = search.first_level_with_hits()
     except OpdiffError as error:
         return Explanation(False, start, reason=str(error))
@@ -105,7 +118,8 @@ class _Trial:
 class _Search:
     """One search: tries changes, and remembers which predictions were seen and what they read."""
 
-    def __init__(self, case: Case, output: Array, start: Settings, is_met: IsMet) -> None:
+    def __init__(self, case: Case, output: Array, start: Settings, is_met: IsMet, budget: Budget) -> None:
+        self.budget = budget
         self.case, self.output, self.start, self.is_met = case, output, start, is_met
         self.memo = Memo()
         self.order = {entered.name: place for place, entered in enumerate(conventions())}
@@ -125,12 +139,14 @@ class _Search:
         if self.trial(()).fits:
             return [()]
         levels: list[Callable[[], Iterable[Changes]]] = [
-            lambda: self.extended((), last_resort=False),
+            lambda: self.extended((), last_resort=False, limit=self.budget.singles),
             lambda: self.doubled(last_resort=False),
-            lambda: self.extended((), last_resort=True),
-            lambda: self.doubled(last_resort=True),
-            self.tripled,
         ]
+        if self.budget.with_last_resorts:
+            levels.append(lambda: self.extended((), last_resort=True, limit=self.budget.singles))
+            levels.append(lambda: self.doubled(last_resort=True))
+        if self.budget.triples:
+            levels.append(self.tripled)
         for level in levels:
             hits = self.in_order(level())
             if hits:
@@ -145,7 +161,7 @@ class _Search:
             key=lambda hit: (sum(entered.rank for entered, _ in hit), [self.order[entered.name] for entered, _ in hit]),
         )
 
-    def extended(self, base: Changes, *, last_resort: bool, limit: float = SINGLE_WORK) -> Iterator[Changes]:
+    def extended(self, base: Changes, *, last_resort: bool, limit: float) -> Iterator[Changes]:
         """The hits that have one deviation more than `base`."""
         for entered in self.readable(base):
             if self.work > limit:
@@ -171,12 +187,12 @@ class _Search:
 
     def doubled(self, *, last_resort: bool) -> Iterator[Changes]:
         """The hits with two deviations."""
-        for base in self.bases((), PAIR_WORK):
-            yield from self.extended(base, last_resort=last_resort, limit=PAIR_WORK)
+        for base in self.bases((), self.budget.pairs):
+            yield from self.extended(base, last_resort=last_resort, limit=self.budget.pairs)
 
     def tripled(self) -> Iterator[Changes]:
         """The hits with three deviations, as long as they are cheap."""
-        limit = self.work + TRIPLE_WORK
+        limit = self.work + self.budget.triples
         for first in self.bases((), limit):
             for second in self.bases(first, limit):
                 yield from self.extended(second, last_resort=False, limit=limit)

@@ -1,184 +1,60 @@
-"""From regions at fault to root causes: what the catalogue says of each region, brought together over all places."""
+"""From regions at fault to causes: what explains in many places is one, whatever block, head or weight it is seen at."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
-from types import SimpleNamespace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
 
-import numpy as np
+from ..conventions import Value
+from .catalogue import Choice, Explained, in_words
+from .edits.edit import Edit
+from .edits.search import Nodes
 
-from ...graphs.axes import unbatched
-from ...graphs.errors import OpdiffError
-from ...graphs.stages import split_tap_name
-from ..conventions import Case, Deviation, Explanation, Settings, Value, evaluate, explain, standard_settings
-from ..judge.locate import DOUBLE_UNIT, SINGLE_UNIT, Local, is_equal, is_scores
-from ..measure import distance, size
-from ..sides.graph_side import GraphSide
-from ..sides.side import Side
-
-Choice = tuple[str, Value, Value]  # convention, A's value, B's value
-
-
-@dataclass(frozen=True)
-class Explained:
-    """What the catalogue says of one region: each candidate is a set of choices that reproduces B's output alone."""
-
-    tap: str
-    candidates: tuple[frozenset[Choice], ...]
-    settings: Settings | None
-    a_settings: Settings | None
-    residual: float | None
-    reason: str
+Kind = Literal["convention", "edit", "rewrite", "unexplained"]
 
 
 @dataclass(frozen=True)
 class Cause:
-    """A convention in which B is not as A, and the taps whose regions show it."""
+    """One cause, and the taps whose regions show it.
 
-    choice: Choice
-    taps: tuple[str, ...]
-    also_fits: tuple[str, ...]
-
-
-class SharedWeights:
-    """The checkpoint's tensors by name, from whichever side has them as they were stored."""
-
-    def __init__(self, graphs: Sequence[GraphSide]) -> None:
-        self._arrays: dict[str, Callable[[], np.ndarray]] = {}
-        for side in reversed(graphs):
-            file = side.artifact.checkpoint_weights()
-            self._arrays |= {} if file is None else {name: partial(file.__getitem__, name) for name in file}
-            taps = (tap for tap in side.taps if side.taps[tap].is_weight and tap not in self._arrays)
-            self._arrays |= {tap: partial(side.values.__getitem__, tap) for tap in taps}
-            weights = side.artifact.weights
-            self._arrays |= {name: partial(getattr, weights[name], "array") for name in weights}
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._arrays
-
-    def __getitem__(self, name: str) -> np.ndarray:
-        return self._arrays[name]()
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._arrays)
-
-
-class Explainer:
-    """Asks the catalogue about regions. What explained one block's region is tried first on the next block's.
-
-    Args:
-        on: the side on whose values regions are replayed.
-        sides: all of them, a graph or more among them.
+    kind: whether a convention names it; an edit of A's region was proved instead; an edit was, but so large that it
+        explains nothing; or nothing was found.
+    nodes: A's and B's node at the first of the taps.
+    lines: the edit in words, beside a convention too, as it reads at the first of the taps.
+    n_steps: how many steps it changes.
+    residual: how far the edit's output is from B's at most, relative to the difference that it explains.
+    relations: what B's value is to A's, where no edit was found.
     """
 
-    def __init__(self, on: Side, sides: Sequence[Side], tokens: Sequence[int]) -> None:
-        graphs = [side for side in sides if isinstance(side, GraphSide)]
-        config = next((side.artifact.config for side in graphs if side.artifact.config), None)
-        self._config = None if config is None else SimpleNamespace(**config)
-        self._multiply = graphs[0].multiply
-        self._weights = SharedWeights(graphs)
-        self._tokens = np.asarray(tokens, np.int64)
-        self._values = {tap: unbatched(value, on.taps[tap].axes) for tap, value in on.values.items()}
-        self._seen: dict[tuple[str, str], Settings] = {}
+    kind: Kind
+    taps: tuple[str, ...]
+    nodes: Nodes
+    choice: Choice | None = None
+    also_fits: tuple[str, ...] = ()
+    lines: tuple[str, ...] = ()
+    n_steps: int | None = None
+    residual: float | None = None
+    relations: tuple[str, ...] = ()
 
-    def explain(self, local: Local) -> Explained:
-        """What makes B's output of this region."""
-        if self._config is None or local.b64 is None or local.a64 is None:
-            return Explained(local.tap, (), None, None, None, "no configuration of the decoder is recorded")
-        case = self.case(local.tap)
-        ours = self.settings_of(case, local, local.a64, "a", standard_settings(self._config))
-        if not ours.found:
-            reason = f"A's own output is not what the catalogue expects of it ({ours})"
-            return Explained(local.tap, (), None, None, None, reason)
-        theirs = self.settings_of(case, local, local.b64, "b", ours.settings)
-        if not theirs.found:
-            return Explained(local.tap, (), None, ours.settings, None, str(theirs))
-        return self._explained(case, local, ours.settings, theirs)
-
-    def case(self, tap: str) -> Case:
-        """What this region offers to the catalogue."""
-        block, stage = split_tap_name(tap)
-        assert self._config is not None
-        return Case(stage, block, self._values, self._weights, self._config, self._tokens, self._multiply)
-
-    def settings_of(self, case: Case, local: Local, output: np.ndarray, side: str, start: Settings) -> Explanation:
-        """The settings that reproduce an output; those of the same stage in a block before are tried first,
-        and last with more deviations from them.
-        """
-
-        def is_met(prediction: np.ndarray, settings: Settings) -> bool:
-            return is_equal(local, output, prediction)
-
-        known = self._seen.get((case.stage, side))
-        if known is not None and self._reproduces(case, known, is_met):
-            return Explanation(True, known)
-        found = explain(case, output, start, is_met)
-        if not found.found and known is not None and known != start:
-            found = _from_start(start, known, explain(case, output, known, is_met)) or found
-        if found.found:
-            self._seen[case.stage, side] = found.settings
-        return found
-
-    def cancels(self, taps: Sequence[str], readers: Sequence[str], settings: Settings, without: Settings) -> bool:
-        """Whether two settings give the same to all that read these taps, so that their difference is none."""
-        values = {name: value for name, value in self._values.items() if name not in taps}
-        for reader in readers:
-            case = replace(self.case(reader), values=values)
-            try:
-                one, other = evaluate(case, reader, settings), evaluate(case, reader, without)
-            except OpdiffError:
-                return False
-            scores = is_scores(reader)
-            if distance(one, other, scores) > size(one, scores) * (SINGLE_UNIT * DOUBLE_UNIT) ** 0.5:
-                return False
-        return bool(readers)
-
-    def _reproduces(self, case: Case, settings: Settings, is_met: Callable[[np.ndarray, Settings], bool]) -> bool:
-        try:
-            return is_met(evaluate(case, case.target, settings), settings)
-        except OpdiffError:
-            return False
-
-    def _explained(self, case: Case, local: Local, ours: Settings, theirs: Explanation) -> Explained:
-        first = frozenset(choices(ours, theirs.settings))
-        others = [frozenset(choices(ours, changed(ours, fitting))) for fitting in theirs.also_fits]
-        assert local.b64 is not None
-        rest = distance(local.b64, evaluate(case, case.target, theirs.settings), is_scores(local.tap))
-        residual = rest / local.error if np.isfinite(local.error) and local.error else rest
-        return Explained(local.tap, (first, *others), theirs.settings, ours, residual, "")
+    @property
+    def is_explained(self) -> bool:
+        """Whether it says what is other, by a name or by a small edit."""
+        return self.kind in ("convention", "edit")
 
 
-def _from_start(start: Settings, known: Settings, found: Explanation) -> Explanation | None:
-    """What a search from other settings found, as deviations from the start; None where it found nothing."""
-    if not found.found:
-        return None
-    first = tuple(Deviation(*choice) for choice in choices(start, known))
-    others = tuple((*first, *fitting) for fitting in found.also_fits)
-    return Explanation(True, found.settings, (*first, *found.deviations), others, found.evaluations)
+def by_convention(
+    explained: Sequence[Explained], nodes: Callable[[str], Nodes], edits: Mapping[str, Edit]
+) -> list[Cause]:
+    """A cause for each convention: of the candidates that explain a region, the one that explains most regions.
 
-
-def choices(ours: Settings, theirs: Settings) -> Iterator[Choice]:
-    """The conventions in which two settings differ."""
-    for name in theirs:
-        if theirs[name] != ours.get(name, theirs[name]):
-            yield (name, ours[name], theirs[name])
-
-
-def changed(settings: Settings, deviations: Sequence[Deviation]) -> Settings:
-    """Settings with these deviations."""
-    for deviation in deviations:
-        settings = settings.with_value(deviation.convention, deviation.to_value)
-    return settings
-
-
-def gather(explained: Sequence[Explained]) -> list[Cause]:
-    """Causes over all places: of the candidates that explain a region, the one that explains most regions."""
+    edits: of some of the regions, to be told beside the convention.
+    """
     votes = Counter(choice for one in explained for candidate in one.candidates for choice in candidate)
-    taps: dict[Choice, list[str]] = {}
+    taps: dict[tuple[str, Value, Value], list[str]] = {}
     fits: dict[Choice, list[frozenset[str]]] = {}
+    alone: dict[Choice, str] = {}
     for one in explained:
         if not one.candidates:
             continue
@@ -187,12 +63,60 @@ def gather(explained: Sequence[Explained]) -> list[Cause]:
         for choice in sorted(chosen, key=str):
             taps.setdefault(choice, []).append(one.tap)
             fits.setdefault(choice, []).append(others)
-    return [
-        Cause(choice, tuple(places), tuple(sorted(frozenset.intersection(*fits[choice]))))
-        for choice, places in taps.items()
-    ]
+            if len(chosen) == 1 and one.tap in edits:
+                alone.setdefault(choice, one.tap)
+    causes = []
+    for choice, places in taps.items():
+        edit = edits.get(alone.get(choice, ""))
+        causes.append(
+            Cause(
+                "convention",
+                tuple(places),
+                nodes(alone.get(choice, places[0])),
+                choice,
+                tuple(sorted(frozenset.intersection(*fits[choice]))),
+                () if edit is None or edit.is_rewrite else tuple(line.text for line in edit.lines),
+                None if edit is None else edit.n_steps,
+            )
+        )
+    return causes
 
 
-def in_words(candidate: frozenset[Choice]) -> str:
-    """A candidate as a person reads it: `rope.pairing=interleaved, rope.base=10000`."""
-    return ", ".join(f"{name}={value}" for name, _, value in sorted(candidate, key=str))
+def by_edit(edits: Mapping[str, Edit], nodes_at: Callable[[str, Edit, int], Nodes]) -> list[Cause]:
+    """A cause for each piece of an edit, wherever it is found; pieces that always go together, at one line, are one.
+
+    An edit that changes too much is told whole, and explains nothing.
+    """
+    places: dict[tuple[str, ...], list[tuple[str, int]]] = {}
+    for tap, edit in edits.items():
+        if edit.is_rewrite:
+            places.setdefault(("", *sorted(line.key for line in edit.lines)), []).append((tap, 0))
+            continue
+        for n, line in enumerate(edit.lines):
+            places.setdefault((line.key,), []).append((tap, n))
+    together: dict[tuple, list[tuple[str, ...]]] = {}
+    for key, found in places.items():
+        tap, n = found[0]
+        theirs = nodes_at(tap, edits[tap], n)[1]
+        where = None if theirs is None else theirs.source or theirs.name
+        together.setdefault((key[0] == "", tuple(tap for tap, _ in found), where), []).append(key)
+    return [_of_pieces([places[key] for key in keys], edits, nodes_at) for keys in together.values()]
+
+
+def _of_pieces(
+    pieces: Sequence[Sequence[tuple[str, int]]],
+    edits: Mapping[str, Edit],
+    nodes_at: Callable[[str, Edit, int], Nodes],
+) -> Cause:
+    """One cause of pieces that all are at the same taps."""
+    first, n = pieces[0][0]
+    edit, taps = edits[first], tuple(dict.fromkeys(tap for tap, _ in pieces[0]))
+    lines = edit.lines if edit.is_rewrite else [edit.lines[found[0][1]] for found in pieces]
+    return Cause(
+        "rewrite" if edit.is_rewrite else "edit",
+        taps,
+        nodes_at(first, edit, n),
+        lines=tuple(line.text for line in lines),
+        n_steps=edit.n_steps,
+        residual=max(edits[tap].residual for tap in taps),
+    )

@@ -2,52 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from ...graphs.axes import canonical_axes, same_shape, unbatched
 from ...graphs.errors import ShapeError
-from ...graphs.stages import split_tap_name
+from ...graphs.stages import graph_order, split_tap_name
+from ..conventions.explain import BESIDE_AN_EDIT, WHOLE
 from ..judge.cancel import cancelling
 from ..judge.locate import Local, is_scores
-from ..measure import comparable, distance
+from ..measure import comparable, distance, unmasked
 from ..sides.graph_side import GraphSide
 from ..sides.side import Side
-from .causes import Cause, Explained, Explainer, gather
-from .pinpoint import Pinpoint, Pinpointer
+from .catalogue import Explained, Explainer
+from .causes import Cause, by_convention, by_edit
+from .edits.edit import Edit
+from .edits.search import EditSearch, Nodes
+from .masks import mask_difference
 from .relations import relations
 
 
 @dataclass(frozen=True)
-class Unexplained:
-    """Regions of one stage that differ in the same way, for which the catalogue has no name."""
-
-    taps: tuple[str, ...]
-    difference: str
-    relations: tuple[str, ...]
-    reason: str
-
-
-@dataclass(frozen=True)
 class Faults:
-    """All faults. `cancelled` are groups of taps that differ but cancel; `below` differ by less than float32 resolves."""
+    """All faults. `cancelled` are groups of taps that differ but cancel; `below` differ by less than float32 resolves.
+
+    edits: of the regions for which one was looked for.
+    """
 
     found: Mapping[str, Local] = field(repr=False)
     taps: tuple[str, ...]
     causes: tuple[Cause, ...]
-    unexplained: tuple[Unexplained, ...]
     explained: Mapping[str, Explained]
-    pinpoints: Mapping[str, Pinpoint]
+    edits: Mapping[str, Edit]
+    nodes: Mapping[str, Nodes]
     relations: Mapping[str, tuple[str, ...]]
     cancelled: tuple[tuple[str, ...], ...]
     below: tuple[str, ...]
 
     @property
-    def named(self) -> tuple[str, ...]:
-        """The taps at fault that a convention explains."""
-        return tuple(tap for tap in self.taps if self.explained[tap].candidates)
+    def unexplained(self) -> tuple[str, ...]:
+        """The taps at fault for which neither a name nor a small edit was found."""
+        known = {tap for cause in self.causes if cause.is_explained for tap in cause.taps}
+        return tuple(tap for tap in self.taps if tap not in known)
 
 
 def faults(a: Side, b: Side, found: Mapping[str, Local], explainer: Explainer) -> Faults:
@@ -55,25 +53,64 @@ def faults(a: Side, b: Side, found: Mapping[str, Local], explainer: Explainer) -
     cancelled = cancelling(a, b, found)
     innocent = {tap for group in cancelled for tap in group}
     suspects = [tap for tap, local in found.items() if local.verdict == "semantic" and tap not in innocent]
-    explained = {tap: explainer.explain(found[tap]) for tap in suspects}
-    causes, dropped = _without_cancelling(a, b, gather(list(explained.values())), explained, explainer)
-    pinpointer = Pinpointer(a, b)
-    pinpoints = {tap: pinpointer.pinpoint(tap) for tap in suspects}
-    below = tuple(tap for tap in suspects if _is_below_float32(found[tap], explained[tap]))
+    search = _Search(a, b, explainer)
+    explained = {tap: search.explained(found[tap]) for tap in suspects}
+    causes, dropped = _without_cancelling(
+        a, b, by_convention(list(explained.values()), search.nodes, search.edits), explained, explainer
+    )
     named = {tap for cause in causes for tap in cause.taps}
-    unnamed = [tap for tap in suspects if not explained[tap].candidates and tap not in below]
-    related = {tap: _relations(found[tap], a) for tap in unnamed}
+    unnamed = [tap for tap in suspects if not explained[tap].candidates]
+    below = tuple(tap for tap in unnamed if _is_below_float32(found[tap], search.edits.get(tap)))
+    unnamed = [tap for tap in unnamed if tap not in below]
+    related = {tap: _relations(found[tap], a) for tap in unnamed if tap not in search.edits}
+    causes += by_edit({tap: search.edits[tap] for tap in unnamed if tap in search.edits}, search.nodes_at)
+    causes += _unexplained(related, search)
+    at_fault = tuple(tap for tap in suspects if tap in named or tap in unnamed)
     return Faults(
         found,
-        tuple(tap for tap in suspects if tap in named or tap in unnamed),
-        tuple(causes),
-        tuple(_grouped(unnamed, pinpoints, related, explained)),
+        at_fault,
+        tuple(sorted(causes, key=lambda cause: (not cause.is_explained, graph_order(cause.taps[0])))),
         explained,
-        pinpoints,
+        search.edits,
+        {tap: search.nodes(tap) for tap in at_fault},
         related,
         (*cancelled, *dropped),
         below,
     )
+
+
+class _Search:
+    """Asks both for a name and for an edit. Where an edit is known, a name is only worth a part of the effort."""
+
+    def __init__(self, a: Side, b: Side, explainer: Explainer) -> None:
+        self._a, self._b, self._explainer = a, b, explainer
+        self._search: EditSearch | None = None
+        if isinstance(a, GraphSide) and isinstance(b, GraphSide):
+            self._search = EditSearch(a, b, explainer.weights.loaders)
+        self.edits: dict[str, Edit] = {}
+
+    def explained(self, local: Local) -> Explained:
+        """What the catalogue says of a region; its edit is looked for where that says nothing, or is new."""
+        if self._search is None:
+            return self._explainer.explain(local)
+        again = self._explainer.again(local)
+        if again is not None and self._search.is_known(local.tap):
+            return again
+        edit = self._search.edit(local)
+        if edit is not None:
+            self.edits[local.tap] = edit
+        is_small = edit is not None and not edit.is_rewrite
+        return again or self._explainer.explain(local, BESIDE_AN_EDIT if is_small else WHOLE)
+
+    def nodes(self, tap: str) -> Nodes:
+        """A's and B's node at which a region parts; against a trace, which has no insides, those that make the tap."""
+        if self._search is None:
+            return self._a.taps[tap].node, self._b.taps[tap].node
+        return self._search.place(tap)
+
+    def nodes_at(self, tap: str, edit: Edit, piece: int) -> Nodes:
+        """The same for one piece of an edit."""
+        return self.nodes(tap) if self._search is None else self._search.nodes(tap, edit.places[piece])
 
 
 def harmless_places(a: Side, b: Side, cause: Cause, found: Mapping[str, Local]) -> tuple[str, ...]:
@@ -92,9 +129,12 @@ def harmless_places(a: Side, b: Side, cause: Cause, found: Mapping[str, Local]) 
     )
 
 
-def _is_below_float32(local: Local, explained: Explained) -> bool:
-    """Whether a difference without a name is smaller than what float32 itself leaves open in this region."""
-    return not explained.candidates and local.error <= local.floor
+def _is_below_float32(local: Local, edit: Edit | None) -> bool:
+    """Whether a difference without a name is smaller than what float32 leaves open in this region, and no plain number
+    or weight that is another.
+    """
+    is_plain = edit is not None and edit.n_steps == 0
+    return not is_plain and local.error <= local.floor
 
 
 def _without_cancelling(
@@ -111,6 +151,7 @@ def _without_cancelling(
 
 
 def _changes_nothing(a: Side, b: Side, cause: Cause, explained: Mapping[str, Explained], explainer: Explainer) -> bool:
+    assert cause.choice is not None
     name, ours, _ = cause.choice
     by_block: dict[int | None, list[str]] = {}
     for tap in cause.taps:
@@ -129,42 +170,39 @@ def _changes_nothing(a: Side, b: Side, cause: Cause, explained: Mapping[str, Exp
     return True
 
 
+def _unexplained(related: Mapping[str, tuple[str, ...]], search: _Search) -> Iterator[Cause]:
+    """Causes of which nothing is known but the node and a relation: one for all blocks that show the same."""
+    groups: dict[tuple, list[str]] = {}
+    for tap, found in related.items():
+        operators = tuple(None if node is None else node.op_type for node in search.nodes(tap))
+        groups.setdefault((split_tap_name(tap)[1], operators, found[:1]), []).append(tap)
+    for taps in groups.values():
+        yield Cause("unexplained", tuple(taps), search.nodes(taps[0]), relations=related[taps[0]])
+
+
 def _relations(local: Local, a: Side) -> tuple[str, ...]:
+    """What B's value is to A's; where only masked entries differ, what each side masks, and nothing else."""
     if local.a64 is None or local.b64 is None:
         return ()
     axes = a.taps[local.tap].axes
     try:
-        left, right = same_shape(local.a64, local.b64)
+        left, right = same_shape(unbatched(local.a64, axes), unbatched(local.b64, axes))
     except ShapeError:
         return ()
-    left, right, agree = comparable(unbatched(left, axes), unbatched(right, axes), is_scores(local.tap))
     words = [word for word in canonical_axes(axes) if word != "batch"]
     if left.ndim != len(words):
         words = [*words[: left.ndim - 1], "channel"]
-    masks = () if agree else ("other entries are masked",)
+    if is_scores(local.tap):
+        masks = mask_difference(left, right, ~unmasked(left), ~unmasked(right))
+        left, right, _ = comparable(left, right, True)
+        if distance(left, right, False) <= local.reach:
+            return () if masks is None else (masks,)
+        return (*(() if masks is None else (masks,)), *_plain_relations(left, right, words, local))
+    return _plain_relations(left, right, words, local)
 
+
+def _plain_relations(left: np.ndarray, right: np.ndarray, words: Sequence[str], local: Local) -> tuple[str, ...]:
     def meets(one: np.ndarray, other: np.ndarray) -> bool:
         return distance(one, other, False) <= local.reach
 
-    return (*masks, *relations(left, right, words, meets))
-
-
-def _grouped(
-    taps: Sequence[str],
-    pinpoints: Mapping[str, Pinpoint],
-    related: Mapping[str, tuple[str, ...]],
-    explained: Mapping[str, Explained],
-) -> list[Unexplained]:
-    groups: dict[tuple, list[str]] = {}
-    for tap in taps:
-        key = (split_tap_name(tap)[1], _without_block(pinpoints[tap].difference, tap), related[tap])
-        groups.setdefault(key, []).append(tap)
-    return [
-        Unexplained(tuple(places), pinpoints[places[0]].difference, related[places[0]], explained[places[0]].reason)
-        for places in groups.values()
-    ]
-
-
-def _without_block(text: str, tap: str) -> str:
-    block = split_tap_name(tap)[0]
-    return text if block is None else text.replace(f"blk.{block}.", "blk.N.").replace(f"blk.{block - 1}.", "blk.N-1.")
+    return relations(left, right, words, meets)

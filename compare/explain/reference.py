@@ -14,7 +14,7 @@ from ..judge.locate import Local, is_equal, judge_region
 from ..sides.graph_side import GraphSide
 from ..sides.side import Side
 from ..sides.trace_side import TraceSide, replayed
-from .causes import Choice, Explainer
+from .catalogue import Choice, Explainer
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Closing: B with every explained region mended, run whole in double precision, against A."""
+"""Closing: B with every region at fault mended, run whole in double precision, against A."""
 
 from __future__ import annotations
 
@@ -8,34 +8,36 @@ from ..judge.locate import DOUBLE_UNIT, SINGLE_UNIT
 from ..result import Closed
 from .effect import Effects
 
+NOTHING_AT_FAULT = Closed(True, True, 0.0, "complete: no region is at fault")
+
+
+def not_known(reason: str) -> Closed:
+    """Nothing could be run to see."""
+    return Closed(None, None, None, f"not known: {reason}")
+
 
 def close(faults: Faults, effects: Effects) -> Closed:
-    """Whether the causes found are all there are.
+    """Whether the regions at fault are all there are, and whether each is explained.
 
     What is left after mending is held against what float32 rounding does to A's own logits, and its share in float64.
     """
     try:
-        left = effects.left(effects.logits(faults.named))
+        left = effects.left(effects.logits(faults.taps))
     except OpdiffError as e:
-        return Closed(None, None, f"not known: B cannot run with A's regions in it ({e})")
+        return not_known(f"B cannot run with A's regions in it ({e})")
     floor = max(effects.floor, SINGLE_UNIT)
-    if faults.unexplained:
-        return Closed(False, left, _unnamed(faults, effects, left, floor))
-    if left <= floor * (DOUBLE_UNIT / SINGLE_UNIT) ** 0.5:
-        return Closed(
-            True, left, f"complete: mended by all of them, B meets A to double-precision rounding ({left:.1e})"
-        )
-    if left <= floor:
-        return Closed(
-            True,
-            left,
-            f"complete: mended by all of them, B meets A to rounding ({left:.1e}, float32's own is {floor:.1e})",
-        )
-    return Closed(
-        False,
-        left,
-        f"not complete: mended by all of them, B is still {left:.2g} from A, and no single region accounts for it",
+    if not left <= floor:
+        text = f"not complete: mended in every region at fault, B is still {left:.2g} from A, and no single region accounts for it"
+        return Closed(False, False, left, text)
+    is_double = left <= floor * (DOUBLE_UNIT / SINGLE_UNIT) ** 0.5
+    rest = (
+        f"double-precision rounding ({left:.1e})"
+        if is_double
+        else f"rounding ({left:.1e}, float32's own is {floor:.1e})"
     )
+    if not faults.unexplained:
+        return Closed(True, True, left, f"complete: mended by all of them, B meets A to {rest}")
+    return Closed(False, True, left, f"every region is found, and mending them leaves {rest}; {_unexplained(faults)}")
 
 
 def close_recorded(faults: Faults, has_logits: bool) -> Closed:
@@ -45,24 +47,15 @@ def close_recorded(faults: Faults, has_logits: bool) -> Closed:
     """
     text = "every region was run on the trace's own values"
     if faults.unexplained:
-        places = ", ".join(tap for one in faults.unexplained for tap in one.taps[:2])
-        return Closed(False, None, f"not complete: no convention explains {places}; {text}")
+        return Closed(False, True, None, f"every region is found: {text[6:]}; {_unexplained(faults)}")
     if not has_logits:
-        return Closed(None, None, f"not known: the trace has no logits; {text}, as far as it goes")
-    return Closed(
-        True,
-        None,
-        f"complete: {text}, and with these causes all of them meet it to float32's rounding, up to the logits",
-    )
+        return not_known(f"the trace has no logits; {text}, as far as it goes")
+    met = "and with these causes all of them meet it to float32's rounding, up to the logits"
+    return Closed(True, True, None, f"complete: {text}, {met}")
 
 
-def _unnamed(faults: Faults, effects: Effects, left: float, floor: float) -> str:
-    places = ", ".join(tap for one in faults.unexplained for tap in one.taps[:2])
-    text = f"not complete: no convention explains {places}; mended by the others, B is {left:.2g} from A"
-    try:
-        rest = effects.left(effects.logits(faults.taps))
-    except OpdiffError:
-        return f"{text}, and there B cannot run with A's regions in it"
-    if rest <= floor:
-        return f"{text}, and mended there too, only rounding is left ({rest:.1e}): these regions are all that differs"
-    return f"{text}, and mended there too, still {rest:.2g}"
+def _unexplained(faults: Faults) -> str:
+    n, of = len(faults.unexplained), len(faults.taps)
+    kinds = {cause.kind for cause in faults.causes if not cause.is_explained}
+    what = "smaller explanation than the region itself" if kinds == {"rewrite"} else "explanation"
+    return f"for {n} of {of}, no {what} was found"

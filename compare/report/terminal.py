@@ -13,6 +13,7 @@ from .words import places
 
 _SHOWN_DIVERGENCES = 12
 _SHOWN_SHARES = 6
+_LONGEST = 300  # characters of an edit beside a name
 
 
 def print_result(result: Result, console: Console, every_tap: bool = False) -> None:
@@ -63,11 +64,12 @@ def _reservations(result: Result) -> str:
 def _cause_lines(cause: RootCause, result: Result) -> Iterator[str]:
     if cause.source:
         yield f"B's line: {cause.source}"
+    if cause.a_source:
+        yield f"A's line: {cause.a_source}"
     first = next(d for d in result.divergences if d.tap == cause.taps[0])
-    if first.a_node and first.a_node.source:
-        yield f"A's line: {first.a_node.source}"
-    if first.difference:
-        yield f"node {first.b_node.name if first.b_node else '?'}: {first.difference}"
+    if first.b_node and first.b_node.name:
+        beside = f": {'; and '.join(cause.edit)}" if cause.edit and cause.kind != "edit" else ""
+        yield f"node {first.b_node.name}{_shortened(beside)}"
     if cause.effect is not None:
         yield f"effect on the logits: {effect_text(cause.effect)}"
     without = [d.tap for d in result.divergences if d.tap in cause.taps and d.effect and not d.effect.changes_logits]
@@ -77,6 +79,10 @@ def _cause_lines(cause: RootCause, result: Result) -> Iterator[str]:
         yield f"computed the same two ways, but equal with these weights: {places(cause.harmless_at)}"
     if cause.also_fits:
         yield f"this input cannot tell it from: {'; '.join(cause.also_fits)}"
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]} ..."
 
 
 def effect_text(effect: Effect) -> str:

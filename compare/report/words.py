@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ...graphs.stages import split_tap_name
-from ...graphs.taps import Source
 from ..explain.causes import Cause
-from ..explain.faults import Unexplained
 from ..result import RootCause
 
 _AGREES = {
@@ -18,20 +16,28 @@ _AGREES = {
 
 
 def cause_text(a: str, b: str, cause: Cause, agrees: str | None) -> str:
-    """One sentence: convention, both values, where, and whom the reference agrees with."""
-    name, ours, theirs = cause.choice
-    text = f"{name}: {b} has {theirs}, {a} has {ours}; at {places(cause.taps)}"
+    """One sentence: what is other, where, and whom the reference agrees with."""
+    text = f"{_difference(a, b, cause)}; at {places(cause.taps)}"
     if agrees in ("a", "b"):
         return f"{text}; the reference agrees with {a if agrees == 'a' else b}"
     return f"{text}; {_AGREES[agrees]}" if agrees else text
 
 
-def unexplained_text(b: str, one: Unexplained, node: Source | None) -> str:
-    """One sentence on a region that the catalogue does not explain: node, difference, relation."""
-    known = ", ".join(filter(None, (node.op_type, node.source))) if node else ""
-    at = f" at node {node.name}{f' ({known})' if known else ''}" if node and node.name else ""
-    parts = [part for part in (one.difference, *(f"B is {r}" for r in one.relations)) if part]
-    return f"no convention of the catalogue: {b}{at}; {places(one.taps)}" + (f": {'; '.join(parts)}" if parts else "")
+def _difference(a: str, b: str, cause: Cause) -> str:
+    if cause.choice is not None:
+        name, ours, theirs = cause.choice
+        return f"{name}: {b} has {theirs}, {a} has {ours}"
+    if cause.kind == "edit":
+        return f"{b}: {'; and '.join(_named(line, a) for line in cause.lines)}"
+    if cause.kind == "rewrite":
+        return f"rewritten: {b} computes this in other steps than {a} ({cause.n_steps} of them), and no smaller change explains it"
+    related = "".join(f"; {b} is {relation}" for relation in cause.relations)
+    return f"no explanation was found for {b}{related}"
+
+
+def _named(line: str, a: str) -> str:
+    """A line with A's own name in it."""
+    return line.replace(" where A ", f" where {a} ").replace(" is A's", f" is {a}'s")
 
 
 def verdict_text(a: str, b: str, causes: Sequence[RootCause]) -> str | None:

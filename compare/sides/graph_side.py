@@ -14,9 +14,11 @@ from ...graphs.axes import canonical_axes, from_canonical, of_first_tokens, to_c
 from ...graphs.constants import Exact
 from ...graphs.errors import InputError, OpdiffError
 from ...graphs.inputs import graph_inputs
+from ...graphs.network import Network
 from ...graphs.products import PlainProduct, Running
 from ...graphs.regions import Region, cut
 from ...graphs.run import Precision, Runner, run_regions
+from ...graphs.stepping import StepRunner
 from ..result import SideInfo
 from .side import Side, Values, reordered
 
@@ -51,7 +53,7 @@ class GraphSide(Side):
         except InputError as e:
             raise InputError(f"{self.artifact.path}: {e}") from e
         self._shapes = {tap: own[tap].shape for tap in self.regions}
-        self.values = {tap: self._canonical(tap, own[tap]) for tap in self.regions}
+        self.values = {tap: self.canonical(tap, own[tap]) for tap in self.regions}
 
     def on(self, tokens: Sequence[int]) -> GraphSide:
         """The same side, with its values for other tokens.
@@ -89,7 +91,7 @@ class GraphSide(Side):
         """The same, for `together`."""
         region = self.regions[tap]
         own = yield from self._runner.running(region, self.feeds(region, values), precision)
-        return self._canonical(tap, own)
+        return self.canonical(tap, own)
 
     def together(self, runs: Sequence[Running[T]], by_difference: bool) -> list[T | OpdiffError]:
         """What runs of this side, and of those that share its runner, come to; each weight is read once for all of them.
@@ -104,7 +106,7 @@ class GraphSide(Side):
         found = self._runner.as_product(region, self.feeds(region, values))
         if found is None or (found.order is None and (tap in self._orders or canonical_axes(axes) != axes)):
             return None
-        return found if found.order is None else replace(found, order=self._canonical(tap, found.order))
+        return found if found.order is None else replace(found, order=self.canonical(tap, found.order))
 
     def multiply(self, x: np.ndarray, weight: np.ndarray) -> np.ndarray:
         """x [T, in] in float64 with a weight [out, in] as it is stored: [T, out]."""
@@ -117,12 +119,16 @@ class GraphSide(Side):
     def run_perturbed(self, tap: str, values: Values, exact: Exact) -> np.ndarray:
         """The same in float64, with the constants moved that are not in `exact`."""
         region = self.regions[tap]
-        return self._canonical(tap, self._runner.run(region, self.feeds(region, values), "float64", exact))
+        return self.canonical(tap, self._runner.run(region, self.feeds(region, values), "float64", exact))
 
-    def run_all(self, tap: str, values: Values) -> dict[str, np.ndarray]:
-        """Every value inside the region, in float64, by its name in the region's program."""
+    def stepper(self) -> StepRunner:
+        """Runs single steps, for networks of this side and of those that share its runner."""
+        return StepRunner(self._runner)
+
+    def network(self, tap: str, values: Values, stepper: StepRunner) -> Network:
+        """The region that ends at `tap` as a network of values, on these canonical values of the taps that it reads."""
         region = self.regions[tap]
-        return self._runner.run_all(region, self.feeds(region, values))
+        return Network(region, self.feeds(region, values), stepper)
 
     def feeds(self, region: Region, values: Values) -> list[np.ndarray]:
         """The region's inputs in this graph's own layout."""
@@ -179,6 +185,7 @@ class GraphSide(Side):
             value = reordered(value, self._orders[tap])
         return from_canonical(value, self.taps[tap].axes, self._shapes[tap])
 
-    def _canonical(self, tap: str, own: np.ndarray) -> np.ndarray:
+    def canonical(self, tap: str, own: np.ndarray) -> np.ndarray:
+        """A value of a tap in this graph's own layout, in the canonical one."""
         value = to_canonical(own, self.taps[tap].axes)
         return reordered(value, np.argsort(self._orders[tap])) if tap in self._orders else value

@@ -1,0 +1,194 @@
+"""What the catalogue of conventions says of each region at fault."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from types import SimpleNamespace
+
+import numpy as np
+
+from ...graphs.axes import unbatched
+from ...graphs.errors import OpdiffError
+from ...graphs.stages import split_tap_name
+from ..conventions import Case, Deviation, Explanation, Settings, Value, evaluate, explain, standard_settings
+from ..conventions.explain import WHOLE, Budget
+from ..judge.locate import DOUBLE_UNIT, SINGLE_UNIT, Local, is_equal, is_scores
+from ..measure import distance, size
+from ..sides.graph_side import GraphSide
+from ..sides.side import Side
+
+Choice = tuple[str, Value, Value]  # convention, A's value, B's value
+
+
+@dataclass(frozen=True)
+class Explained:
+    """What the catalogue says of one region: each candidate is a set of choices that reproduces B's output alone."""
+
+    tap: str
+    candidates: tuple[frozenset[Choice], ...]
+    settings: Settings | None
+    a_settings: Settings | None
+    residual: float | None
+    reason: str
+
+
+class SharedWeights:
+    """The checkpoint's tensors by name, from whichever side has them as they were stored."""
+
+    def __init__(self, graphs: Sequence[GraphSide]) -> None:
+        self._arrays: dict[str, Callable[[], np.ndarray]] = {}
+        for side in reversed(graphs):
+            file = side.artifact.checkpoint_weights()
+            self._arrays |= {} if file is None else {name: partial(file.__getitem__, name) for name in file}
+            taps = (tap for tap in side.taps if side.taps[tap].is_weight and tap not in self._arrays)
+            self._arrays |= {tap: partial(side.values.__getitem__, tap) for tap in taps}
+            weights = side.artifact.weights
+            self._arrays |= {name: partial(getattr, weights[name], "array") for name in weights}
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._arrays
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        return self._arrays[name]()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._arrays)
+
+    @property
+    def loaders(self) -> Mapping[str, Callable[[], np.ndarray]]:
+        """For each tensor, what reads it."""
+        return self._arrays
+
+
+class Explainer:
+    """Asks the catalogue about regions. What explained one block's region is tried first on the next block's.
+
+    Args:
+        on: the side on whose values regions are replayed.
+        sides: all of them, a graph or more among them.
+    """
+
+    def __init__(self, on: Side, sides: Sequence[Side], tokens: Sequence[int]) -> None:
+        graphs = [side for side in sides if isinstance(side, GraphSide)]
+        config = next((side.artifact.config for side in graphs if side.artifact.config), None)
+        self._config = None if config is None else SimpleNamespace(**config)
+        self._multiply = graphs[0].multiply
+        self.weights = SharedWeights(graphs)
+        self._tokens = np.asarray(tokens, np.int64)
+        self._values = {tap: unbatched(value, on.taps[tap].axes) for tap, value in on.values.items()}
+        self._seen: dict[tuple[str, str], Settings] = {}
+
+    def explain(self, local: Local, budget: Budget = WHOLE) -> Explained:
+        """What makes B's output of this region."""
+        if self._config is None or local.b64 is None or local.a64 is None:
+            return Explained(local.tap, (), None, None, None, "no configuration of the decoder is recorded")
+        case = self.case(local.tap)
+        ours = self.settings_of(case, local, local.a64, "a", standard_settings(self._config))
+        if not ours.found:
+            reason = f"A's own output is not what the catalogue expects of it ({ours})"
+            return Explained(local.tap, (), None, None, None, reason)
+        theirs = self.settings_of(case, local, local.b64, "b", ours.settings, budget)
+        if not theirs.found:
+            return Explained(local.tap, (), None, ours.settings, None, str(theirs))
+        return self._explained(case, local, ours.settings, theirs)
+
+    def again(self, local: Local) -> Explained | None:
+        """The same, where what explained both sides in a block before explains them here too."""
+        if self._config is None or local.b64 is None or local.a64 is None:
+            return None
+        case, found = self.case(local.tap), []
+        for side, output in (("a", local.a64), ("b", local.b64)):
+            known = self._seen.get((case.stage, side))
+
+            def is_met(prediction: np.ndarray, settings: Settings, output: np.ndarray = output) -> bool:
+                return is_equal(local, output, prediction)
+
+            if known is None or not self._reproduces(case, known, is_met):
+                return None
+            found.append(known)
+        ours, theirs = found
+        return self._explained(case, local, ours, Explanation(True, theirs)) if ours != theirs else None
+
+    def case(self, tap: str) -> Case:
+        """What this region offers to the catalogue."""
+        block, stage = split_tap_name(tap)
+        assert self._config is not None
+        return Case(stage, block, self._values, self.weights, self._config, self._tokens, self._multiply)
+
+    def settings_of(
+        self, case: Case, local: Local, output: np.ndarray, side: str, start: Settings, budget: Budget = WHOLE
+    ) -> Explanation:
+        """The settings that reproduce an output; those of the same stage in a block before are tried first,
+        and last with more deviations from them.
+        """
+
+        def is_met(prediction: np.ndarray, settings: Settings) -> bool:
+            return is_equal(local, output, prediction)
+
+        known = self._seen.get((case.stage, side))
+        if known is not None and self._reproduces(case, known, is_met):
+            return Explanation(True, known)
+        found = explain(case, output, start, is_met, budget)
+        if not found.found and known is not None and known != start:
+            found = _from_start(start, known, explain(case, output, known, is_met, budget)) or found
+        if found.found:
+            self._seen[case.stage, side] = found.settings
+        return found
+
+    def cancels(self, taps: Sequence[str], readers: Sequence[str], settings: Settings, without: Settings) -> bool:
+        """Whether two settings give the same to all that read these taps, so that their difference is none."""
+        values = {name: value for name, value in self._values.items() if name not in taps}
+        for reader in readers:
+            case = replace(self.case(reader), values=values)
+            try:
+                one, other = evaluate(case, reader, settings), evaluate(case, reader, without)
+            except OpdiffError:
+                return False
+            scores = is_scores(reader)
+            if distance(one, other, scores) > size(one, scores) * (SINGLE_UNIT * DOUBLE_UNIT) ** 0.5:
+                return False
+        return bool(readers)
+
+    def _reproduces(self, case: Case, settings: Settings, is_met: Callable[[np.ndarray, Settings], bool]) -> bool:
+        try:
+            return is_met(evaluate(case, case.target, settings), settings)
+        except OpdiffError:
+            return False
+
+    def _explained(self, case: Case, local: Local, ours: Settings, theirs: Explanation) -> Explained:
+        first = frozenset(choices(ours, theirs.settings))
+        others = [frozenset(choices(ours, changed(ours, fitting))) for fitting in theirs.also_fits]
+        assert local.b64 is not None
+        rest = distance(local.b64, evaluate(case, case.target, theirs.settings), is_scores(local.tap))
+        residual = rest / local.error if np.isfinite(local.error) and local.error else rest
+        return Explained(local.tap, (first, *others), theirs.settings, ours, residual, "")
+
+
+def _from_start(start: Settings, known: Settings, found: Explanation) -> Explanation | None:
+    """What a search from other settings found, as deviations from the start; None where it found nothing."""
+    if not found.found:
+        return None
+    first = tuple(Deviation(*choice) for choice in choices(start, known))
+    others = tuple((*first, *fitting) for fitting in found.also_fits)
+    return Explanation(True, found.settings, (*first, *found.deviations), others, found.evaluations)
+
+
+def choices(ours: Settings, theirs: Settings) -> Iterator[Choice]:
+    """The conventions in which two settings differ."""
+    for name in theirs:
+        if theirs[name] != ours.get(name, theirs[name]):
+            yield (name, ours[name], theirs[name])
+
+
+def changed(settings: Settings, deviations: Sequence[Deviation]) -> Settings:
+    """Settings with these deviations."""
+    for deviation in deviations:
+        settings = settings.with_value(deviation.convention, deviation.to_value)
+    return settings
+
+
+def in_words(candidate: frozenset[Choice]) -> str:
+    """A candidate as a person reads it: `rope.pairing=interleaved, rope.base=10000`."""
+    return ", ".join(f"{name}={value}" for name, _, value in sorted(candidate, key=str))

@@ -1,0 +1,169 @@
+"""Which steps of B are steps of A: backward from the outputs, by equal steps on operands that stand for each other."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from itertools import permutations
+
+import numpy as np
+
+from ....graphs.network import Step
+from .matching import Match, Matching
+
+_ANY_ORDER = frozenset({"Add", "Mul", "And", "Or", "Xor", "Equal", "Max", "Min", "Sum"})
+_SAME, _LEAVES, _LIKE, _OTHER = 3.0, 1.5, 1.0, -1.0
+_CHANGED, _PER_SAME, _PER_GOOD = 0.4, 0.3, 0.1  # of a common subsequence: a step with other settings, and its operands
+
+
+class Alignment:
+    """Pairs of steps, one to one; `orders` says which of A's operands each of B's stands for.
+
+    Only steps that lie between the outputs and values that both sides have are paired: `between_a`, `between_b`.
+
+    Args:
+        matching: which values both have.
+    """
+
+    def __init__(self, matching: Matching) -> None:
+        self.matching, self.a, self.b = matching, matching.a, matching.b
+        self.partner: dict[int, Step] = {}
+        self.orders: dict[int, tuple[int, ...]] = {}
+        self._used: set[int] = set()
+        self.between_b = self._between_b()
+        self.between_a = self._between_a()
+
+    def match(self, name: str) -> Match | None:
+        """The value of A that a value of B is; the two outputs are never one, for they differ."""
+        found = self.matching.match(name)
+        if found is None or self.b.base(name) != self.b.base(self.b.output):
+            return found
+        return None if self.a.base(found.name) == self.a.base(self.a.output) else found
+
+    @property
+    def shared(self) -> frozenset[str]:
+        """The values of A at which B's unmatched steps end, and what these are without their moves."""
+        return self._shared
+
+    def _between_b(self) -> list[Step]:
+        steps: dict[int, Step] = {}
+        met: set[str] = set()
+        seen: set[str] = set()
+        stack = [self.b.output]
+        while stack:
+            base = self.b.base(stack.pop())
+            if base in seen:
+                continue
+            seen.add(base)
+            match, maker = self.match(base), self.b.values[base].maker
+            if match is not None:
+                met |= {match.name, self.a.base(match.name)}
+            elif maker is not None:
+                steps[maker.number] = maker
+                stack.extend(maker.operands)
+        self._shared = frozenset(met)
+        return [steps[number] for number in sorted(steps)]
+
+    def _between_a(self) -> list[Step]:
+        steps: dict[int, Step] = {}
+        seen: set[str] = set()
+        stack = [self.a.output]
+        while stack:
+            base = self.a.base(stack.pop())
+            maker = self.a.values[base].maker
+            if base in seen or (base in self._shared and base != self.a.base(self.a.output)) or maker is None:
+                continue
+            seen.add(base)
+            steps[maker.number] = maker
+            stack.extend(maker.operands)
+        return [steps[number] for number in sorted(steps)]
+
+    def walk(self) -> None:
+        """Pair steps from the outputs up, as long as they are equal."""
+        inside = {step.number for step in self.between_a}
+        queue = deque([(self.a.output, self.b.output)])
+        while queue:
+            ours, theirs = queue.popleft()
+            theirs = self.b.base(theirs)
+            left, right = self.a.values[self.a.base(ours)].maker, self.b.values[theirs].maker
+            if self.match(theirs) is not None or left is None or right is None:
+                continue
+            if right.number in self.partner or left.number in self._used or left.number not in inside:
+                continue
+            if left.is_like(right) and left.has_settings_of(right):
+                order = self._pair(left, right)
+                queue.extend(
+                    (left.operands[place], theirs) for place, theirs in zip(order, right.operands, strict=True)
+                )
+
+    def add_common_subsequence(self) -> None:
+        """Pair what is left by the best common subsequence of the two orders of execution: two edits may lie behind
+        each other, and the walk ends at the first.
+        """
+        left = [step for step in self.between_a if step.number not in self._used]
+        right = [step for step in self.between_b if step.number not in self.partner]
+        if not left or not right:
+            return
+        n, m = len(left), len(right)
+        scores = np.array([[self._likeness(one, other) for other in right] for one in left])
+        best = np.zeros((n + 1, m + 1))
+        for i in range(n - 1, -1, -1):
+            for j in range(m - 1, -1, -1):
+                here = scores[i, j] + best[i + 1, j + 1] if scores[i, j] else 0.0
+                best[i, j] = max(best[i + 1, j], best[i, j + 1], here)
+        i = j = 0
+        while i < n and j < m:
+            if scores[i, j] and np.isclose(best[i, j], scores[i, j] + best[i + 1, j + 1]):
+                self._pair(left[i], right[j])
+                i, j = i + 1, j + 1
+            elif best[i + 1, j] >= best[i, j + 1]:
+                i += 1
+            else:
+                j += 1
+        for step in self.between_b:
+            if step.number in self.partner:
+                self.orders[step.number] = self._order(self.partner[step.number], step)
+
+    def _pair(self, ours: Step, theirs: Step) -> tuple[int, ...]:
+        self.partner[theirs.number] = ours
+        self._used.add(ours.number)
+        self.orders[theirs.number] = self._order(ours, theirs)
+        return self.orders[theirs.number]
+
+    def _order(self, ours: Step, theirs: Step) -> tuple[int, ...]:
+        n = len(ours.operands)
+        as_is = tuple(range(n))
+        if ours.operator not in _ANY_ORDER or not 1 < n <= 3:
+            return as_is
+        return max(permutations(as_is), key=lambda order: sum(self._operand_scores(ours, theirs, order)))
+
+    def _operand_scores(self, ours: Step, theirs: Step, order: Sequence[int]) -> list[float]:
+        return [
+            self._operand_score(ours.operands[place], name) for place, name in zip(order, theirs.operands, strict=True)
+        ]
+
+    def _operand_score(self, ours: str, theirs: str) -> float:
+        """How well one operand stands for another."""
+        ours, theirs = self.a.base(ours), self.b.base(theirs)
+        match = self.match(theirs)
+        if match is not None:
+            return _SAME if self.a.base(match.name) == ours else _OTHER
+        left, right = self.a.values[ours].maker, self.b.values[theirs].maker
+        if left is None or right is None:
+            is_leaf = left is None and right is None and self.a.values[ours].kind == self.b.values[theirs].kind
+            return _LEAVES if is_leaf else 0.0
+        if self.partner.get(right.number) is left:
+            return _SAME
+        return _LIKE if left.is_like(right) and left in self.between_a else 0.0
+
+    def _likeness(self, ours: Step, theirs: Step) -> float:
+        if not ours.is_like(theirs):
+            return 0.0
+        is_equal = ours.has_settings_of(theirs)
+        scores = self._operand_scores(ours, theirs, self._order(ours, theirs))
+        if not scores:
+            return 1.0 if is_equal else 0.0
+        n_good, n_same = sum(s > 0 for s in scores), sum(s >= _SAME for s in scores)
+        if not n_good:
+            return 0.0
+        return (1.0 if is_equal else _CHANGED) + (_PER_SAME * n_same + _PER_GOOD * n_good) / len(scores)

@@ -1,0 +1,88 @@
+"""Whether two arrays hold the same numbers, and how one must be laid out to be the other."""
+
+from __future__ import annotations
+
+from itertools import combinations, permutations
+
+import numpy as np
+
+Plan = tuple[tuple[str, tuple[int, ...]], ...]  # ("reshape", shape) or ("transpose", order), one after the other
+MASK_SIZE = 1e30  # whatever is larger stands for infinity: float32's lowest number is a mask as -inf is
+_LARGEST, _MOST_AXES, _PROBED = 1 << 22, 5, 64
+
+
+def plain(array: np.ndarray) -> np.ndarray:
+    """Floats in float64, with what stands for infinity as infinity; anything else as it is."""
+    if array.dtype.kind in "biu":
+        return array
+    wide = np.asarray(array, np.float64)
+    large = np.abs(wide) > MASK_SIZE
+    return np.where(large, np.copysign(np.inf, wide), wide) if large.any() else wide
+
+
+def is_close(a: np.ndarray, b: np.ndarray, nearness: float) -> bool:
+    """Whether two plain arrays of one shape are equal: whole numbers exactly, floats relative to their norms."""
+    if a.shape != b.shape:
+        return False
+    if a.dtype.kind in "biu" or b.dtype.kind in "biu":
+        return a.dtype.kind == b.dtype.kind and bool(np.array_equal(a, b))
+    finite = np.isfinite(a)
+    if not finite.all() or not np.isfinite(b).all():
+        if not np.array_equal(finite, np.isfinite(b)) or not np.array_equal(a[~finite], b[~finite], equal_nan=True):
+            return False
+        a, b = a[finite], b[finite]
+    difference = (a - b).ravel()
+    size = max(float(np.sqrt(np.vdot(a, a))), float(np.sqrt(np.vdot(b, b))))
+    return float(np.sqrt(np.vdot(difference, difference))) <= nearness * size
+
+
+def squeezed(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """A shape without its ones."""
+    return tuple(size for size in shape if size != 1)
+
+
+def arrangement(a: np.ndarray, b: np.ndarray, nearness: float) -> Plan | None:
+    """How plain `a` becomes `b` by moving its numbers; None where it does not.
+
+    The same shape in another order is a difference, not a layout; so are two axes of one size that changed places.
+    """
+    if is_close(a, b, nearness):
+        return ()
+    if a.size != b.size or a.size > _LARGEST:
+        return None
+    if is_close(a.ravel(), b.ravel(), nearness):
+        return (("reshape", b.shape),)
+    ours, theirs = squeezed(a.shape), squeezed(b.shape)
+    if ours == theirs:
+        return None
+    order = _order(a.reshape(ours), b, nearness)
+    if order is not None:
+        return (("reshape", ours), ("transpose", order), ("reshape", b.shape))
+    order = _order(b.reshape(theirs), a, nearness)
+    if order is None:
+        return None
+    turned = tuple(theirs[axis] for axis in order)
+    back = tuple(int(axis) for axis in np.argsort(order))
+    return (("reshape", turned), ("transpose", back), ("reshape", b.shape))
+
+
+def _order(a: np.ndarray, b: np.ndarray, nearness: float) -> tuple[int, ...] | None:
+    """The order of `a`'s axes in which it reads as `b` does, but for the shape; equal sizes keep their order."""
+    if a.ndim > _MOST_AXES:
+        return None
+    wanted = b.ravel()
+    for order in permutations(range(a.ndim)):
+        swapped = any(first > second and a.shape[first] == a.shape[second] for first, second in combinations(order, 2))
+        if swapped or order == tuple(range(a.ndim)):
+            continue
+        flat = a.transpose(order).ravel()
+        if is_close(flat[:_PROBED], wanted[:_PROBED], max(100 * nearness, 1e-9)) and is_close(flat, wanted, nearness):
+            return order
+    return None
+
+
+def arranged(array: np.ndarray, plan: Plan) -> np.ndarray:
+    """An array laid out as a plan says."""
+    for what, argument in plan:
+        array = array.reshape(argument) if what == "reshape" else array.transpose(argument)
+    return array

@@ -1,0 +1,99 @@
+"""Inside a piece: which single value of A, if it were one of B's, makes A's own steps give B's result.
+
+It sees through steps that are written otherwise: whatever stands behind the value need not be compared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import combinations
+
+import numpy as np
+
+from ....graphs.stepping import Typed
+from .alignment import Alignment
+from .arrangement import arrangement, is_close, plain, squeezed
+
+Pair = tuple[str, str]
+_SINGLES, _NEAREST, _PAIRS = 250, 14, 60
+
+
+class CutSearch:
+    """Looks for cuts below a value of A that stands for one of B.
+
+    Args:
+        cost: what a pair of values is worth: the lower, the sooner it is tried.
+        is_spent: whether no more may be tried.
+    """
+
+    def __init__(self, alignment: Alignment, cost: Callable[[Pair], float], is_spent: Callable[[], bool]) -> None:
+        self._alignment, self._cost, self._is_spent = alignment, cost, is_spent
+        self._a, self._b = alignment.a, alignment.b
+
+    def find(self, ours: str, theirs: str) -> tuple[Pair, ...] | None:
+        """One pair of values, or two, that make A's steps up to `ours` give what `theirs` is; None where none do."""
+        wanted = self._alignment.matching.b_numbers.plain(theirs)
+        if wanted is None:
+            return None
+        near: list[tuple[float, Pair]] = []
+        for pair in sorted(self._candidates(ours, theirs), key=self._cost)[:_SINGLES]:
+            if self._is_spent():
+                return None
+            got = self._run([pair], ours)
+            if got is None or got.size != wanted.size:
+                continue
+            if self._meets(got, wanted):
+                return (pair,)
+            if squeezed(got.shape) == squeezed(wanted.shape):
+                near.append((_distance(got, wanted), pair))
+        best = [pair for _, pair in sorted(near, key=lambda one: one[0])[:_NEAREST]]
+        pairs = [pair for pair in combinations(best, 2) if pair[0][0] != pair[1][0]]
+        for two in sorted(pairs, key=lambda pair: self._cost(pair[0]) + self._cost(pair[1]))[:_PAIRS]:
+            if self._is_spent():
+                return None
+            got = self._run(two, ours)
+            if got is not None and got.size == wanted.size and self._meets(got, wanted):
+                return two
+        return None
+
+    def _candidates(self, ours: str, theirs: str) -> Iterator[Pair]:
+        """Values of one size on both sides, moved ones too, that are not equal."""
+        numbers_a, numbers_b = self._alignment.matching.a_numbers, self._alignment.matching.b_numbers
+        stops = {name for name in self._b.cone(theirs) if self._alignment.match(name) is not None}
+        left = [
+            name for name in self._a.cone(ours, self._alignment.shared) if name != ours and self._is_data("a", name)
+        ]
+        right = [name for name in self._b.cone(theirs, stops) if name != theirs and self._is_data("b", name)]
+        for one in left:
+            a = numbers_a.plain(one)
+            for other in right:
+                b = numbers_b.plain(other)
+                if a is None or b is None or a.size != b.size or squeezed(a.shape) != squeezed(b.shape):
+                    continue
+                if a.dtype.kind == b.dtype.kind and not is_close(
+                    a.ravel(), b.ravel(), self._alignment.matching.nearness
+                ):
+                    yield one, other
+
+    def _is_data(self, side: str, name: str) -> bool:
+        value = (self._a if side == "a" else self._b).values[name]
+        return value.kind != "constant" and value.is_data
+
+    def _run(self, pairs: tuple[Pair, ...] | list[Pair], target: str) -> np.ndarray | None:
+        given = {}
+        for ours, theirs in pairs:
+            left, right = self._a.typed(ours), self._b.typed(theirs)
+            if left is None or right is None:
+                return None
+            given[ours] = Typed(right.array.reshape(left.array.shape), right.type)
+        made = self._a.rerun(given, target)
+        return None if made is None else plain(made.array)
+
+    def _meets(self, got: np.ndarray, wanted: np.ndarray) -> bool:
+        return arrangement(got, wanted, self._alignment.matching.nearness) is not None
+
+
+def _distance(a: np.ndarray, b: np.ndarray) -> float:
+    with np.errstate(all="ignore"):
+        difference = (a.ravel() - b.ravel()) if a.dtype.kind == "f" else (a.ravel() != b.ravel()).astype(np.float64)
+        return float(np.sum(np.square(difference[np.isfinite(difference)])))

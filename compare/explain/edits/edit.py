@@ -1,0 +1,32 @@
+"""What an edit is: its pieces in words, where they stand, how much they change, and how well they were proved."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .words import Line
+
+LARGEST = 10  # steps: an edit of more is no explanation, but a rewrite
+_MOST_LINES = 4
+Place = tuple[int | None, int | None]  # the nodes of A's program and of B's, by their place in it
+
+
+@dataclass(frozen=True, slots=True)
+class Edit:
+    """A proved change of A's region.
+
+    lines: its pieces in words, each of which is needed: without it, B's output is not met.
+    places: for each piece, the nodes at which the two part.
+    n_steps: how many steps it takes out of A or puts in, whichever is more; moves are not counted.
+    residual: how far its output is from B's, relative to the difference that it explains.
+    """
+
+    lines: tuple[Line, ...]
+    places: tuple[Place, ...]
+    n_steps: int
+    residual: float
+
+    @property
+    def is_rewrite(self) -> bool:
+        """Whether so much changes that it explains nothing."""
+        return self.n_steps > LARGEST or len(self.lines) > _MOST_LINES

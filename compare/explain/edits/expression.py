@@ -1,0 +1,184 @@
+"""A value as a formula that an engineer would write: `x / sqrt(mean(x^2) + 1e-06) * attn_norm.weight`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from ....graphs.network import Attribute, Network, Step
+from ..arrays import shown
+
+_SUM, _PRODUCT, _SIGN, _POWER, _ATOM = range(5)
+_INFIX = {
+    "Add": ("+", _SUM),
+    "Sub": ("-", _SUM),
+    "Mul": ("*", _PRODUCT),
+    "Div": ("/", _PRODUCT),
+    "MatMul": ("@", _PRODUCT),
+    "Pow": ("^", _POWER),
+}
+_NAMES = {
+    "ReduceMean": "mean",
+    "ReduceSum": "sum",
+    "ReduceMax": "max",
+    "ReduceMin": "min",
+    "ReduceSumSquare": "sum_of_squares",
+    "ReduceL2": "l2_norm",
+    "ReduceLogSumExp": "logsumexp",
+    "Max": "maximum",
+    "Min": "minimum",
+    "LessOrEqual": "less_or_equal",
+    "GreaterOrEqual": "greater_or_equal",
+}  # fmt: skip
+_AS_THEY_ARE = (
+    "Normalization",
+    "Attention",
+    "Linear",
+    "Conv",
+    "TopK",
+    "LSTM",
+    "GRU",
+)  # operators with a name of their own
+_HIDDEN = ("axis", "keepdims", "largest", "sorted", "noop_with_empty_axes", "to", "stash_type")
+_LAST_AXIS = frozenset(
+    {
+        "Softmax",
+        "LogSoftmax",
+        "ReduceMean",
+        "ReduceSum",
+        "ReduceMax",
+        "ReduceMin",
+        "LayerNormalization",
+        "RMSNormalization",
+        "TopK",
+        "CumSum",
+        "Concat",
+    }
+)
+_MOST_ENTRIES = 8
+Leaf = Callable[[str], str | None]
+
+
+@dataclass(frozen=True)
+class Style:
+    """How formulas are written.
+
+    depth: how many steps deep; deeper ones are "...".
+    with_moves: whether reshapes and transposes are written too.
+    names: what values are called, by name in the network: what is named is not gone into.
+    """
+
+    depth: int = 7
+    with_moves: bool = False
+    names: Mapping[str, str] = field(default_factory=dict)
+
+
+def formula(network: Network, name: str, leaf: Leaf, style: Style, depth: int | None = None) -> str:
+    """A value, down to those for which `leaf` has a word."""
+    return _written(network, name, leaf, style, style.depth if depth is None else depth)[0]
+
+
+def step_formula(network: Network, step: Step, leaf: Leaf, style: Style, depth: int = 1) -> str:
+    """A step on what it reads."""
+    return _of_step(network, step, 0, leaf, style, depth)[0]
+
+
+def _written(network: Network, name: str, leaf: Leaf, style: Style, depth: int) -> tuple[str, int]:
+    """The text, and how tightly it binds."""
+    while not style.with_moves and name not in style.names and (maker := network.values[name].maker) and maker.is_move:
+        name = maker.operands[0]
+    known = style.names.get(name) or leaf(name)
+    if known is not None:
+        return known, _ATOM
+    value = network.values[name]
+    if value.kind in ("input", "weight"):
+        return value.label, _ATOM
+    array = network.array(name)
+    is_short = array is not None and array.size <= (_MOST_ENTRIES if value.kind == "constant" else 1)
+    if array is not None and (value.kind == "constant" or (is_short and not value.is_data)):
+        return shown(array), _ATOM
+    if depth <= 0:
+        return "...", _ATOM
+    assert value.maker is not None
+    return _of_step(network, value.maker, value.output, leaf, style, depth)
+
+
+def _of_step(network: Network, step: Step, output: int, leaf: Leaf, style: Style, depth: int) -> tuple[str, int]:
+    operands = [_written(network, name, leaf, style, depth - 1) for name in step.operands]
+    if not step.domain and step.operator in _INFIX and len(operands) == 2:
+        sign, binds = _INFIX[step.operator]
+        left = operands[0][0] if operands[0][1] >= binds else f"({operands[0][0]})"
+        right = operands[1][0] if operands[1][1] > binds else f"({operands[1][0]})"
+        return (f"{left}^{right}" if sign == "^" else f"{left} {sign} {right}"), binds
+    if step.operator == "Neg" and not step.domain:
+        return f"-{operands[0][0] if operands[0][1] >= _PRODUCT else f'({operands[0][0]})'}", _SIGN
+    arguments = [text for text, _ in operands]
+    if step.operator == "Slice" and not step.domain:
+        return f"{_tight(operands[0])}[{_sliced(step)}]", _ATOM
+    if step.operator == "Split" and not step.domain:
+        return f"{_tight(operands[0])}[part {output + 1} of {len(step.outputs)}]", _ATOM
+    if step.operator == "Gather" and not step.domain and len(arguments) == 2:
+        axis = step.attributes.get("axis", 0)
+        return f"{_tight(operands[0])}[{arguments[1]}{f' on axis {setting_text(axis)}' if axis else ''}]", _ATOM
+    arguments += _settings(step)
+    text = f"{operator_name(step)}({', '.join(arguments)})"
+    return (text if len(step.outputs) == 1 else f"{text}.{_part(step, output)}"), _ATOM
+
+
+def _tight(operand: tuple[str, int]) -> str:
+    return operand[0] if operand[1] == _ATOM else f"({operand[0]})"
+
+
+def _part(step: Step, output: int) -> str:
+    return ("values", "indices")[output] if step.operator == "TopK" else str(output)
+
+
+def operator_name(step: Step) -> str:
+    """An operator as numpy would call it; one with a name of its own as ONNX does; a cast by its type."""
+    if step.operator in ("Cast", "CastLike"):
+        return f"to_{setting_text(step.attributes.get('to', 'the same type'))}"
+    if step.operator == "Trilu":
+        return "triu" if step.attributes.get("upper", 1) else "tril"
+    if step.domain and step.domain != "com.microsoft":
+        return step.operator
+    if any(word in step.operator for word in _AS_THEY_ARE):
+        return step.operator
+    return _NAMES.get(step.operator, step.operator.lower())
+
+
+def setting_text(value: Attribute) -> str:
+    """An attribute's value."""
+    if isinstance(value, float):
+        return shown(np.asarray(value, np.float32))
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(setting_text, value))}]"
+    return f"{len(value)} bytes" if isinstance(value, bytes) else str(value)
+
+
+def _settings(step: Step) -> Iterator[str]:
+    if step.operator == "Trilu":
+        yield from (str(int(literal.ravel()[0])) for literal in step.literals.values() if int(literal.ravel()[0]))
+        return
+    axis = step.attributes.get("axis")
+    is_last = step.operator in _LAST_AXIS and axis in (None, -1)
+    if isinstance(axis, int) and not is_last:
+        yield f"axis {axis}"
+    for name, value in step.attributes.items():
+        if name not in _HIDDEN and not (step.operator == "Trilu" and name == "upper"):
+            yield f"{name}={setting_text(value)}"
+    for literal in step.literals.values():
+        is_axis = step.operator in _LAST_AXIS and literal.size == 1 and int(literal.ravel()[0]) == -1
+        if not is_axis and literal.size and (step.is_move or literal.size <= _MOST_ENTRIES):
+            word = "axes " if step.operator.startswith("Reduce") else ""
+            yield f"{word}{shown(literal)}"
+
+
+def _sliced(step: Step) -> str:
+    rows = zip(*(step.literals[n].ravel().tolist() for n in (1, 2, 3, 4) if n in step.literals), strict=False)
+    parts = []
+    for start, end, *rest in rows:
+        axis, stride = (*rest, -1, 1)[:2] if rest else (-1, 1)
+        parts.append(f"{start}:{end}{f':{stride}' if stride != 1 else ''}{f' on axis {axis}' if axis != -1 else ''}")
+    return ", ".join(parts)

@@ -1,0 +1,262 @@
+"""One region's search for the smallest edit: over ways to align it, each made as small as it can be, all proved."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from ....graphs.errors import InputError, OpdiffError
+from ....graphs.network import Network, Step
+from ....graphs.stages import split_tap_name
+from ...judge.locate import Local, is_scores
+from ...measure import distance
+from ...sides.graph_side import GraphSide
+from .alignment import Alignment
+from .cuts import CutSearch
+from .edit import Edit, Place
+from .matching import Matching, Numbers
+from .merged import Choices, Cut, Merged
+from .pieces import Piece, differences
+from .words import Line, Weights, Writer
+
+# How near two values must be to be one: what rounded constants leave open; where that hides the fault, float64's rounding.
+COARSE, TIGHT = 1e-6, 1e-11
+_WORK = 1.5e8  # elements, calls counted as some: what a region's search may spend, about a second
+_SHORT = 60  # characters: a line of fewer needs no cut to be told
+_GOOD = 200  # the cost below which no other way to align is tried
+_PER_LINE, _PER_STEP, _PER_NUMBER, _UNTELLING = 60, 15, 40, 100_000
+
+Strategy = Literal["walk", "subsequence", "cuts"]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How an edit was found: what to try first on the same two programs in another block."""
+
+    nearness: float
+    strategy: Strategy
+    pieces: tuple[Piece, ...]
+    choices: Choices
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """An edit, how it was found, and what it costs: the less it changes and the shorter it is said, the less."""
+
+    plan: Plan
+    edit: Edit
+    cost: float
+
+
+class RegionSearch:
+    """One region's search."""
+
+    def __init__(self, local: Local, side: GraphSide, a: Network, b: Network, weights: Weights) -> None:
+        self._local, self._side, self._a, self._b, self._weights = local, side, a, b, weights
+        self._numbers = Numbers(a), Numbers(b)
+        self._matchings: dict[float, Matching] = {}
+        self._until = a.runner.work + _WORK
+
+    def again(self, plan: Plan) -> Edit | None:
+        """The edit of a plan, where it holds here too."""
+        alignment = self._aligned(plan.nearness, plan.strategy)
+        merged = self._merged(alignment, plan.choices)
+        if merged is None or merged[0] > self._limit(plan.nearness):
+            return None
+        return self._edit(alignment, plan.pieces, *merged)[0]
+
+    def search(self) -> Found | None:
+        """The edit of the least cost over ways to align; constants' rounding is looked through first."""
+        for nearness in (COARSE, TIGHT):
+            found = list(self._tried(nearness))
+            if found:
+                return min(found, key=lambda one: one.cost)
+        return None
+
+    def _tried(self, nearness: float) -> Iterator[Found]:
+        best = float("inf")
+        strategies: tuple[Strategy, ...] = ("walk", "subsequence", "cuts")
+        for strategy in strategies:
+            if (strategy == "cuts" and best < _GOOD) or self._is_spent():
+                return
+            try:
+                found = self._with(self._aligned(nearness, strategy), nearness, strategy)
+            except InputError:
+                continue
+            if found is not None:
+                best = min(best, found.cost)
+                yield found
+
+    def _is_spent(self) -> bool:
+        return self._a.runner.work > self._until
+
+    def _aligned(self, nearness: float, strategy: Strategy) -> Alignment:
+        if nearness not in self._matchings:
+            self._matchings[nearness] = Matching(self._a, self._b, *self._numbers, nearness)
+        alignment = Alignment(self._matchings[nearness])
+        if strategy != "cuts":
+            alignment.walk()
+        if strategy == "subsequence":
+            alignment.add_common_subsequence()
+        return alignment
+
+    def _limit(self, nearness: float) -> float:
+        return self._local.reach if nearness == COARSE else max(self._local.threshold, 0.0)
+
+    def _merged(self, alignment: Alignment, choices: Choices) -> tuple[float, Merged] | None:
+        """How far the output is from B's, and what was run; None where it cannot run so."""
+        merged = Merged(alignment, choices)
+        try:
+            output = self._side.canonical(self._local.tap, merged.output())
+            assert self._local.b64 is not None
+            return distance(self._local.b64, output, is_scores(self._local.tap)), merged
+        except (OpdiffError, ValueError):
+            return None
+
+    def _with(self, alignment: Alignment, nearness: float, strategy: Strategy) -> Found | None:
+        """The edit that this alignment gives, made as small as it can be."""
+        pieces, choices = differences(alignment), Choices()
+        whole = self._merged(alignment, choices)
+        if whole is None or whole[0] > self._limit(nearness) or not pieces:
+            return None
+        limit = max(self._limit(nearness), whole[0])
+        pieces, choices = self._minimised(alignment, pieces, choices, limit)
+        pieces, choices = self._cut(alignment, pieces, choices, limit)
+        merged = self._merged(alignment, choices)
+        if merged is None:
+            return None
+        edit, cost = self._edit(alignment, tuple(pieces), *merged)
+        return Found(Plan(nearness, strategy, tuple(pieces), choices), edit, cost)
+
+    def _minimised(
+        self, alignment: Alignment, pieces: list[Piece], choices: Choices, limit: float
+    ) -> tuple[list[Piece], Choices]:
+        """Without the pieces that are not needed: with A's there, B's output is met as well."""
+        kept = list(pieces)
+        for piece in pieces:
+            if len(kept) == 1 or self._is_spent():
+                break
+            if piece.step is None or piece.kind == "view":
+                continue
+            is_operand = piece.kind in ("operand", "order")
+            tried = (
+                choices.with_operand((piece.step.number, piece.operand))
+                if is_operand
+                else choices.with_settings(piece.step.number)
+            )
+            merged = self._merged(alignment, tried)
+            if merged is not None and merged[0] <= limit:
+                choices = tried
+                kept.remove(piece)
+        return kept, choices
+
+    def _cut(
+        self, alignment: Alignment, pieces: list[Piece], choices: Choices, limit: float
+    ) -> tuple[list[Piece], Choices]:
+        """With long pieces brought down to single values of A for which B has others."""
+        writer = self._writer(alignment)
+        kept: list[Piece] = []
+        for piece in pieces:
+            ours, theirs = self._a.base(piece.ours), self._b.base(piece.theirs)
+            if piece.kind not in ("operand", "output") or not self._can_be_cut(alignment, ours, theirs):
+                kept.append(piece)
+                continue
+            length = writer.line(piece).whole
+            found = None
+            if length >= _SHORT:
+                found = CutSearch(alignment, writer.cost, self._is_spent).find(ours, theirs)
+            if found is None or sum(map(writer.cost, found)) >= length:
+                kept.append(piece)
+                continue
+            tried = choices.with_cut(theirs, Cut(ours, found))
+            merged = self._merged(alignment, tried)
+            if merged is None or merged[0] > limit:
+                kept.append(piece)
+                continue
+            choices = tried
+            kept.extend(Piece("cut", *pair) for pair in found)
+        return kept, choices
+
+    def _can_be_cut(self, alignment: Alignment, ours: str, theirs: str) -> bool:
+        left, right = self._a.values[ours], self._b.values[theirs]
+        is_made = left.maker is not None and right.maker is not None
+        return is_made and left.is_data and alignment.match(theirs) is None and self._b.array(theirs) is not None
+
+    def _writer(self, alignment: Alignment) -> Writer:
+        return Writer(alignment, split_tap_name(self._local.tap)[0], self._weights)
+
+    def _edit(self, alignment: Alignment, pieces: tuple[Piece, ...], left: float, merged: Merged) -> tuple[Edit, float]:
+        """The edit in words, and what it costs: the less it changes and the shorter it is said, the more it is worth."""
+        writer = self._writer(alignment)
+        lines: list[Line] = []
+        places: list[Place] = []
+        for piece in sorted(pieces, key=lambda one: _place(alignment, one)):
+            line = writer.line(piece)
+            if line.key not in {known.key for known in lines}:
+                lines.append(line)
+                places.append(_nodes(alignment, piece))
+        partners = {alignment.partner[number].number for number in merged.brought if number in alignment.partner}
+        kept = partners | merged.used
+        replaced = [step for step in alignment.between_a if step.number not in kept and not step.is_move]
+        brought = [
+            step for number, step in merged.brought.items() if number not in alignment.partner and not step.is_move
+        ]
+        cost = sum(_cost(line) for line in lines) + _PER_STEP * (len(replaced) + len(brought))
+        error = self._local.error
+        residual = left / error if np.isfinite(error) and error else left
+        edit = Edit(tuple(lines), tuple(places), max(len(replaced), len(brought)), residual)
+        return edit, cost
+
+
+def _cost(line: Line) -> float:
+    left, _, right = line.text.partition(" where A has ")
+    if left == right:
+        return _UNTELLING
+    is_number = line.text.startswith(("the weight", "the constant", "takes "))
+    return _PER_LINE + (_PER_NUMBER if is_number else line.whole)
+
+
+def _place(alignment: Alignment, piece: Piece) -> int:
+    """Where a piece stands in B, for an order in which to tell pieces."""
+    maker = alignment.b.values[alignment.b.base(piece.theirs)].maker
+    return maker.number if maker is not None else piece.step.number if piece.step is not None else -1
+
+
+def _nodes(alignment: Alignment, piece: Piece) -> Place:
+    """A's node and B's: the first steps of the piece; where a side has none there, the step that reads the value."""
+    a, b = alignment.a, alignment.b
+    partner = None if piece.step is None else alignment.partner[piece.step.number]
+    if piece.kind in ("attributes", "literals", "view", "order"):
+        ours, theirs = partner, piece.step
+    else:
+        ours = first_of(a, _steps_between(alignment, piece, "a")) or partner or a.values[a.base(a.output)].maker
+        theirs = first_of(b, _steps_between(alignment, piece, "b")) or piece.step or b.values[b.base(b.output)].maker
+    return None if ours is None else ours.index, None if theirs is None else theirs.index
+
+
+def _steps_between(alignment: Alignment, piece: Piece, side: Literal["a", "b"]) -> list[Step]:
+    """The steps of a piece: between its value and those that both sides have."""
+    network = alignment.a if side == "a" else alignment.b
+    top = network.base(piece.ours if side == "a" else piece.theirs)
+    if side == "a":
+        match = alignment.match(alignment.b.base(piece.theirs))
+        stops = alignment.shared | ({alignment.a.base(match.name)} if match else set())
+        names = list(network.cone(top, stops - {top}))
+        inside = [name for name in names if name == top or name not in stops]
+    else:
+        stops = frozenset(name for name in network.cone(top) if alignment.match(name) is not None)
+        inside = [name for name in network.cone(top, stops) if name not in stops]
+    makers = {maker.number: maker for name in inside if (maker := network.values[name].maker) is not None}
+    paired = alignment.partner if side == "b" else {ours.number for ours in alignment.partner.values()}
+    own = [makers[number] for number in sorted(makers)]
+    return [step for step in own if step.number not in paired] or own
+
+
+def first_of(network: Network, steps: list[Step]) -> Step | None:
+    """The first of these steps that makes data; the first at all where none does: then the mask or the positions are it."""
+    no_moves = [step for step in steps if not step.is_move] or steps
+    data = [step for step in no_moves if network.values[step.outputs[0]].is_data]
+    return min(data or no_moves, key=lambda step: step.number, default=None)

@@ -1,0 +1,81 @@
+"""Edits for region after region: what explained two programs in one block is tried first in the next."""
+
+from __future__ import annotations
+
+from ....graphs.errors import OpdiffError
+from ....graphs.taps import Source
+from ...judge.locate import Local
+from ...sides.graph_side import GraphSide
+from .alignment import Alignment
+from .edit import Edit, Place
+from .matching import Matching, Numbers
+from .region_search import COARSE, Plan, RegionSearch, first_of
+from .words import Weights
+
+Nodes = tuple[Source | None, Source | None]  # A's and B's
+
+
+class EditSearch:
+    """Finds edits of A's regions that give what B's give.
+
+    Args:
+        weights: every tensor of the checkpoint.
+    """
+
+    def __init__(self, a: GraphSide, b: GraphSide, weights: Weights) -> None:
+        self._a, self._b, self._weights = a, b, weights
+        self._stepper = a.stepper()
+        self._plans: dict[tuple[str, str], Plan | None] = {}
+        self._places: dict[tuple[str, str], Place] = {}
+
+    def edit(self, local: Local) -> Edit | None:
+        """The edit of one region at fault; None where none was found."""
+        if local.b64 is None:
+            return None
+        key = self._programs(local.tap)
+        try:
+            region = self._opened(local)
+            known = self._plans.get(key)
+            edit = None if known is None else region.again(known)
+            if edit is None and (found := region.search()) is not None:
+                self._plans[key], edit = found.plan, found.edit
+        except OpdiffError:
+            edit = None
+        if edit is not None:
+            self._places[key] = edit.places[0]
+        return edit
+
+    def place(self, tap: str) -> Nodes:
+        """Where the region parts: at its edit; where it has none, at the first step of each side, on the way to the
+        output, that has no counterpart.
+        """
+        key = self._programs(tap)
+        if key not in self._places:
+            self._places[key] = self._first_steps(tap)
+        return self.nodes(tap, self._places[key])
+
+    def is_known(self, tap: str) -> bool:
+        """Whether the two programs of this region were met before."""
+        return self._programs(tap) in self._places
+
+    def nodes(self, tap: str, place: Place) -> Nodes:
+        """The nodes of the two graphs at a place in a region's programs."""
+        ours, theirs = place
+        left, right = self._a.regions[tap], self._b.regions[tap]
+        return None if ours is None else left.source(ours), None if theirs is None else right.source(theirs)
+
+    def _programs(self, tap: str) -> tuple[str, str]:
+        return self._a.regions[tap].program.signature, self._b.regions[tap].program.signature
+
+    def _first_steps(self, tap: str) -> Place:
+        try:
+            a, b = (side.network(tap, self._a.values, self._stepper) for side in (self._a, self._b))
+            alignment = Alignment(Matching(a, b, Numbers(a), Numbers(b), COARSE))
+        except OpdiffError:
+            return None, None
+        ours, theirs = first_of(a, alignment.between_a), first_of(b, alignment.between_b)
+        return None if ours is None else ours.index, None if theirs is None else theirs.index
+
+    def _opened(self, local: Local) -> RegionSearch:
+        a, b = (side.network(local.tap, self._a.values, self._stepper) for side in (self._a, self._b))
+        return RegionSearch(local, self._b, a, b, self._weights)

@@ -1,0 +1,333 @@
+"""What a piece of an edit is, in words that tell what to change."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from ....graphs.network import Step
+from ....graphs.stages import split_tap_name, tap_name
+from ..arrays import Relation, compare_arrays, differing_part, told_apart
+from .alignment import Alignment
+from .expression import Style, formula, operator_name, setting_text, step_formula
+from .pieces import Piece
+
+Weights = Mapping[str, Callable[[], np.ndarray]]
+_SHORT, _WHOLE = Style(depth=7), Style(depth=60)
+_STREAM = "the residual stream"
+_NUMBER = r"-?(?:\d[\d.]*(?:e[-+]?\d+)?|inf|nan)"
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One piece in words. `key` is the same for the same mistake elsewhere: in another block, on another weight.
+
+    whole: the length of the text with nothing left out of it.
+    """
+
+    text: str
+    key: str
+    whole: int
+
+
+class Writer:
+    """Writes pieces of one region's edit.
+
+    Args:
+        block: the region's block, whose name is left out of its taps'.
+        weights: every tensor of the checkpoint, loaded when asked for: one may stand in another's place.
+    """
+
+    def __init__(self, alignment: Alignment, block: int | None, weights: Weights) -> None:
+        self._alignment, self._block, self._weights = alignment, block, weights
+        self._a, self._b = alignment.a, alignment.b
+
+    def line(self, piece: Piece) -> Line:
+        """The piece in words."""
+        text, key = self._said(piece, _SHORT)
+        whole = text if "..." not in text else self._said(piece, _WHOLE)[0]
+        return Line(text, self._anonymous(key or text), len(whole))
+
+    def cost(self, pair: tuple[str, str]) -> float:
+        """How long a cut is in words."""
+        return len(self._said(Piece("cut", *pair), _WHOLE, is_draft=True)[0])
+
+    def _said(self, piece: Piece, style: Style, is_draft: bool = False) -> tuple[str, str]:
+        """The text, and the key where that is another."""
+        if piece.kind == "attributes":
+            return self._of_attributes(piece), ""
+        if piece.kind == "literals":
+            return self._of_literals(piece, style), ""
+        if piece.kind in ("order", "view"):
+            return self._of_layout(piece, style)
+        return self._of_values(piece, style, is_draft)
+
+    def _partner(self, piece: Piece) -> tuple[Step, Step]:
+        assert piece.step is not None
+        return self._alignment.partner[piece.step.number], piece.step
+
+    def _of_attributes(self, piece: Piece) -> str:
+        ours, theirs = self._partner(piece)
+        names = [
+            n
+            for n in sorted({*ours.attributes, *theirs.attributes})
+            if ours.attributes.get(n) != theirs.attributes.get(n)
+        ]
+        told = []
+        for name in names:
+            left, right = (step.attributes.get(name, "its default") for step in (ours, theirs))
+            if isinstance(left, float) and isinstance(right, float):
+                left, right = told_apart(left, right)
+            told.append(f"{name}={setting_text(right)} where A has {setting_text(left)}")
+        return f"{theirs.operator} with {', '.join(told)}"
+
+    def _of_literals(self, piece: Piece, style: Style) -> str:
+        ours, theirs = self._partner(piece)
+        left = step_formula(self._a, ours, self._leaf_of_a, style)
+        right = step_formula(self._b, theirs, self._leaf_of_b, style)
+        if left != right:
+            return f"{right} where A has {left}"
+        for place, literal in theirs.literals.items():
+            other = ours.literals.get(place)
+            if other is None or not np.array_equal(literal, other):
+                shown = differing_part(other, literal) if other is not None else ("none", str(literal.tolist()))
+                return f"{theirs.operator} with {shown[1]} where A has {shown[0]}"
+        return f"{theirs.operator} with other settings"
+
+    def _of_layout(self, piece: Piece, style: Style) -> tuple[str, str]:
+        ours, theirs = self._partner(piece)
+        moved = replace(style, with_moves=True)
+        if piece.kind == "view":
+            left, right = (
+                [list(array.shape) for name in step.operands if (array := network.array(name)) is not None]
+                for network, step in ((self._a, ours), (self._b, theirs))
+            )
+            shapes = f"{_listed(right)} where A has {_listed(left)}"
+            return f"{operator_name(theirs)} is taken over other axes: over values of shape {shapes}", ""
+        a, b = self._a.array(piece.ours), self._b.array(piece.theirs)
+        assert a is not None
+        assert b is not None
+        read = formula(self._b, piece.theirs, self._leaf_of_b, style, 1)
+        if a.size == b.size:
+            relation = compare_arrays(a.reshape(b.shape), b)
+            text = f"{operator_name(theirs)} reads {read} in another order: {relation.text}"
+            return text, f"{operator_name(theirs)} reads {read} in another order: {relation.key}"
+        return (
+            f"{formula(self._b, piece.theirs, self._leaf_of_b, moved)} where A has "
+            f"{formula(self._a, piece.ours, self._leaf_of_a, moved)}",
+            "",
+        )
+
+    def _of_values(self, piece: Piece, style: Style, is_draft: bool) -> tuple[str, str]:
+        ours, theirs = self._a.base(piece.ours), self._b.base(piece.theirs)
+        left, right = self._a.values[ours], self._b.values[theirs]
+        if left.kind in ("constant", "weight") and right.kind in ("constant", "weight"):
+            return self._of_leaves(piece, ours, theirs, style)
+        match = self._alignment.match(theirs)
+        if match is not None:
+            return self._of_a_value_of_a(piece, ours, self._a.base(match.name), style)
+        if right.kind == "input":
+            return f"reads {self._name(right.label)} where A reads {self._word_of_a(ours, style)}", ""
+        if ours in self._leaves(theirs):
+            inside = formula(self._b, piece.theirs, self._hole_in_b(ours), style)
+            if inside == "x":
+                inside = formula(self._b, piece.theirs, self._hole_in_b(ours), replace(style, with_moves=True))
+            x = self._word_of_a(ours, style)
+            return f"{inside} is extra, x = {x}", ""
+        return self._of_two(piece, ours, theirs, style, is_draft)
+
+    def _of_leaves(self, piece: Piece, ours: str, theirs: str, style: Style) -> tuple[str, str]:
+        """A constant or weight for another."""
+        left, right = self._a.values[ours], self._b.values[theirs]
+        a, b = self._a.array(ours), self._b.array(theirs)
+        assert a is not None
+        assert b is not None
+        inside = f", in {self._consumer(piece, style)}" if piece.step is not None else ""
+        if a.size == 1 and b.size == 1:
+            before, after = _told(a, b)
+            return f"{after} where A has {before}{inside}", ""
+        read_a, read_b = self._a.array(piece.ours), self._b.array(piece.theirs)
+        if read_a is not None and read_b is not None and read_a.shape == read_b.shape:
+            a, b = read_a, read_b  # as they are read: a transposed weight is compared as it is used
+        relation = self._relation(a, b, left.kind == "weight")
+        if left.kind == right.kind == "weight" and left.label != right.label:
+            name, other = self._name(right.label), self._name(left.label)
+            return f"takes {name} where A takes {other}{inside}", f"takes {_part(name)} where A takes {_part(other)}"
+        named = next((self._name(value.label) for value in (right, left) if value.label), None)
+        what = f"the weight {named}" if named else "the constant"
+        text = f"{what} is {relation.text}{inside}"
+        return text, f"{'the weight' if named else what} is {relation.key}"
+
+    def _relation(self, a: np.ndarray, b: np.ndarray, is_weight: bool) -> Relation:
+        axes = ("in", "out") if is_weight and a.ndim == 2 and self._is_transposed(a) else ("out", "in")
+        words = axes if a.ndim == 2 and is_weight else None
+        return compare_arrays(a, b, words, self._weights if a.size > 64 else None)
+
+    @staticmethod
+    def _is_transposed(a: np.ndarray) -> bool:
+        return a.flags.f_contiguous and not a.flags.c_contiguous
+
+    def _consumer(self, piece: Piece, style: Style) -> str:
+        assert piece.step is not None
+        return step_formula(self._b, piece.step, self._leaf_of_b, replace(style, depth=3), 3)
+
+    def _of_a_value_of_a(self, piece: Piece, ours: str, met: str, style: Style) -> tuple[str, str]:
+        """B takes a value that A has too: what A does to it is left out, or it is another one."""
+        if met != ours and self._a.is_below(ours, met):
+            inside = formula(self._a, ours, self._hole_in_a(met, ours), style)
+            return f"{inside} is left out, x = {self._word_of_a(met, style)} is taken as it is", ""
+        taken, other = self._word_of_a(met, style), self._word_of_a(ours, style)
+        if taken == other:
+            return self._of_order(piece, style)
+        known = self._a.values[met].kind == "input"
+        return f"{'reads' if known else 'takes'} {taken} where A {'reads' if known else 'takes'} {other}", ""
+
+    def _of_order(self, piece: Piece, style: Style) -> tuple[str, str]:
+        moved = replace(style, with_moves=True)
+        left = formula(self._a, piece.ours, self._leaf_of_a, moved)
+        right = formula(self._b, piece.theirs, self._leaf_of_b, moved)
+        a, b = self._a.array(piece.ours), self._b.array(piece.theirs)
+        relation = compare_arrays(a, b) if a is not None and b is not None and a.shape == b.shape else None
+        if left != right:
+            return f"{right} where A has {left}" + (f": {relation.text}" if relation and relation.telling else ""), ""
+        word = formula(self._b, piece.theirs, self._leaf_of_b, style)
+        return (
+            (f"{word} in another order: {relation.text}", relation.key)
+            if relation
+            else (f"{word} in another layout", "")
+        )
+
+    def _of_two(self, piece: Piece, ours: str, theirs: str, style: Style, is_draft: bool) -> tuple[str, str]:
+        """B's formula where A has another; what one is of the other where that is telling."""
+        for one in (style, replace(style, with_moves=True), replace(_WHOLE, with_moves=True)):
+            right = formula(self._b, piece.theirs, self._leaf_of_b, one)
+            left = formula(self._a, piece.ours, self._opened(ours), one)
+            if left != right:
+                break
+        text = f"{right} where A has {left}"
+        if is_draft:
+            return text, ""
+        a, b = self._a.array(ours), self._b.array(theirs)
+        if left == right or (a is not None and b is not None and a.shape == b.shape):
+            relation = _of_arrays(a, b)
+            if relation is not None and (relation.telling or left == right):
+                start = f"{right} is another" if left == right else text
+                return f"{start} ({relation.text})", f"{start} ({relation.key})"
+        return text, ""
+
+    # -- words for values
+
+    def _leaf_of_b(self, name: str) -> str | None:
+        """B's value by A's name, where A has it."""
+        match = self._alignment.match(name)
+        if match is None or self._b.values[name].kind == "constant":
+            value = self._b.values[name]
+            return self._name(value.label) if value.kind in ("input", "weight") else None
+        return self._atom(match.name)
+
+    def _leaf_of_a(self, name: str) -> str | None:
+        value = self._a.values[name]
+        if value.kind in ("input", "weight"):
+            return self._name(value.label)
+        return self._atom(name) if name in self._alignment.shared and value.kind == "step" else None
+
+    def _opened(self, top: str) -> Callable[[str], str | None]:
+        """As `_leaf_of_a`, but for the value itself, which is gone into."""
+        return lambda name: None if name == top else self._leaf_of_a(name)
+
+    def _hole_in_b(self, hole: str) -> Callable[[str], str | None]:
+        def leaf(name: str) -> str | None:
+            match = self._alignment.match(name)
+            if match is not None and self._a.base(match.name) == hole and self._b.values[name].kind != "constant":
+                return "x"
+            return self._leaf_of_b(name)
+
+        return leaf
+
+    def _hole_in_a(self, hole: str, top: str) -> Callable[[str], str | None]:
+        def leaf(name: str) -> str | None:
+            return "x" if self._a.base(name) == hole else None if name == top else self._leaf_of_a(name)
+
+        return leaf
+
+    def _word_of_a(self, name: str, style: Style) -> str:
+        return self._leaf_of_a(name) or formula(self._a, name, self._opened(name), style, 2)
+
+    def _atom(self, name: str) -> str:
+        """A shared value in a few words."""
+        value = self._a.values[self._a.base(name)]
+        if value.kind in ("input", "weight"):
+            return self._name(value.label)
+
+        def leaf(inner: str) -> str | None:
+            inside = self._a.values[inner]
+            return self._name(inside.label) if inside.kind in ("input", "weight") else None
+
+        return formula(self._a, name, leaf, _SHORT, 2)
+
+    def _name(self, label: str) -> str:
+        """A tap's or weight's name, without the region's own block."""
+        prefix = f"blk.{self._block}."
+        return label.removeprefix(prefix) if self._block is not None else label
+
+    def _leaves(self, theirs: str) -> set[str]:
+        """The values of A at which B's formula ends."""
+        found, seen, stack = set(), set(), [theirs]
+        while stack:
+            base = self._b.base(stack.pop())
+            if base in seen:
+                continue
+            seen.add(base)
+            match, maker = self._alignment.match(base), self._b.values[base].maker
+            if match is not None and self._b.values[base].kind != "constant":
+                found.add(self._a.base(match.name))
+            elif maker is not None:
+                stack.extend(maker.operands)
+        return found
+
+    def _anonymous(self, text: str) -> str:
+        """The text without what is of this place alone: the tap that it reads, the block, the weights' names."""
+        before = "embed" if self._block == 0 else tap_name("ffn_residual", (self._block or 0) - 1)
+        for name in [] if self._block is None else [before]:
+            text = _without(text, name, _STREAM)
+        reads = self._taps_read()
+        if len(reads) == 1:
+            text = _without(text, self._name(reads[0]), "x")
+        text = re.sub(r"\bblk\.\d+\.", "", text)
+        text = re.sub(r"[\w.]+\.(weight|bias)\b", r"the \1", text)
+        text = re.sub(r"\b[qkv]_(proj|norm|rope)\b", r"qkv_\1", text)
+        text = re.sub(r", x = .*", "", text)
+        return re.sub(rf"\[{_NUMBER}(, {_NUMBER})+(, \.\.\.)?\]( of shape \[[^]]*\])?", "[...]", text)
+
+    def _taps_read(self) -> list[str]:
+        """The taps that both regions read; none where they are not the same."""
+        ours, theirs = ({name for name in one.region.inputs if name != "tokens"} for one in (self._a, self._b))
+        return sorted(ours) if ours == theirs else []
+
+
+def _told(a: np.ndarray, b: np.ndarray) -> tuple[str, str]:
+    if a.dtype.kind == "f" and b.dtype.kind == "f":
+        return told_apart(float(a.ravel()[0]), float(b.ravel()[0]))
+    return str(a.ravel()[0]), str(b.ravel()[0])
+
+
+def _of_arrays(a: np.ndarray | None, b: np.ndarray | None) -> Relation | None:
+    if a is None or b is None:
+        return None
+    return compare_arrays(a.reshape(b.shape) if a.size == b.size else a, b)
+
+
+def _part(label: str) -> str:
+    return split_tap_name(label)[1]
+
+
+def _listed(shapes: list[list[int]]) -> str:
+    return " and ".join(map(str, shapes))
+
+
+def _without(text: str, name: str, word: str) -> str:
+    """The text with a word in the place of a name."""
+    return re.sub(rf"(?<![\w.]){re.escape(name)}(?![\w.])", word, text)

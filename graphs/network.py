@@ -1,0 +1,382 @@
+"""A region as a network of values: every step can be run by itself, in double precision, and again on other values."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import onnx
+
+from .constants import constant_arrays
+from .errors import InputError
+from .regions import Region
+from .slices import implicit_inputs
+from .stepping import FLOAT, Context, StepRunner, Typed, type_name, typed
+
+Attribute = str | int | float | tuple | bytes
+Kind = Literal["input", "weight", "constant", "step"]
+# Which operands say no more than where values stand: they are evaluated, and no step of the mathematics.
+_LITERALS = {
+    "Reshape": (1,),
+    "Expand": (1,),
+    "Slice": (1, 2, 3, 4),
+    "Unsqueeze": (1,),
+    "Squeeze": (1,),
+    "Tile": (1,),
+    "Split": (1,),
+    "Pad": (1, 3),
+    "ConstantOfShape": (0,),
+    "Range": (0, 1, 2),
+    "Trilu": (1,),
+    "TopK": (1,),
+    "CumSum": (1,),
+    "OneHot": (1,),
+    **{f"Reduce{name}": (1,) for name in ("Mean", "Sum", "Max", "Min", "L1", "L2", "SumSquare", "Prod", "LogSumExp")},
+}
+_MOVES = frozenset({"Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Expand"})
+_SHAPES = frozenset({"Shape", "Size"})
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Step:
+    """One node: what it reads as values (`operands`) and what only says where values stand (`literals`, by place).
+
+    number: its place among the network's steps.
+    index: its place among the program's nodes.
+    attributes: those that are not at their default; axes counted from the end.
+    places: which of the node's inputs each operand is.
+    """
+
+    number: int
+    index: int
+    operator: str
+    domain: str
+    attributes: Mapping[str, Attribute]
+    operands: tuple[str, ...]
+    places: tuple[int, ...]
+    literals: Mapping[int, np.ndarray]
+    outputs: tuple[str, ...]
+    node: onnx.NodeProto = field(repr=False)
+
+    @property
+    def is_move(self) -> bool:
+        """Whether it does nothing but put the same numbers elsewhere, or repeat them."""
+        return self.operator in _MOVES and not self.domain
+
+    def is_like(self, other: Step) -> bool:
+        """Whether both are the same operator on as many operands."""
+        mine, theirs = ((s.operator, s.domain, len(s.operands)) for s in (self, other))
+        return mine == theirs
+
+    def has_settings_of(self, other: Step) -> bool:
+        """Whether both have the same attributes and literals; where values stand is not asked of moves."""
+        return self.attributes == other.attributes and (self.is_move or self.has_literals_of(other))
+
+    def has_literals_of(self, other: Step) -> bool:
+        """Whether both have the same literals."""
+        return self.literals.keys() == other.literals.keys() and all(
+            np.array_equal(value, other.literals[place]) for place, value in self.literals.items()
+        )
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Value:
+    """One value: a tap or graph input, a weight, a constant, or what a step makes (`output` says which of them).
+
+    label: the tap's, graph input's or weight's name.
+    is_data: whether it hangs on what the region reads, by more than its shape.
+    """
+
+    name: str
+    kind: Kind
+    label: str
+    maker: Step | None
+    output: int
+    is_data: bool
+
+
+class Network:
+    """A region's values and steps. Values are made when they are asked for, each once.
+
+    Casts that change nothing in double precision are left out, and a Gemm is a product and a sum.
+
+    Args:
+        region: the region.
+        feeds: its inputs in the graph's own layout.
+        runner: runs single steps.
+    """
+
+    def __init__(self, region: Region, feeds: Sequence[np.ndarray], runner: StepRunner) -> None:
+        self.region, self.runner = region, runner
+        self._context = Context.of(region.program.model)
+        self._made: dict[str, Typed | None] = {}
+        self._aliases: dict[str, str] = {}
+        self._paths: dict[tuple[frozenset[str], str], tuple[Step, ...]] = {}
+        self._types: dict[str, str] = {}
+        self.values: dict[str, Value] = {}
+        self._read_leaves(region, feeds)
+        steps: list[Step] = []
+        for index, node in _plain_nodes(region.program.model.graph.node):
+            self._enter(index, node, steps)
+        self.steps = tuple(steps)
+        self.output = self._alias("out")
+
+    def _read_leaves(self, region: Region, feeds: Sequence[np.ndarray]) -> None:
+        for n, (label, feed) in enumerate(zip(region.inputs, feeds, strict=True)):
+            self._add(Value(f"i{n}", "input", label, None, 0, True), typed(feed))
+        for n, (label, weight) in enumerate(zip(region.weight_names, region.weights, strict=True)):
+            is_float = weight.array.dtype.kind not in "biu"
+            stored = Typed(weight.array, FLOAT) if is_float else typed(weight.array)
+            self._add(Value(f"w{n}", "weight", label, None, 0, True), stored)
+        for name, array in constant_arrays(region.program).items():
+            self._add(Value(name, "constant", "", None, 0, False), typed(array))
+
+    def _add(self, value: Value, made: Typed) -> None:
+        self.values[value.name], self._made[value.name] = value, made
+
+    def _alias(self, name: str) -> str:
+        return self._aliases.get(name, name)
+
+    def _enter(self, index: int, node: onnx.NodeProto, steps: list[Step]) -> None:
+        """Add a node as a step, or as another name of what it reads."""
+        if node.op_type == "Constant" and not node.domain:
+            if node.output[0] not in self.values:
+                self._add(Value(node.output[0], "constant", "", None, 0, False), _constant(node))
+            return
+        names = [self._alias(name) for name in (*node.input, *implicit_inputs(node))]
+        if self._is_nothing(node, names):
+            self._aliases[node.output[0]] = names[0]
+            return
+        at = _LITERALS.get(node.op_type, ()) if not node.domain else ()
+        literals = {place: self._literal(names[place]) for place in at if place < len(names) and names[place]}
+        places = tuple(place for place, name in enumerate(names) if name and place not in at)
+        operands = tuple(names[place] for place in places)
+        rank = self._rank(operands[0]) if operands else None
+        attributes = _attributes(node, self._context, rank)
+        literals = _normal_literals(node.op_type, literals, self._shape(operands[0]) if operands else None)
+        outputs = tuple(name for name in node.output if name)
+        step = Step(len(steps), index, node.op_type, node.domain, attributes, operands, places, literals, outputs, node)
+        steps.append(step)
+        is_data = node.op_type not in _SHAPES and any(self.values[name].is_data for name in operands)
+        for n, name in enumerate(outputs):
+            self.values[name] = Value(name, "step", "", step, n, is_data)
+
+    def _is_nothing(self, node: onnx.NodeProto, names: Sequence[str]) -> bool:
+        """Whether a node hands on what it reads: Identity, or a cast to what double precision makes the same."""
+        if node.domain or not names or names[0] not in self.values:
+            return False
+        if node.op_type == "Identity":
+            return True
+        if node.op_type != "Cast":
+            return False
+        made = self._known(names[0])
+        to = type_name(next(onnx.helper.get_attribute_value(a) for a in node.attribute if a.name == "to"))
+        return made is not None and made.type == to
+
+    def _literal(self, name: str) -> np.ndarray:
+        made = self._known(name)
+        if made is None:
+            raise InputError("a shape inside the region is not known")
+        return made.array
+
+    def _rank(self, name: str) -> int | None:
+        made = self._known(name)
+        return None if made is None else made.array.ndim
+
+    def _shape(self, name: str) -> tuple[int, ...] | None:
+        made = self._known(name)
+        return None if made is None else made.array.shape
+
+    def _known(self, name: str) -> Typed | None:
+        """A value, made where it was not; None where it cannot be."""
+        if name not in self._made:
+            maker = self.values[name].maker
+            assert maker is not None
+            self._run(maker)
+        return self._made[name]
+
+    def _run(self, step: Step) -> None:
+        operands = [self._known(name) for name in step.operands]
+        made: Sequence[Typed | None] = [None] * len(step.outputs)
+        if all(value is not None for value in operands):
+            with suppress(InputError):
+                made = self.apply(step, [value for value in operands if value is not None])
+        self._made.update(zip(step.outputs, made, strict=True))
+
+    def typed(self, name: str) -> Typed | None:
+        """A value with its type; None where it cannot be made."""
+        return self._known(self._alias(name))
+
+    def array(self, name: str) -> np.ndarray | None:
+        """A value; None where it cannot be made."""
+        made = self._known(self._alias(name))
+        return None if made is None else made.array
+
+    def apply(self, step: Step, operands: Sequence[Typed], like: Step | None = None) -> list[Typed]:
+        """What a step makes of these operands, with the attributes and literals of another one where that is given.
+
+        Raises:
+            InputError: it cannot run on them.
+        """
+        shown = like or step
+        n_inputs = max((*shown.places, *shown.literals, -1)) + 1
+        inputs: list[Typed | None] = [None] * n_inputs
+        for place, operand in zip(shown.places, operands, strict=True):
+            inputs[place] = operand
+        for place, literal in shown.literals.items():
+            inputs[place] = Typed(literal, literal.dtype.name)
+        try:
+            return self.runner.run(shown.node, self._context, inputs)
+        except InputError:
+            raise
+        except (ValueError, IndexError, TypeError) as e:  # numpy's, of shapes that do not fit
+            raise InputError(f"{shown.operator} cannot run on these values ({e})") from e
+
+    def rerun(self, given: Mapping[str, Typed], target: str) -> Typed | None:
+        """The target with other values at some places; None where it does not hang on them, or cannot be run so."""
+        path = self.path(frozenset(given), target)
+        if not path:
+            return given.get(target)
+        made = dict(given)
+        for step in path:
+            operands = [made.get(name) or self._known(name) for name in step.operands]
+            if any(operand is None for operand in operands):
+                return None
+            try:
+                outputs = self.apply(step, [operand for operand in operands if operand is not None])
+            except InputError:
+                return None
+            for name, value in zip(step.outputs, outputs, strict=True):
+                made.setdefault(name, value)
+        return made[target]
+
+    def path(self, sources: frozenset[str], target: str) -> tuple[Step, ...]:
+        """The steps between these values and the target, in order."""
+        key = sources, target
+        if key not in self._paths:
+            depends: dict[str, bool] = {}
+            for step in self.steps:
+                for name in step.outputs:
+                    depends[name] = any(n in sources or depends.get(n, False) for n in step.operands)
+            needed: dict[int, Step] = {}
+            stack = [target] if target not in sources else []
+            while stack:
+                maker = self.values[stack.pop()].maker
+                if maker is None or maker.number in needed or not depends[maker.outputs[0]]:
+                    continue
+                needed[maker.number] = maker
+                stack.extend(name for name in maker.operands if name not in sources)
+            self._paths[key] = tuple(needed[number] for number in sorted(needed))
+        return self._paths[key]
+
+    def base(self, name: str) -> str:
+        """The value that this one is, moved elsewhere: what stands before all moves."""
+        while (maker := self.values[name].maker) is not None and maker.is_move:
+            name = maker.operands[0]
+        return name
+
+    def moves(self, name: str) -> Iterator[Step]:
+        """The moves between a value and its base, the last one first."""
+        while (maker := self.values[name].maker) is not None and maker.is_move:
+            yield maker
+            name = maker.operands[0]
+
+    def cone(self, top: str, stops: Iterable[str] = ()) -> Iterator[str]:
+        """The values that one is made of, itself first, moved ones too; those at which to stop are not entered."""
+        stops, seen, stack = set(stops), set(), [top]
+        while stack:
+            name = stack.pop()
+            if name in seen:
+                continue
+            seen.add(name)
+            yield name
+            maker = self.values[name].maker
+            if maker is not None and name not in stops:
+                stack.extend(maker.operands)
+
+    def is_below(self, name: str, other: str) -> bool:
+        """Whether a value hangs on another one, or is it."""
+        return other in self.cone(name)
+
+
+def _plain_nodes(nodes: Iterable[onnx.NodeProto]) -> Iterator[tuple[int, onnx.NodeProto]]:
+    """The nodes with their places; a Gemm without factors as transposes, a product and a sum."""
+    for index, node in enumerate(nodes):
+        attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+        if node.op_type != "Gemm" or node.domain or attributes.get("alpha", 1) != 1 or attributes.get("beta", 1) != 1:
+            yield index, node
+            continue
+        output, names = node.output[0], list(node.input[:2])
+        for place, flag in enumerate(("transA", "transB")):
+            if attributes.get(flag):
+                turned = f"{output}.{flag}"
+                yield index, onnx.helper.make_node("Transpose", [names[place]], [turned], perm=[1, 0])
+                names[place] = turned
+        has_bias = len(node.input) > 2 and bool(node.input[2])
+        yield index, onnx.helper.make_node("MatMul", names, [f"{output}.product" if has_bias else output])
+        if has_bias:
+            yield index, onnx.helper.make_node("Add", [f"{output}.product", node.input[2]], [output])
+
+
+def _constant(node: onnx.NodeProto) -> Typed:
+    value = onnx.helper.get_attribute_value(node.attribute[0])
+    if isinstance(value, onnx.TensorProto):
+        return typed(onnx.numpy_helper.to_array(value))
+    array = np.array(value)
+    return typed(array.astype(np.float32) if array.dtype.kind == "f" else array)
+
+
+def _attributes(node: onnx.NodeProto, context: Context, rank: int | None) -> dict[str, Attribute]:
+    """A node's attributes, without those at their default, with axes counted from the end."""
+    found = {a.name: _plain(onnx.helper.get_attribute_value(a)) for a in node.attribute}
+    try:
+        schema = onnx.defs.get_schema(node.op_type, dict(context.opsets).get(node.domain, 1), node.domain)
+        for name, attribute in schema.attributes.items():
+            is_known = name in found and bool(attribute.default_value.type)
+            if is_known and _plain(onnx.helper.get_attribute_value(attribute.default_value)) == found[name]:
+                del found[name]
+    except Exception:  # no schema: an operator of another domain
+        pass
+    if node.op_type in ("Cast", "CastLike") and isinstance(found.get("to"), int):
+        found["to"] = type_name(int(found["to"]))  # type: ignore[arg-type]
+    if rank and isinstance(axis := found.get("axis"), int) and node.op_type not in ("Gather", "Flatten"):
+        found["axis"] = axis % rank - rank
+    return found
+
+
+def _plain(value: object) -> Attribute:
+    if isinstance(value, bytes):
+        return value.decode(errors="replace")
+    if isinstance(value, (str, int, float)):
+        return value
+    if isinstance(value, (list, tuple)):
+        return tuple(_plain(item) for item in value)
+    if isinstance(value, onnx.TensorProto):
+        return onnx.numpy_helper.to_array(value).tobytes()
+    assert hasattr(value, "SerializeToString")
+    return bytes(value.SerializeToString(deterministic=True))
+
+
+def _normal_literals(
+    operator: str, literals: dict[int, np.ndarray], shape: tuple[int, ...] | None
+) -> dict[int, np.ndarray]:
+    """Literals in one form: reduced axes sorted and counted from the end, slices within their bounds."""
+    if shape is None or not shape:
+        return literals
+    if operator.startswith("Reduce") and 1 in literals:
+        return {1: np.sort(literals[1] % len(shape)) - len(shape)}
+    if operator == "Slice" and 1 in literals and 2 in literals:
+        starts, ends = (literals[n].ravel() for n in (1, 2))
+        axes = literals[3].ravel() if 3 in literals else np.arange(len(starts))
+        strides = literals[4].ravel() if 4 in literals else np.ones(len(starts), np.int64)
+        rows = []
+        for start, end, axis, stride in zip(starts, ends, axes, strides, strict=True):
+            axis = int(axis) % len(shape)
+            first, last, step = slice(int(start), int(end), int(stride)).indices(shape[axis])
+            rows.append((axis - len(shape), first, last if last >= 0 else -shape[axis] - 1, step))
+        table = np.array(sorted(rows), np.int64)
+        return {1: table[:, 1], 2: table[:, 2], 3: table[:, 0], 4: table[:, 3]}
+    return literals
