@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from opdiff.compare.conventions import Settings, evaluate
-from opdiff.compare.explain.causes import Explainer
+from opdiff.compare.explain.catalogue import Explainer
 from opdiff.compare.judge.locate import Local
 from opdiff.compare.sides.graph_side import GraphSide
 from opdiff.graphs.artifact import load_artifact
