@@ -157,7 +157,7 @@ def by_group(pair: ArrayPair) -> Relation | None:
             if fit is not None:
                 return tell(pair, gathering, fit)
     one = (whole(pair), whole(pair).sample(pair))
-    for law, tell in ((_grids, _tell_grids), (_float8s, _tell_float8), (_steps, _tell_steps), (_affine, _tell_affine)):
+    for law, tell in ((_steps, _tell_steps), (_grids, _tell_grids), (_float8s, _tell_float8), (_affine, _tell_affine)):
         for gathering, sample in ways if law is _affine else [one, *ways]:
             fit = _fitted(pair, gathering, sample, law)
             if fit is not None:
@@ -205,7 +205,7 @@ def _factors(x: np.ndarray, y: np.ndarray, rounding: float) -> Fit:
         size = np.where(np.isfinite(x) & np.isfinite(y), np.abs(x), -1.0)
         largest = np.argmax(size, axis=1)
         factors = _at(y, largest) / _at(x, largest)
-        is_equal = close(x, y, rounding).all(axis=1)
+        is_equal = np.all(close(x, y, rounding), axis=1)
         holds = close(x * factors, y, rounding).all(axis=1) & np.isfinite(factors[:, 0])
         varied = _spread(x) > 100 * rounding * size.max(axis=1)
     deciding = np.where(varied, (size > 0).sum(axis=1) - 1, 0)
@@ -220,7 +220,7 @@ def _offsets(x: np.ndarray, y: np.ndarray, rounding: float) -> Fit:
         smallest = np.argmin(size, axis=1)
         offsets = _at(y, smallest) - _at(x, smallest)
         scale = np.where(finite, np.maximum(size, np.abs(offsets)), 0.0)
-        is_equal = close(x, y, rounding).all(axis=1)
+        is_equal = np.all(close(x, y, rounding), axis=1)
         holds = close(x + offsets, y, rounding, scale).all(axis=1) & np.isfinite(offsets[:, 0])
         varied = _spread(x) > 100 * rounding * scale.max(axis=1)
     deciding = np.where(varied, finite.sum(axis=1) - 1, 0)
@@ -236,7 +236,7 @@ def _affine(x: np.ndarray, y: np.ndarray, rounding: float) -> Fit:
         middle = np.argmin(np.where(finite, np.abs(x), np.inf), axis=1)
         offsets = _at(y, middle) - factors * _at(x, middle)
         scale = np.where(finite, np.maximum(np.maximum(np.abs(x * factors), np.abs(y)), np.abs(offsets)), 0.0)
-        is_equal = close(x, y, rounding).all(axis=1)
+        is_equal = np.all(close(x, y, rounding), axis=1)
         holds = close(x * factors + offsets, y, rounding, scale).all(axis=1) & np.isfinite(factors[:, 0])
         varied = np.minimum(_spread(x) * np.abs(factors[:, 0]), _spread(y)) > 100 * rounding * scale.max(axis=1)
     deciding = np.where(varied, finite.sum(axis=1) - 2, 0)
@@ -248,23 +248,28 @@ def _affine(x: np.ndarray, y: np.ndarray, rounding: float) -> Fit:
 def _fit(
     is_equal: np.ndarray, holds: np.ndarray, deciding: np.ndarray, numbers: np.ndarray, more: np.ndarray | None = None
 ) -> Fit:
+    """A fit; groups that are equal hold, and have -1 deciding entries."""
     more = np.empty((len(numbers), 0)) if more is None else more
     return Fit(holds | is_equal, np.where(is_equal, -1, np.maximum(deciding, 0)), numbers, more)
 
 
 def _steps(x: np.ndarray, y: np.ndarray, rounding: float) -> Fit:
-    """What differs is off by whole multiples of one step in each group, the least difference."""
+    """What differs is off by whole multiples of one step in each group: the least difference, or a half or third of it."""
     with np.errstate(all="ignore"):
         differs = ~close(x, y, rounding)
         finite = np.isfinite(x) & np.isfinite(y)
-        apart = np.where(differs & finite, np.abs(y - x), np.inf)
-        step = apart.min(axis=1, keepdims=True)
-        multiples = np.where(differs & finite, (y - x) / step, 0.0)
-        whole = np.round(multiples)
-        open_ = rounding * np.maximum(np.abs(x), np.abs(y)) * np.maximum(1.0, np.abs(whole))
-        fits = (np.abs(y - x - whole * step) <= open_) & (open_ < 0.05 * step) & (np.abs(whole) <= _MOST_STEPS) & finite
-        holds = (fits | ~differs).all(axis=1)
-    is_equal = ~differs.any(axis=1)
+        apart = np.where(differs & finite, y - x, 0.0)
+        least = np.where(differs & finite, np.abs(y - x), np.inf).min(axis=1, keepdims=True)
+        size = np.where(finite, np.maximum(np.abs(x), np.abs(y)), 0.0).max(axis=1, keepdims=True)
+        step, holds = least, np.zeros(len(x), bool)
+        for divisor in (1, 2, 3):
+            this = least / divisor
+            whole = np.round(apart / this)
+            lost = rounding * size * np.maximum(1.0, np.abs(whole))
+            fits = (np.abs(apart - whole * this) <= lost) & (lost < 0.05 * this) & (np.abs(whole) <= _MOST_STEPS)
+            found = ((fits & finite) | ~differs).all(axis=1) & ~holds
+            step, holds = np.where(found[:, None], this, step), holds | found
+    is_equal = ~np.any(differs, axis=1)
     return _fit(is_equal, holds, differs.sum(axis=1) - 1, np.where(is_equal, 0.0, step[:, 0]))
 
 
@@ -308,7 +313,7 @@ def _grids(x: np.ndarray, y: np.ndarray, rounding: float) -> Fit:
     if not (np.isfinite(x).all() and np.isfinite(y).all()):
         return _none(len(x))
     grid = _grid(y, rounding)
-    is_equal = close(x, y, rounding).all(axis=1)
+    is_equal = np.all(close(x, y, rounding), axis=1)
     with np.errstate(all="ignore"):
         below = (x - y) / grid.step
         index = np.round((y - grid.low) / grid.step)
@@ -335,7 +340,7 @@ def _none(n: int) -> Fit:
 
 def _float8s(x: np.ndarray, y: np.ndarray, rounding: float) -> Fit:
     """B = A, rounded to a float8 under one scale in each group, the largest being the type's largest; more: which type."""
-    is_equal = close(x, y, rounding).all(axis=1)
+    is_equal = np.all(close(x, y, rounding), axis=1)
     best = _none(len(x))
     if not (np.isfinite(x).all() and np.isfinite(y).all()):
         return best
@@ -397,7 +402,7 @@ def _in_steps_of_a(pair: ArrayPair, gathering: Gathering, fit: Fit) -> str:
     """`: one step of A's own grid`, where A is quantised and each group's constant is so many of its steps."""
     sizes = []
     at = 0
-    for x, y in gathering.rows(pair.a, pair.b):
+    for (x,) in gathering.rows(pair.a):
         offsets = fit.numbers[at : at + len(x)]
         is_changed = fit.deciding[at : at + len(x)] >= 0
         at += len(x)
@@ -463,7 +468,7 @@ def _tell_float8(pair: ArrayPair, gathering: Gathering, fit: Fit) -> Relation:
 def _tell_steps(pair: ArrayPair, gathering: Gathering, fit: Fit) -> Relation:
     changed = _changed(fit)
     steps = fit.numbers[changed]
-    multiples = np.unique(_multiples(pair, gathering))
+    multiples = _multiples(pair, gathering, fit)
     place = f"the same step in each {gathering.label}" if gathering.label else "the same step for all"
     n = pair.n_differing
     if len(multiples) == 1:
@@ -476,11 +481,13 @@ def _tell_steps(pair: ArrayPair, gathering: Gathering, fit: Fit) -> Relation:
     return Relation(text, f"some entries {by}, {place}", True)
 
 
-def _multiples(pair: ArrayPair, gathering: Gathering) -> np.ndarray:
-    found = [np.empty(0)]
+def _multiples(pair: ArrayPair, gathering: Gathering, fit: Fit) -> np.ndarray:
+    """By how many steps entries are off: every number that occurs."""
+    found = []
+    at = 0
     for x, y in gathering.rows(pair.a, pair.b):
         differs = ~close(x, y, pair.rounding)
         with np.errstate(all="ignore"):
-            step = np.where(differs, np.abs(y - x), np.inf).min(axis=1, keepdims=True)
-            found.append(np.unique(np.round((y - x) / step)[differs]))
-    return np.concatenate(found)
+            found.append(np.unique(np.round((y - x) / fit.numbers[at : at + len(x), None])[differs]))
+        at += len(x)
+    return np.unique(np.concatenate(found))

@@ -10,7 +10,7 @@ import numpy as np
 from .array_pair import ArrayPair, Relation, same
 from .digits import shortened
 
-_PROBED = 64
+_PROBED = 16
 _HASHED_IN_FULL = 1 << 22
 _EXCHANGED = 4
 _FEW = 8
@@ -70,14 +70,14 @@ def _transposed(pair: ArrayPair) -> Relation | None:
             if same(view[where], pair.right) and same(view, b):
                 return _told(f"A's, {_transposed_over(order, pair.words)}")
             continue
-        if same(view[np.unravel_index(pair.places, view.shape)], pair.right):
-            if same(np.ascontiguousarray(view).reshape(b.shape), b):
-                return _told(f"A's, {_named_transposition(order)} and then read in the old shape (out of order)")
+        seems = same(view[np.unravel_index(pair.places, view.shape)], pair.right)
+        if seems and same(np.ascontiguousarray(view).reshape(b.shape), b):
+            return _told(f"A's, {_named_transposition(order)} and then read in the old shape (out of order)")
     for order in _axis_orders(a.ndim):
         inner = tuple(b.shape[axis] for axis in np.argsort(order))
-        if inner != a.shape and same(a.reshape(inner).transpose(order)[where], pair.right):
-            if same(a.reshape(inner).transpose(order), b):
-                return _told(f"A's, read as {_of_shape(inner, pair.words, order)} and then transposed (out of order)")
+        view = a.reshape(inner).transpose(order)
+        if inner != a.shape and same(view[where], pair.right) and same(view, b):
+            return _told(f"A's, read as {_of_shape(inner, pair.words, order)} and then transposed (out of order)")
     return None
 
 

@@ -51,9 +51,16 @@ class ArrayPair:
     cut: frozenset[int] = frozenset()
 
 
-def array_pair(a: np.ndarray, b: np.ndarray, words: Sequence[str], cut: frozenset[int] = frozenset()) -> ArrayPair:
-    """Both arrays, of one shape, with what every law asks first."""
-    rounding = _WHOLE_NUMBERS if _is_whole(a) and _is_whole(b) else ROUNDING
+def array_pair(
+    a: np.ndarray,
+    b: np.ndarray,
+    words: Sequence[str],
+    cut: frozenset[int] = frozenset(),
+    rounding: float | None = None,
+) -> ArrayPair:
+    """Both arrays, of one shape, with what every law asks first. `rounding` is that of their types if not given."""
+    if rounding is None:
+        rounding = _WHOLE_NUMBERS if _is_whole(a) and _is_whole(b) else ROUNDING
     a, b = _as_floats(a), _as_floats(b)
     dtype = np.result_type(a, b)
     a, b = np.ascontiguousarray(a, dtype).reshape(a.shape), np.ascontiguousarray(b, dtype).reshape(b.shape)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 
 import ml_dtypes
 import numpy as np
@@ -14,6 +15,8 @@ from .digits import differing_part, few_entries, number, shown, spans, told_apar
 
 __all__ = ["Relation", "compare_arrays", "differing_part", "shown", "told_apart"]
 
+Make = Callable[[np.ndarray], np.ndarray]
+
 _FEW_ENTRIES = 6
 _FEWEST_CLIPPED = 3
 _FEWEST_DECIDING = 3
@@ -24,7 +27,7 @@ _TYPES = (
     ("float8_e4m3fn", ml_dtypes.float8_e4m3fn),
     ("float8_e5m2", ml_dtypes.float8_e5m2),
 )
-_FUNCTIONS: tuple[tuple[str, Callable[[np.ndarray], np.ndarray]], ...] = (
+_FUNCTIONS: tuple[tuple[str, Make], ...] = (
     ("1/A's", lambda x: 1 / x),
     ("-1/A's", lambda x: -1 / x),
     ("1 - A's", lambda x: 1 - x),
@@ -130,11 +133,18 @@ def _of_pair(pair: ArrayPair, others: Others | None) -> Relation:
         return law
     if pair.n_differing <= _FEW_ENTRIES:
         return _few(pair)
-    part = _of_a_part(pair)
-    if part is not None and part.telling:
-        return part
-    found = by_group(pair) or _another_tensor(pair.b, others) or _at_the_differing(pair) or any_order(pair)
-    return found or part or _other_numbers(pair)
+    part = _part(pair)
+    law = _law(part) if part is not None else None
+    if part is not None and law is not None and law.telling:
+        return _told_of_a_part(pair, part, law)
+    found = by_group(pair) or _another_tensor(pair.b, others)
+    if found is None and part is not None:
+        return _told_of_a_part(pair, part, law or by_group(part) or _without_law(part))
+    return found or _without_law(pair)
+
+
+def _without_law(pair: ArrayPair) -> Relation:
+    return _at_the_differing(pair) or any_order(pair) or _other_numbers(pair)
 
 
 def _law(pair: ArrayPair) -> Relation | None:
@@ -188,14 +198,14 @@ def _decides(pair: ArrayPair, made: np.ndarray, scale: np.ndarray | None = None)
     return bool(np.all(close(made, pair.right, pair.rounding, scale)))
 
 
-def _holds(pair: ArrayPair, make: Callable[[np.ndarray], np.ndarray]) -> bool:
+def _holds(pair: ArrayPair, make: Make) -> bool:
     with np.errstate(all="ignore"):
         if not _decides(pair, make(pair.left)):
             return False
         return holds_everywhere(pair, lambda x, y: close(make(x), y, pair.rounding))
 
 
-def _holds_as_a_sum(pair: ArrayPair, make: Callable[[np.ndarray], np.ndarray], constant: float) -> bool:
+def _holds_as_a_sum(pair: ArrayPair, make: Make, constant: float) -> bool:
     """As `_holds`, where a sum may cancel: what is lost then is in the size of what was added."""
 
     def scale(x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -278,6 +288,10 @@ def _function(pair: ArrayPair) -> Relation | None:
 
 
 def _clipped(pair: ArrayPair) -> Relation | None:
+    x, y = _finite_sample(pair)
+    between = (y > y.min(initial=np.inf)) & (y < y.max(initial=-np.inf))
+    if not np.all(close(x[between], y[between], pair.rounding)):
+        return None
     with np.errstate(invalid="ignore"):
         low, high = float(np.nanmin(pair.b)), float(np.nanmax(pair.b))
     n_low, n_high = int(np.count_nonzero(pair.a < low)), int(np.count_nonzero(pair.a > high))
@@ -310,29 +324,36 @@ def _saturated(x: np.ndarray) -> np.ndarray:
     return _as_type(np.clip(x, -448, 448), ml_dtypes.float8_e4m3fn)
 
 
-def _roundings() -> Iterator[tuple[str, Callable[[np.ndarray], np.ndarray]]]:
+def _one_more_as_type(x: np.ndarray, dtype: type) -> np.ndarray:
+    return _as_type(1 + x, dtype)
+
+
+def _roundings() -> Iterator[tuple[str, Make]]:
     for name, dtype in _TYPES:
-        yield f"A's, rounded to {name}", lambda x, dtype=dtype: _as_type(x, dtype)
+        yield f"A's, rounded to {name}", partial(_as_type, dtype=dtype)
     yield "A's, rounded to float8_e4m3fn, the largest kept at 448", _saturated
     yield "A's, cut to bfloat16 (the lower bits dropped, not rounded)", _cut_to_bfloat16
     for name, dtype in _TYPES[:2]:
-        yield f"1 + A's, rounded to {name}", lambda x, dtype=dtype: _as_type(1 + x, dtype)
+        yield f"1 + A's, rounded to {name}", partial(_one_more_as_type, dtype=dtype)
 
 
 def _rounded(pair: ArrayPair) -> Relation | None:
     for text, make in _roundings():
-        if _is_made(pair, pair.left, pair.right, make):
-            if holds_everywhere(pair, lambda x, y, make=make: _identical(make(x), y)):  # type: ignore[misc]
-                return Relation(text, text, True)
+        if _is_made(pair, pair.left, pair.right, make) and _is_made_everywhere(pair, make):
+            return Relation(text, text, True)
     for name, dtype in _TYPES:
-        if _is_made(pair, pair.right, pair.left, lambda x, dtype=dtype: _as_type(x, dtype)):  # type: ignore[misc]
-            if holds_everywhere(pair, lambda x, y, dtype=dtype: _identical(_as_type(y, dtype), x)):  # type: ignore[misc]
-                text = f"what A's is rounded from: rounded to {name}, it is A's"
-                return Relation(text, text, True)
+        make = partial(_as_type, dtype=dtype)
+        if _is_made(pair, pair.right, pair.left, make) and _is_made_everywhere(pair, make, of_b=True):
+            text = f"what A's is rounded from: rounded to {name}, it is A's"
+            return Relation(text, text, True)
     return None
 
 
-def _is_made(pair: ArrayPair, x: np.ndarray, y: np.ndarray, make: Callable[[np.ndarray], np.ndarray]) -> bool:
+def _is_made_everywhere(pair: ArrayPair, make: Make, of_b: bool = False) -> bool:
+    return holds_everywhere(pair, lambda x, y: _identical(make(y), x) if of_b else _identical(make(x), y))
+
+
+def _is_made(pair: ArrayPair, x: np.ndarray, y: np.ndarray, make: Make) -> bool:
     made = make(x)
     moved = np.isfinite(made) & np.isfinite(x) & (made != x)
     return bool(np.count_nonzero(moved) >= min(_FEWEST_DECIDING, pair.n_differing) and np.all(_identical(made, y)))
@@ -342,19 +363,21 @@ def _identical(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return np.asarray((x == y) | ((x != x) & (y != y)))
 
 
-def _of_a_part(pair: ArrayPair) -> Relation | None:
-    """Some rows, columns or a block only, and what they are to A's there."""
-    if pair.a.ndim == 0:
-        return None
+def _part(pair: ArrayPair) -> ArrayPair | None:
+    """The rows, columns or the block outside of which nothing differs, if that is not the whole."""
     touched = [_touched(pair.differs, axis) for axis in range(pair.a.ndim)]
-    cut = [axis for axis, indices in enumerate(touched) if len(indices) < pair.a.shape[axis]]
+    cut = frozenset(axis for axis, indices in enumerate(touched) if len(indices) < pair.a.shape[axis])
     if not cut:
         return None
     box = np.ix_(*touched)
-    inner = array_pair(pair.a[box], pair.b[box], pair.words, pair.cut | frozenset(cut))
-    law = _of_pair(inner, None) if inner.a.size > 3 else _few(inner)
-    places = [f"{pair.words[i]} {spans(touched[i], pair.a.shape[i])} of {pair.a.shape[i]}" for i in cut]
-    along = " and ".join(pair.words[i] for i in cut)
+    return array_pair(pair.a[box], pair.b[box], pair.words, cut, pair.rounding)
+
+
+def _told_of_a_part(pair: ArrayPair, part: ArrayPair, law: Relation) -> Relation:
+    places, along = [], " and ".join(pair.words[axis] for axis in sorted(part.cut))
+    for axis in sorted(part.cut):
+        n = pair.a.shape[axis]
+        places.append(f"{pair.words[axis]} {spans(_touched(pair.differs, axis), n)} of {n}")
     return Relation(
         f"equal to A's but for {' and '.join(places)}; there it is {law.text}",
         f"equal to A's but for some of {along}; there it is {law.key}",
@@ -377,11 +400,14 @@ def _at_the_differing(pair: ArrayPair) -> Relation | None:
         if same(values, np.full_like(values, values[0])):
             value = "zero" if values[0] == 0 else number(values[0], 8)
             return Relation(f"A's, but {some} are {value}", f"A's, but some entries are {value}", True)
-    if len(y) and n < size and np.all(close(-x, y, pair.rounding)):
-        if np.all(close(-pair.a[pair.differs], pair.b[pair.differs], pair.rounding)):
-            text = "A's with the sign turned in some entries"
-            return Relation(f"A's with the sign turned in {some}", text, True)
+    if len(y) and n < size and np.all(close(-x, y, pair.rounding)) and _is_turned(pair):
+        text = "A's with the sign turned in some entries"
+        return Relation(f"A's with the sign turned in {some}", text, True)
     return _other_specials(pair)
+
+
+def _is_turned(pair: ArrayPair) -> bool:
+    return bool(np.all(close(-pair.a[pair.differs], pair.b[pair.differs], pair.rounding)))
 
 
 def _other_specials(pair: ArrayPair) -> Relation | None:
@@ -395,11 +421,16 @@ def _other_specials(pair: ArrayPair) -> Relation | None:
     told = []
     for name, test in (("NaN", np.isnan), ("inf", np.isposinf), ("-inf", np.isneginf)):
         n_b, n_a = int(np.count_nonzero(special & test(pair.b))), int(np.count_nonzero(special & test(pair.a)))
-        told += [f"{n_b} entries are {name}"] * bool(n_b) + [f"{n_a} that are {name} in A are not"] * bool(n_a)
+        told += [f"{n_b} {_is_or_are(n_b)} {name}"] * bool(n_b)
+        told += [f"{n_a} {_is_or_are(n_a)} not that {_is_or_are(n_a)} {name} in A"] * bool(n_a)
     n_rest = pair.n_differing - int(np.count_nonzero(special))
     rest = f"{n_rest} others differ too" if n_rest else "the others are equal"
-    text = f"A's, but {', '.join(told)}; {rest}"
+    text = f"A's, but of {pair.a.size} entries {', '.join(told)}; {rest}"
     return Relation(text, "A's, but NaN or Inf at other places", not n_rest)
+
+
+def _is_or_are(n: int) -> str:
+    return "is" if n == 1 else "are"
 
 
 def _another_tensor(b: np.ndarray, others: Others | None) -> Relation | None:
@@ -437,13 +468,12 @@ def _other_numbers(pair: ArrayPair) -> Relation:
     """No law: how many differ and by how much."""
     largest = power = error = 0.0
     for x, y in parts(pair.a, pair.b):
-        x, y = x.astype(np.float64), y.astype(np.float64)
-        finite = np.isfinite(x) & np.isfinite(y)
-        if not finite.all():
-            x, y = x[finite], y[finite]
-        difference = np.abs(y - x)
-        largest = max(largest, float(difference.max(initial=0.0)))
-        power, error = power + float(np.vdot(x, x)), error + float(np.vdot(difference, difference))
+        with np.errstate(all="ignore"):
+            difference = np.subtract(y, x, dtype=np.float64)
+            finite = np.isfinite(difference)
+            largest = max(largest, float(np.max(np.abs(difference), where=finite, initial=0.0)))
+            power += float(np.sum(np.square(x, dtype=np.float64), where=finite))
+            error += float(np.sum(np.square(difference), where=finite))
     n, size = pair.n_differing, pair.a.size
     count = f"all {size} differ" if n == size else f"{n} of {size} differ"
     norms = f"A's norm {number(power**0.5)}, the difference's {number(error**0.5)}"
@@ -459,7 +489,7 @@ def _of_other_shape(a: np.ndarray, b: np.ndarray, words: tuple[str, ...], others
         other = _another_tensor(b, others)
         if other is not None:
             return other
-        if a.ndim == 2 and a.T.shape == b.shape or b.ndim == 0 or a.ndim == 0 or _squeezed(a) == _squeezed(b):
+        if (a.ndim == 2 and a.T.shape == b.shape) or b.ndim == 0 or a.ndim == 0 or _squeezed(a) == _squeezed(b):
             turned, how = (a.T, "transposed") if _squeezed(a) != _squeezed(b) else (a.reshape(b.shape), "reshaped")
             found = compare_arrays(turned, b, words[::-1] if how == "transposed" else None)
             return Relation(
