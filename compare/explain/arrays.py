@@ -179,11 +179,15 @@ def _few(pair: ArrayPair) -> Relation:
 
 def _uniform(pair: ArrayPair) -> Relation | None:
     value = pair.b.reshape(-1)[0]
+    if pair.n_differing <= min(_FEW_ENTRIES, pair.a.size // 2):
+        return None
     if not same(pair.right, np.full_like(pair.right, value)) or not same(pair.b, np.broadcast_to(value, pair.b.shape)):
         return None
     first = pair.a.reshape(-1)[0]
     if same(pair.a, np.broadcast_to(first, pair.a.shape)):
-        left, right = told_apart(float(first), float(value))
+        left, right = number(first, 8), number(value, 8)
+        if left == right:
+            left, right = told_apart(float(first), float(value))
         text = f"{right} everywhere, where A has {left} everywhere"
     else:
         text = "zero everywhere" if value == 0 else f"{number(value, 8)} everywhere"

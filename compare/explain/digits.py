@@ -13,7 +13,7 @@ _PLACES = 4
 
 def number(value: float, digits: int = _FEWEST) -> str:
     """One number with at most so many significant digits; whole numbers below 1e9 in full."""
-    value = float(value)
+    value = float(value) + 0.0  # -0.0 is 0
     if value.is_integer() and abs(value) < 1e9:
         return f"{value:.0f}"
     return f"{value:.{digits}g}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -190,12 +190,13 @@ def _pieces(masked: np.ndarray, tokens: np.ndarray, rows: np.ndarray) -> Iterato
     keys = np.arange(masked.shape[1])
     before = tokens[:, None] - keys  # [token, key]: how many places the key is before the token
     if len(tokens) > 1:
-        yield from _diagonal(masked, before)
+        yield from _diagonal(masked, before, tokens)
     yield from _columns(masked)
     yield from _rows(masked, rows)
     if len(tokens) > 1:
         yield from _chunks(masked, tokens, keys)
         yield from _prefix(masked, before, keys)
+        yield from _sinks(masked, before, tokens, keys)
         yield from _diagonal_itself(masked, before)
         yield from _from_key_zero(masked, tokens, keys)
 
@@ -204,26 +205,25 @@ def _within(entries: np.ndarray, masked: np.ndarray) -> bool:
     return not np.any(entries & ~masked)
 
 
-def _largest(masked: np.ndarray, sizes: Sequence[int], entries: Callable[[int], np.ndarray]) -> int | None:
-    """The first size, in an order in which the entries grow fewer, whose entries are all masked (by halving)."""
-    low, high = 0, len(sizes)
-    while low < high:
-        middle = (low + high) // 2
-        low, high = (low, middle) if _within(entries(sizes[middle]), masked) else (middle + 1, high)
-    return sizes[low] if low < len(sizes) else None
+def _n_leading(masked: np.ndarray) -> np.ndarray:
+    """For each token, how many keys from the first on are masked without a gap."""
+    return np.where(np.all(masked, axis=1), masked.shape[1], np.argmin(masked, axis=1))
 
 
-def _diagonal(masked: np.ndarray, before: np.ndarray) -> Iterator[_Piece]:
+def _first_trailing(masked: np.ndarray) -> np.ndarray:
+    """For each token, the key from which on all are masked."""
+    return masked.shape[1] - _n_leading(masked[:, ::-1])
+
+
+def _diagonal(masked: np.ndarray, before: np.ndarray, tokens: np.ndarray) -> Iterator[_Piece]:
     """Keys after the token, and keys too far before it."""
-    least, most = int(before.min()), int(before.max())
-    after = _largest(masked, range(-1, -least), lambda n: before < -n)
-    if after is not None and after >= 0:
+    after = int((_first_trailing(masked) - 1 - tokens).max())
+    if after >= 0:
         yield _Piece(_after_words(after), before < -after)
-    elif after is not None:
+    else:
         yield _Piece("the token itself and keys after it", before < 1)
-    window = _largest(masked, range(1, most + 1), lambda n: before >= n)
-    if window is not None:
-        yield _Piece(_window_words(window), before >= window)
+    window = max(1, int((tokens + 1 - _n_leading(masked)).max()))
+    yield _Piece(_window_words(window), before >= window)
 
 
 def _after_words(n: int) -> str:
@@ -268,42 +268,39 @@ def _rows(masked: np.ndarray, rows: np.ndarray) -> Iterator[_Piece]:
 
 def _chunks(masked: np.ndarray, tokens: np.ndarray, keys: np.ndarray) -> Iterator[_Piece]:
     """Keys of the chunks before the token's own (chunked local attention), and of those after it."""
-    for size in range(2, len(keys)):
-        before = keys < (tokens[:, None] // size) * size
-        if before.any() and _within(before, masked):
-            yield _Piece(f"keys before the token's own chunk of {size}", before)
-            break
-    for size in range(2, len(keys)):
-        after = keys >= (tokens[:, None] // size + 1) * size
-        if after.any() and _within(after, masked):
-            yield _Piece(f"keys after the token's own chunk of {size}", after)
-            break
+    sizes = np.arange(2, len(keys))[:, None]
+    starts = tokens // sizes * sizes  # [size, token]: where the token's own chunk begins
+    fits = sizes[np.all(starts <= _n_leading(masked), axis=1), 0]
+    if len(fits):
+        entries = keys < (tokens[:, None] // fits[0]) * fits[0]
+        yield _Piece(f"keys before the token's own chunk of {fits[0]}", entries)
+    fits = sizes[np.all(starts + sizes >= _first_trailing(masked), axis=1), 0]
+    if len(fits):
+        entries = keys >= (tokens[:, None] // fits[0] + 1) * fits[0]
+        yield _Piece(f"keys after the token's own chunk of {fits[0]}", entries)
 
 
 def _prefix(masked: np.ndarray, before: np.ndarray, keys: np.ndarray) -> Iterator[_Piece]:
     """Keys after the token but for a prefix that all see."""
-    size = _largest(masked, range(1, len(keys)), lambda n: (before < 0) & (keys >= n))
-    if size is not None and size > 1:
-        words = f"keys after the token but for the first {size}, which all tokens see (a prefix)"
+    seen_after = np.flatnonzero(np.any((before < 0) & ~masked, axis=0))
+    size = int(seen_after[-1]) + 1 if len(seen_after) else 0
+    if size > 1:
+        words = f"keys after the token but for the first {size} keys (a prefix)"
         yield _Piece(words, (before < 0) & (keys >= size))
-    spared = _window_with_sinks(masked, before, keys)
-    if spared is not None:
-        yield spared
 
 
-def _window_with_sinks(masked: np.ndarray, before: np.ndarray, keys: np.ndarray) -> _Piece | None:
+def _sinks(masked: np.ndarray, before: np.ndarray, tokens: np.ndarray, keys: np.ndarray) -> Iterator[_Piece]:
     """A window beside which the first keys are seen by all (attention sinks)."""
     best = None
     for n_sinks in range(1, min(_MOST_SINKS, len(keys) - 1) + 1):
         inner = keys >= n_sinks
-        window = _largest(masked, range(1, len(keys)), lambda n, inner=inner: (before >= n) & inner)  # type: ignore[misc]
-        if window is None:
-            continue
+        window = max(1, int((tokens + 1 - _n_leading(masked | ~inner)).max()))
         entries = (before >= window) & inner
         if best is None or np.count_nonzero(entries) > np.count_nonzero(best.entries):
             first = "key" if n_sinks == 1 else f"{n_sinks} keys"
             best = _Piece(f"{_window_words(window)} but for the first {first}", entries)
-    return best
+    if best is not None:
+        yield best
 
 
 def _diagonal_itself(masked: np.ndarray, before: np.ndarray) -> Iterator[_Piece]:
