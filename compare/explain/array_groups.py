@@ -31,7 +31,7 @@ _FLOAT8 = (ml_dtypes.float8_e4m3fn, ml_dtypes.float8_e5m2)
 class Gathering:
     """How an array falls into groups: viewed in a shape, all entries along `within` are one group.
 
-    label: in words, after "per". `axes`: the array's own axes that it cuts into parts.
+    label: in words, after "per".
     """
 
     label: str
@@ -102,6 +102,8 @@ class Fit:
 
 
 Law = Callable[[np.ndarray, np.ndarray, float], Fit]
+Tell = Callable[[ArrayPair, Gathering, Fit], Relation | None]
+Sample = tuple[np.ndarray, np.ndarray]
 
 
 def gatherings(pair: ArrayPair) -> list[Gathering]:
@@ -151,17 +153,21 @@ def by_group(pair: ArrayPair) -> Relation | None:
     if pair.a.size < 2 * _FEWEST_DECIDING or pair.a.ndim == 0:
         return None
     ways = [(gathering, gathering.sample(pair)) for gathering in gatherings(pair)]
-    for law, tell in ((_factors, _tell_factors), (_offsets, _tell_offsets)):
-        for gathering, sample in ways:
-            fit = _fitted(pair, gathering, sample, law)
-            if fit is not None:
-                return tell(pair, gathering, fit)
     one = (whole(pair), whole(pair).sample(pair))
-    for law, tell in ((_steps, _tell_steps), (_grids, _tell_grids), (_float8s, _tell_float8), (_affine, _tell_affine)):
-        for gathering, sample in ways if law is _affine else [one, *ways]:
+    laws: tuple[tuple[Law, Tell, list[tuple[Gathering, Sample]]], ...] = (
+        (_factors, _tell_factors, ways),
+        (_offsets, _tell_offsets, ways),
+        (_steps, _tell_steps, [one, *ways]),
+        (_grids, _tell_grids, [one, *ways]),
+        (_float8s, _tell_float8, [one, *ways]),
+        (_affine, _tell_affine, ways),
+    )
+    for law, tell, tried in laws:
+        for gathering, sample in tried:
             fit = _fitted(pair, gathering, sample, law)
-            if fit is not None:
-                return tell(pair, gathering, fit)
+            found = None if fit is None else tell(pair, gathering, fit)
+            if found is not None:
+                return found
     return None
 
 
@@ -465,20 +471,32 @@ def _tell_float8(pair: ArrayPair, gathering: Gathering, fit: Fit) -> Relation:
     return Relation(text, text, True)
 
 
-def _tell_steps(pair: ArrayPair, gathering: Gathering, fit: Fit) -> Relation:
+def _tell_steps(pair: ArrayPair, gathering: Gathering, fit: Fit) -> Relation | None:
     changed = _changed(fit)
     steps = fit.numbers[changed]
     multiples = _multiples(pair, gathering, fit)
+    is_one_sided = len(multiples) <= 3 and (multiples[0] > 0 or multiples[-1] < 0)
+    if _is_the_types_own(steps) and not is_one_sided:
+        return None
     place = f"the same step in each {gathering.label}" if gathering.label else "the same step for all"
-    n = pair.n_differing
     if len(multiples) == 1:
         by = f"{'higher' if multiples[0] > 0 else 'lower'} by one step"
     elif len(multiples) <= 3:
         by = f"off by whole steps ({', '.join(number(m) for m in multiples)})"
     else:
         by = f"off by whole steps ({number(multiples[0])} .. {number(multiples[-1])})"
-    text = f"A's, but {n} of {pair.a.size} entries are {by}, {place} {_range(steps)}"
+    count = (
+        f"all {pair.a.size} entries"
+        if pair.n_differing == pair.a.size
+        else f"{pair.n_differing} of {pair.a.size} entries"
+    )
+    text = f"A's, but {count} are {by}, {place} {_range(steps)}"
     return Relation(text, f"some entries {by}, {place}", True)
+
+
+def _is_the_types_own(steps: np.ndarray) -> bool:
+    """Whether all are powers of two: whole numbers and short floats differ by whole multiples of one in any case."""
+    return bool(np.all(np.frexp(steps)[0] == 0.5))
 
 
 def _multiples(pair: ArrayPair, gathering: Gathering, fit: Fit) -> np.ndarray:

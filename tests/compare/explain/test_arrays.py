@@ -154,6 +154,33 @@ def test_wrong_zero_point_is_told_in_steps(codes, text):
     assert text in compare_arrays(QUANTISED, flat(codes * SCALE), AXES).text
 
 
+@pytest.mark.parametrize("dtype", [BF16, np.int32, ml_dtypes.float8_e4m3fn])
+def test_steps_of_the_type_itself_are_no_law(dtype):
+    a, b = (np.random.default_rng(i).uniform(1, 2, (64, 64)) * (20 if dtype is np.int32 else 1) for i in (1, 2))
+    assert "step" not in compare_arrays(a.astype(dtype), b.astype(dtype)).text
+
+
+def test_codes_one_too_low_are_told():
+    b = CODES.reshape(A.shape) - (NOISE > 0)
+    n = int((NOISE > 0).sum())
+    said = compare_arrays(CODES.reshape(A.shape), b).text
+    assert said == f"A's, but {n} of 32768 entries are lower by one step, the same step for all (1)"
+
+
+def test_gains_of_one_have_no_law_by_group():
+    b = np.random.default_rng(0).uniform(0.5, 2, 4096).astype(np.float32)
+    assert not compare_arrays(np.ones(4096, np.float32), b).telling
+
+
+@pytest.mark.parametrize("shape", [(40,), (64, 32), (4, 16, 32), (2, 3, 16, 8)])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, BF16, np.int64])
+def test_unrelated_arrays_have_no_law(shape, dtype):
+    for seed in range(10):
+        a, b = (np.random.default_rng([seed, i]).standard_normal(shape) * 100 for i in range(2))
+        found = compare_arrays(a.astype(dtype), b.astype(dtype))
+        assert not found.telling, found.text
+
+
 def test_quantisation_and_a_step_lower_are_told_against_the_original():
     step = np.abs(grouped(A)).max(-1, keepdims=True) / 7
     b = flat((np.round(grouped(A) / step) - 1) * step)
