@@ -19,6 +19,7 @@ _SIZES = (128, 64, 32, 16)
 _GROUPS_SAMPLED = 24
 _ENTRIES_SAMPLED = 128
 _FEWEST_DECIDING = 8
+_MOST = 0.9
 _ENTRIES_AT_ONCE = 1 << 18
 _MOST_LEVELS = 256
 _LEVELS_FOR_A_REACH = 8
@@ -185,10 +186,10 @@ def _fitted(pair: ArrayPair, gathering: Gathering, sample: tuple[np.ndarray, np.
 
 
 def _is_told(fit: Fit) -> bool:
-    """Whether a law holds in all groups, and most of those that it changes could have broken it."""
+    """Whether a law holds in all groups, and nine in ten of those that it changes could have broken it."""
     return bool(
         fit.holds.all()
-        and np.count_nonzero(fit.deciding > 0) * 2 > np.count_nonzero(fit.deciding >= 0)
+        and np.count_nonzero(fit.deciding > 0) >= _MOST * np.count_nonzero(fit.deciding >= 0)
         and fit.deciding[fit.deciding > 0].sum() >= _FEWEST_DECIDING
     )
 
@@ -265,13 +266,14 @@ def _steps(x: np.ndarray, y: np.ndarray, rounding: float) -> Fit:
         differs = ~close(x, y, rounding)
         finite = np.isfinite(x) & np.isfinite(y)
         apart = np.where(differs & finite, y - x, 0.0)
-        least = np.where(differs & finite, np.abs(y - x), np.inf).min(axis=1, keepdims=True)
-        size = np.where(finite, np.maximum(np.abs(x), np.abs(y)), 0.0).max(axis=1, keepdims=True)
+        size = np.maximum(np.abs(x), np.abs(y))
+        nearest = np.argmin(np.where(differs & finite, np.abs(y - x), np.inf), axis=1)
+        least, least_size = np.abs(_at(apart, nearest)), _at(size, nearest)
         step, holds = least, np.zeros(len(x), bool)
         for divisor in (1, 2, 3):
             this = least / divisor
             whole = np.round(apart / this)
-            lost = rounding * size * np.maximum(1.0, np.abs(whole))
+            lost = rounding * (size + least_size * np.abs(whole))
             fits = (np.abs(apart - whole * this) <= lost) & (lost < 0.05 * this) & (np.abs(whole) <= _MOST_STEPS)
             found = ((fits & finite) | ~differs).all(axis=1) & ~holds
             step, holds = np.where(found[:, None], this, step), holds | found
@@ -476,9 +478,9 @@ def _tell_steps(pair: ArrayPair, gathering: Gathering, fit: Fit) -> Relation | N
     steps = fit.numbers[changed]
     multiples = _multiples(pair, gathering, fit)
     is_one_sided = len(multiples) <= 3 and (multiples[0] > 0 or multiples[-1] < 0)
-    if _is_the_types_own(steps) and not is_one_sided:
+    if (_is_the_types_own(steps) and not is_one_sided) or not _are_of_a_kind(steps, fit.deciding[changed] > 0):
         return None
-    place = f"the same step in each {gathering.label}" if gathering.label else "the same step for all"
+    place = f"the same step in each {_index_of_a(gathering.label)}" if gathering.label else "the same step for all"
     if len(multiples) == 1:
         by = f"{'higher' if multiples[0] > 0 else 'lower'} by one step"
     elif len(multiples) <= 3:
@@ -492,6 +494,16 @@ def _tell_steps(pair: ArrayPair, gathering: Gathering, fit: Fit) -> Relation | N
     )
     text = f"A's, but {count} are {by}, {place} {_range(steps)}"
     return Relation(text, f"some entries {by}, {place}", True)
+
+
+def _index_of_a(label: str) -> str:
+    return label if " " in label else f"index of {label}"
+
+
+def _are_of_a_kind(steps: np.ndarray, decided: np.ndarray) -> bool:
+    """Whether the steps of groups in which one entry differs, of which any number is the step, are like the others'."""
+    low, high = steps[decided].min(), steps[decided].max()
+    return bool(np.all((steps >= low * (1 - 1e-5)) & (steps <= high * (1 + 1e-5))))
 
 
 def _is_the_types_own(steps: np.ndarray) -> bool:
