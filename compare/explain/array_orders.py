@@ -8,9 +8,10 @@ from itertools import permutations
 import numpy as np
 
 from .array_pair import ArrayPair, Relation, same
-from .digits import shortened
+from .digits import shortened, spans
 
 _PROBED = 16
+_FEWEST_IN_A_SLICE = 4
 _HASHED_IN_FULL = 1 << 22
 _EXCHANGED = 4
 _FEW = 8
@@ -20,6 +21,37 @@ _ROWS_AT_ONCE = 1 << 18
 def another_order(pair: ArrayPair) -> Relation | None:
     """A's entries in an order that has a law."""
     return _transposed(pair) or _permuted(pair)
+
+
+def taken_slices(pair: ArrayPair) -> Relation | None:
+    """A's slices along an axis, some of them taken where others belong (one head's rows for another's)."""
+    for axis, n in enumerate(pair.a.shape):
+        if n < 2 or pair.a.size // n < _FEWEST_IN_A_SLICE or axis in pair.cut:
+            continue
+        columns = _columns(pair.a, axis)
+        order = _taken(_slice_hashes(pair.a, axis, columns), _slice_hashes(pair.b, axis, columns))
+        if order is not None and _is_order(pair.a, pair.b, axis, order):
+            moved = np.flatnonzero(order != np.arange(n))
+            word = pair.words[axis]
+            text = f"A's, but {word} {spans(moved, n)} of {n} hold A's {word} {_sources(order[moved])}"
+            return Relation(text, f"A's, but some of {word} hold those of others", True)
+    return None
+
+
+def _sources(taken: np.ndarray) -> str:
+    """Indices in the order in which they were taken."""
+    if (taken == taken[0]).all():
+        return str(taken[0])
+    return f"{taken[0]} .. {taken[-1]}" if (np.diff(taken) == 1).all() else shortened(taken)
+
+
+def _taken(left: np.ndarray, right: np.ndarray) -> np.ndarray | None:
+    """Which of A's slices each of B's is: its own place if it can be, else the first of those that are equal."""
+    values, first = np.unique(left, return_index=True)
+    found = np.searchsorted(values, right).clip(max=len(values) - 1)
+    if not np.array_equal(values[found], right):
+        return None
+    return np.where(left == right, np.arange(len(left)), first[found])
 
 
 def any_order(pair: ArrayPair) -> Relation | None:

@@ -9,7 +9,7 @@ import ml_dtypes
 import numpy as np
 
 from .array_groups import by_group
-from .array_orders import another_order, any_order, arranged
+from .array_orders import another_order, any_order, arranged, taken_slices
 from .array_pair import ROUNDING, ArrayPair, Relation, array_pair, close, holds_everywhere, parts, same
 from .digits import differing_part, few_entries, number, shown, spans, told_apart
 
@@ -84,6 +84,8 @@ def _equal(a: np.ndarray, b: np.ndarray, pair: ArrayPair) -> Relation:
     if same(pair.a, pair.b):
         return Relation(f"equal to A's{types}", f"equal to A's{types}", True)
     n = int(np.count_nonzero(pair.a != pair.b))
+    if a.size == 1:
+        return Relation(f"A's but for rounding in the last digits{types}", f"A's but for rounding{types}", True)
     text = f"A's but for rounding in the last digits: {n} of {a.size} differ by up to {_largest_share(pair):.1g} of their size"
     return Relation(text + types, f"A's but for rounding in the last digits{types}", True)
 
@@ -158,7 +160,7 @@ def _law(pair: ArrayPair) -> Relation | None:
         found = candidate(pair)
         if found is not None:
             return found
-    return another_order(pair)
+    return another_order(pair) or taken_slices(pair)
 
 
 def _small(pair: ArrayPair) -> Relation:

@@ -87,7 +87,7 @@ def few_entries(a: np.ndarray, b: np.ndarray, places: np.ndarray) -> str:
 
 
 def spans(indices: Iterable[int], n: int) -> str:
-    """Indices of an axis of length n, by their pattern if they have one: `32 .. 47`, `every 2nd from 1`, or a list."""
+    """Ascending indices of an axis of length n, by their pattern if they have one: `32 .. 47`, `every 2nd from 1`, or a list."""
     listed = np.fromiter(indices, np.int64)
     if len(listed) > 2:
         steps = np.unique(np.diff(listed))

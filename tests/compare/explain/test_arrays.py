@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
 from opdiff.compare.explain.arrays import Relation, compare_arrays, differing_part, shown, told_apart
+from opdiff.compare.explain.digits import spans
 
 RNG = np.random.default_rng(0)
 A = RNG.standard_normal((256, 128)).astype(np.float32)
@@ -92,6 +93,8 @@ LAWS = {
     "A's, permuted along out: all of it, in reverse (255, 254, 253, 252, 251, 250, 249, 248, ...)": A[::-1],
     "A's, but blocks 1 and 2 of 32 out each are exchanged": flat(EIGHTS[[0, 2, 1, 3, 4, 5, 6, 7]]),
     "A's, blocks of 32 permuted along out: 3, 0, 2, 1, 7, 5, 6, 4": flat(EIGHTS[[3, 0, 2, 1, 7, 5, 6, 4]]),
+    "A's, but out 16 .. 31 of 256 hold A's out 32 .. 47": changed(np.s_[16:32], A[32:48]),
+    "A's, but in 100 .. 127 of 128 hold A's in 99": A[:, np.minimum(np.arange(128), 99)],
     "A's, but 3 and 200 of out are exchanged": A[[200 if i == 3 else 3 if i == 200 else i for i in range(256)]],
     "A's, times one factor per out (": A * RNG.uniform(0.5, 2, (256, 1)).astype(np.float32),
     "A's, times one factor per in (": A * RNG.uniform(0.5, 2, 128).astype(np.float32),
@@ -413,6 +416,24 @@ def test_any_type_and_rank_is_answered(dtype, shape):
     assert compare_arrays(a, a.copy()).key == "equal" if 0 in shape else "equal to A's"
     assert compare_arrays(a, b).text
     assert compare_arrays(a, b.astype(np.float32)).text
+
+
+@given(st.sets(st.integers(0, 47), min_size=1))
+def test_indices_in_words_are_those_indices(indices):
+    text = spans(sorted(indices), 48)
+    every, periodic = re.fullmatch(r"every (\d+)\w\w from (\d+)", text), re.fullmatch(r"(.*) of each (\d+)", text)
+    if "..." in text.replace(" .. ", ""):
+        return
+    if every:
+        read = set(range(int(every[2]), 48, int(every[1])))
+    else:
+        runs = [
+            re.fullmatch(r"(\d+)(?: \.\. (\d+))?", part) for part in (periodic[1] if periodic else text).split(", ")
+        ]
+        read = {i for run in runs if run for i in range(int(run[1]), int(run[2] or run[1]) + 1)}
+        if periodic:
+            read = {i + start for i in read for start in range(0, 48, int(periodic[2]))}
+    assert read == indices
 
 
 def test_two_numbers_are_told_apart_with_few_digits():
