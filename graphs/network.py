@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -65,6 +65,14 @@ class Step:
     def is_move(self) -> bool:
         """Whether it does nothing but put the same numbers elsewhere, or repeat them."""
         return self.operator in _MOVES and not self.domain
+
+    def with_attribute(self, name: str, value: float) -> Step:
+        """The same step with another number as an attribute."""
+        node = onnx.NodeProto.FromString(self.node.SerializeToString())
+        kept = [a for a in node.attribute if a.name != name]
+        del node.attribute[:]
+        node.attribute.extend([*kept, onnx.helper.make_attribute(name, value)])
+        return replace(self, attributes={**self.attributes, name: value}, node=node)
 
     def is_like(self, other: Step) -> bool:
         """Whether both are the same operator on as many operands."""

@@ -79,7 +79,7 @@ def solve(
         wrap: makes the convention's value of the number.
     """
     for start in starts:
-        place = _descend(_difference(question, name, logarithmic, wrap), np.log(start) if logarithmic else start)
+        place = descend(_difference(question, name, logarithmic, wrap), np.log(start) if logarithmic else start)
         if place is not None:
             number = float(np.exp(place) if logarithmic else place)
             if abs(number) > 1e-12 * abs(start):
@@ -104,7 +104,7 @@ def _difference(
     return difference
 
 
-def _descend(difference: Callable[[float], Array], place: float) -> float | None:
+def descend(difference: Callable[[float], Array], place: float) -> float | None:
     """Where the difference is least, by damped Gauss-Newton steps in one dimension; None where it hardly shrinks."""
     left = difference(place)
     first = size = norm(left)

@@ -16,10 +16,12 @@ from ..judge.locate import Local, is_scores
 from ..measure import comparable, distance, unmasked
 from ..sides.graph_side import GraphSide
 from ..sides.side import Side
+from ..sides.trace_side import TraceSide, replayed, runnable
 from .catalogue import Explained, Explainer
 from .causes import Cause, by_convention, by_edit
 from .edits.edit import Edit
 from .edits.search import EditSearch, Nodes
+from .edits.trial_search import TrialSearch
 from .masks import mask_difference
 from .relations import relations
 
@@ -87,12 +89,15 @@ class _Search:
         self._search: EditSearch | None = None
         if isinstance(a, GraphSide) and isinstance(b, GraphSide):
             self._search = EditSearch(a, b, explainer.weights.loaders)
+        else:
+            on = replayed(a, b).values
+            self._trials = TrialSearch(runnable(a, b), on, isinstance(b, TraceSide), explainer.weights.loaders)
         self.edits: dict[str, Edit] = {}
 
     def explained(self, local: Local) -> Explained:
         """What the catalogue says of a region; its edit is looked for where that says nothing, or is new."""
         if self._search is None:
-            return self._explainer.explain(local)
+            return self._against_a_trace(local)
         again = self._explainer.again(local)
         if again is not None and self._search.is_known(local.tap):
             return again
@@ -102,6 +107,14 @@ class _Search:
         is_small = edit is not None and not edit.is_rewrite
         return again or self._explainer.explain(local, BESIDE_AN_EDIT if is_small else WHOLE)
 
+    def _against_a_trace(self, local: Local) -> Explained:
+        """A name, or what is tried where there is none."""
+        found = self._explainer.explain(local)
+        edit = None if found.candidates else self._trials.edit(local)
+        if edit is not None:
+            self.edits[local.tap] = edit
+        return found
+
     def nodes(self, tap: str) -> Nodes:
         """A's and B's node at which a region parts; against a trace, which has no insides, those that make the tap."""
         if self._search is None:
@@ -110,7 +123,13 @@ class _Search:
 
     def nodes_at(self, tap: str, edit: Edit, piece: int) -> Nodes:
         """The same for one piece of an edit."""
-        return self.nodes(tap) if self._search is None else self._search.nodes(tap, edit.places[piece])
+        if self._search is not None:
+            return self._search.nodes(tap, edit.places[piece])
+        ours, theirs = (
+            node if place is None else side.regions[tap].source(place)
+            for side, place, node in zip((self._a, self._b), edit.places[piece], self.nodes(tap), strict=True)
+        )
+        return ours, theirs
 
 
 def harmless_places(a: Side, b: Side, cause: Cause, found: Mapping[str, Local]) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from itertools import combinations
 
 import numpy as np
 
-from .digits import number, spans, told_apart
+from .arrays.digits import number, spans, told_apart
 
 _MOST_PIECES = 3
 _PLACES = 4

@@ -132,7 +132,7 @@ class GraphSide(Side):
 
     def feeds(self, region: Region, values: Values) -> list[np.ndarray]:
         """The region's inputs in this graph's own layout."""
-        return [self._inputs[n] if n in self._inputs else self._own_layout(n, values[n]) for n in region.inputs]
+        return [self._inputs[n] if n in self._inputs else self.own_layout(n, values[n]) for n in region.inputs]
 
     def read_like(self, other: Side) -> None:
         """Where one tensor is two stages here, let each region read it as the stage that the other side's region reads.
@@ -180,7 +180,7 @@ class GraphSide(Side):
         """What two taps share whose values stand alike in memory: the axes, and the order of the channels."""
         return self.taps[tap].axes, tuple(self._orders.get(tap, ()))
 
-    def _own_layout(self, tap: str, value: np.ndarray) -> np.ndarray:
+    def own_layout(self, tap: str, value: np.ndarray) -> np.ndarray:
         if tap in self._orders:
             value = reordered(value, self._orders[tap])
         return from_canonical(value, self.taps[tap].axes, self._shapes[tap])

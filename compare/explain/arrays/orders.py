@@ -7,8 +7,8 @@ from itertools import permutations
 
 import numpy as np
 
-from .array_pair import ArrayPair, Relation, same
 from .digits import shortened, spans
+from .pair import ArrayPair, Relation, same
 
 _PROBED = 16
 _FEWEST_IN_A_SLICE = 4

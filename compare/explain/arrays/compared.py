@@ -8,12 +8,10 @@ from functools import partial
 import ml_dtypes
 import numpy as np
 
-from .array_groups import by_group
-from .array_orders import another_order, any_order, arranged, taken_slices
-from .array_pair import ROUNDING, ArrayPair, Relation, array_pair, close, holds_everywhere, parts, same
-from .digits import differing_part, few_entries, number, shown, spans, told_apart
-
-__all__ = ["Relation", "compare_arrays", "differing_part", "shown", "told_apart"]
+from .digits import differing_part, few_entries, number, spans, told_apart
+from .groups import by_group
+from .orders import another_order, any_order, arranged, taken_slices
+from .pair import ROUNDING, ArrayPair, Relation, array_pair, close, holds_everywhere, parts, same
 
 Make = Callable[[np.ndarray], np.ndarray]
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import ml_dtypes
 import numpy as np
 
-from .array_pair import ArrayPair, Relation, close
 from .digits import number
+from .pair import ArrayPair, Relation, close
 
 _SIZES = (128, 64, 32, 16)
 _GROUPS_SAMPLED = 24

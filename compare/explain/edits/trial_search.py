@@ -1,0 +1,89 @@
+"""Edits against a trace: changes of the graph's region are tried on the trace's own values, and proved on what it recorded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from ....graphs.errors import OpdiffError
+from ....graphs.stages import split_tap_name
+from ...judge.locate import Local, is_scores
+from ...measure import distance
+from ...sides.graph_side import GraphSide
+from ...sides.side import Values
+from .edit import Edit
+from .solved import solved
+from .trials import Region, Trial, trials
+from .words import Line, Weights
+
+_WORK = 1.5e8  # elements, calls counted as some: what a region's search may spend, about a second
+_SHARE = 1 / 3  # of the difference: what may be left at most, whatever the floor
+
+
+class TrialSearch:
+    """Finds changes of a graph's regions that give what a trace recorded.
+
+    Args:
+        graph: the side that can be run.
+        values: the trace's.
+        is_trace_b: whether the trace is B: the change is then told of A, else the other way round.
+        weights: every tensor of the checkpoint.
+    """
+
+    def __init__(self, graph: GraphSide, values: Values, is_trace_b: bool, weights: Weights) -> None:
+        self._graph, self._values, self._is_trace_b, self._weights = graph, values, is_trace_b, weights
+        self._stepper = graph.stepper()
+        self._seen: dict[tuple[str, str], str] = {}  # by program and stage, the key of what was found before
+
+    def edit(self, local: Local) -> Edit | None:
+        """The change of one region at fault; None where none was found."""
+        recorded = local.b64 if self._is_trace_b else local.a64
+        if recorded is None:
+            return None
+        block, stage = split_tap_name(local.tap)
+        try:
+            network = self._graph.network(local.tap, self._values, self._stepper)
+        except OpdiffError:
+            return None
+        prefix = f"blk.{block}."
+        region = Region(network, len(self._graph.tokens), lambda label: label.removeprefix(prefix))
+        limit = min(local.reach, _SHARE * local.error)
+
+        def left(made: np.ndarray | None) -> float:
+            if made is None:
+                return float("inf")
+            try:
+                return distance(recorded, self._graph.canonical(local.tap, made), is_scores(local.tap))
+            except (OpdiffError, ValueError):
+                return float("inf")
+
+        until = self._stepper.work + _WORK
+        key = self._graph.regions[local.tap].program.signature, stage
+        for trial in self._in_order(region, local, recorded, self._seen.get(key), lambda made: left(made) <= limit):
+            if self._stepper.work > until:
+                return None
+            with np.errstate(all="ignore"):
+                rest = left(trial.make())
+            if rest <= limit:
+                self._seen[key] = trial.key
+                place = None if trial.step is None else trial.step.index
+                line = Line(trial.text, trial.key, len(trial.text))
+                places = (place, None) if self._is_trace_b else (None, place)
+                return Edit((line,), (places,), 1, rest / local.error)
+        return None
+
+    def _in_order(
+        self,
+        region: Region,
+        local: Local,
+        recorded: np.ndarray,
+        before: str | None,
+        is_met: Callable[[np.ndarray | None], bool],
+    ) -> Iterator[Trial]:
+        """The trials; first those that were found for the same program in another block."""
+        own = self._graph.own_layout(local.tap, np.asarray(recorded, np.float64))
+        plain = list(trials(region, self._weights))
+        yield from (trial for trial in plain if trial.key == before)
+        yield from (trial for trial in plain if trial.key != before)
+        yield from solved(region, own, is_met)
