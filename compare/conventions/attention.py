@@ -99,7 +99,7 @@ def _named_scales(config: Config) -> dict[str, float]:
     }
 
 
-@convention("attention.scale", SCORES, "1/sqrt(head_dim)")
+@convention("attention.scale", SCORES, "1/sqrt(head_dim)", number=scale_factor)
 def scale(question: Question) -> Iterator[Value]:
     """What q times k is multiplied by: 1/sqrt(head_dim); 1 where it is missing; 1/head_dim where it is applied twice;
     the root of another width; or a number.

@@ -32,7 +32,7 @@ def _standard_scale(config: Config) -> Value:
     return "sqrt(width)" if config.architecture.startswith("gemma") else 1.0
 
 
-@convention("embedding.scale", STAGES, _standard_scale)
+@convention("embedding.scale", STAGES, _standard_scale, number=_factor)
 def scale(question: Question) -> Iterator[Value]:
     """What the embedding is multiplied by: 1, the root of the width (Gemma), or another number."""
     yield from (1.0, "sqrt(width)")

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from .attention import capped
-from .case import Array
+from .case import Array, Config
 from .evaluate import Run
 from .fit import Fitted, Question, solve
 from .linear import product
@@ -23,12 +23,11 @@ def logits(run: Run, block: int | None) -> Array:
     tied = run.setting("head.tensor") == "tied" or "output.weight" not in run.case.weights
     name = "token_embd.weight" if tied else "output.weight"
     raw = run.step(f"head @ {name}", lambda: product(run, run.tap("final_norm"), name))
-    return capped(raw * _factor(run), run.setting("logits.softcap"))
+    return capped(raw * _factor(run.setting("logits.scale"), run.config), run.setting("logits.softcap"))
 
 
-def _factor(run: Run) -> float:
-    scale = run.setting("logits.scale")
-    return float(run.config.width) ** -0.5 if scale == "1/sqrt(width)" else float(scale)  # type: ignore[arg-type]
+def _factor(scale: Value, config: Config) -> float:
+    return float(config.width) ** -0.5 if scale == "1/sqrt(width)" else float(scale)  # type: ignore[arg-type]
 
 
 @convention("head.tensor", STAGES, lambda config: "tied" if config.tied_head else "own")
@@ -39,7 +38,7 @@ def table(question: Question) -> Iterator[Value]:
         yield "own"
 
 
-@convention("logits.scale", STAGES, 1.0)
+@convention("logits.scale", STAGES, 1.0, number=_factor)
 def scale(question: Question) -> Iterator[Value]:
     """What the logits are multiplied by."""
     yield "1/sqrt(width)"

@@ -31,6 +31,7 @@ class Convention:
         rank: 0 for likely and structural, 1 for numbers, 2 for what is rarely seen.
         last_resort: tried only when nothing else fits, because it can imitate other conventions.
         fit: values solved from the region's output, each raw and then shortened.
+        number: for values that are names of numbers ("1/sqrt(width)"), the number.
     """
 
     name: str
@@ -40,6 +41,13 @@ class Convention:
     rank: int = 0
     last_resort: bool = False
     fit: Fit | None = None
+    number: Callable[[Value, Config], float] | None = None
+
+    def written(self, value: Value, config: Config) -> str:
+        """A value for a reader; the name of a number is one reading of it, and comes behind it."""
+        if self.number is None or not isinstance(value, str) or value == str(self.number(value, config)):
+            return str(value)
+        return f"{self.number(value, config):.7g} ({value})"
 
     @property
     def description(self) -> str:
@@ -59,13 +67,14 @@ def convention(
     *,
     rank: int = 0,
     last_resort: bool = False,
+    number: Callable[[Value, Config], float] | None = None,
 ) -> Callable[[Alternatives], Convention]:
     """Decorate the function that yields a convention's alternatives, and enter it in the register."""
     default = standard if callable(standard) else lambda config: standard
 
     def enter(alternatives: Alternatives) -> Convention:
         assert name not in REGISTER, name
-        entered = Convention(name, tuple(stages), default, alternatives, rank, last_resort)
+        entered = Convention(name, tuple(stages), default, alternatives, rank, last_resort, number=number)
         REGISTER[name] = entered
         STANDARDS[name] = default
         return entered

@@ -14,6 +14,7 @@ from ...graphs.errors import OpdiffError
 from ...graphs.stages import split_tap_name
 from ..conventions import Case, Deviation, Explanation, Settings, Value, evaluate, explain, standard_settings
 from ..conventions.explain import WHOLE, Budget
+from ..conventions.registry import REGISTER
 from ..judge.locate import DOUBLE_UNIT, SINGLE_UNIT, Local, is_equal, is_scores
 from ..measure import distance, size
 from ..sides.graph_side import GraphSide
@@ -136,6 +137,12 @@ class Explainer:
         if found.found:
             self._seen[case.stage, side] = found.settings
         return found
+
+    def written(self, choice: Choice) -> tuple[str, str]:
+        """A's value of a convention and B's, for a reader."""
+        name, ours, theirs = choice
+        assert self._config is not None
+        return REGISTER[name].written(ours, self._config), REGISTER[name].written(theirs, self._config)
 
     def cancels(self, taps: Sequence[str], readers: Sequence[str], settings: Settings, without: Settings) -> bool:
         """Whether two settings give the same to all that read these taps, so that their difference is none."""

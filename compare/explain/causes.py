@@ -22,16 +22,18 @@ class Cause:
     kind: whether a convention names it; an edit of A's region was proved instead; an edit was, but so large that it
         explains nothing; or nothing was found.
     nodes: A's and B's node at the first of the taps.
+    written: A's value of the convention and B's, for a reader.
     lines: the edit in words, beside a convention too, as it reads at the first of the taps.
     n_steps: how many steps it changes.
     residual: how far the edit's output is from B's at most, relative to the difference that it explains.
-    relations: what B's value is to A's, where no edit was found.
+    relations: what B's value is to A's, where no edit was found; of scores, what each side masks.
     """
 
     kind: Kind
     taps: tuple[str, ...]
     nodes: Nodes
     choice: Choice | None = None
+    written: tuple[str, str] = ("", "")
     also_fits: tuple[str, ...] = ()
     lines: tuple[str, ...] = ()
     n_steps: int | None = None
@@ -45,11 +47,16 @@ class Cause:
 
 
 def by_convention(
-    explained: Sequence[Explained], nodes: Callable[[str], Nodes], edits: Mapping[str, Edit]
+    explained: Sequence[Explained],
+    nodes: Callable[[str], Nodes],
+    edits: Mapping[str, Edit],
+    written: Callable[[Choice], tuple[str, str]],
 ) -> list[Cause]:
     """A cause for each convention: of the candidates that explain a region, the one that explains most regions.
 
-    edits: of some of the regions, to be told beside the convention.
+    Args:
+        edits: of some of the regions, to be told beside the convention.
+        written: both sides' values for a reader.
     """
     votes = Counter(choice for one in explained for candidate in one.candidates for choice in candidate)
     taps: dict[tuple[str, Value, Value], list[str]] = {}
@@ -74,6 +81,7 @@ def by_convention(
                 tuple(places),
                 nodes(alone.get(choice, places[0])),
                 choice,
+                written(choice),
                 tuple(sorted(frozenset.intersection(*fits[choice]))),
                 () if edit is None or edit.is_rewrite else tuple(line.text for line in edit.lines),
                 None if edit is None else edit.n_steps,
@@ -82,7 +90,11 @@ def by_convention(
     return causes
 
 
-def by_edit(edits: Mapping[str, Edit], nodes_at: Callable[[str, Edit, int], Nodes]) -> list[Cause]:
+def by_edit(
+    edits: Mapping[str, Edit],
+    nodes_at: Callable[[str, Edit, int], Nodes],
+    relations: Mapping[str, tuple[str, ...]],
+) -> list[Cause]:
     """A cause for each piece of an edit, wherever it is found; pieces that always go together, at one line, are one.
 
     An edit that changes too much is told whole, and explains nothing.
@@ -100,13 +112,14 @@ def by_edit(edits: Mapping[str, Edit], nodes_at: Callable[[str, Edit, int], Node
         theirs = nodes_at(tap, edits[tap], n)[1]
         where = None if theirs is None else theirs.source or theirs.name
         together.setdefault((key[0] == "", tuple(tap for tap, _ in found), where), []).append(key)
-    return [_of_pieces([places[key] for key in keys], edits, nodes_at) for keys in together.values()]
+    return [_of_pieces([places[key] for key in keys], edits, nodes_at, relations) for keys in together.values()]
 
 
 def _of_pieces(
     pieces: Sequence[Sequence[tuple[str, int]]],
     edits: Mapping[str, Edit],
     nodes_at: Callable[[str, Edit, int], Nodes],
+    relations: Mapping[str, tuple[str, ...]],
 ) -> Cause:
     """One cause of pieces that all are at the same taps."""
     first, n = pieces[0][0]
@@ -119,4 +132,5 @@ def _of_pieces(
         lines=tuple(line.text for line in lines),
         n_steps=edit.n_steps,
         residual=max(edits[tap].residual for tap in taps),
+        relations=relations.get(first, ()),
     )

@@ -58,14 +58,19 @@ def faults(a: Side, b: Side, found: Mapping[str, Local], explainer: Explainer) -
     search = _Search(a, b, explainer)
     explained = {tap: search.explained(found[tap]) for tap in suspects}
     causes, dropped = _without_cancelling(
-        a, b, by_convention(list(explained.values()), search.nodes, search.edits), explained, explainer
+        a,
+        b,
+        by_convention(list(explained.values()), search.nodes, search.edits, explainer.written),
+        explained,
+        explainer,
     )
     named = {tap for cause in causes for tap in cause.taps}
     unnamed = [tap for tap in suspects if not explained[tap].candidates]
     below = tuple(tap for tap in unnamed if _is_below_float32(found[tap], search.edits.get(tap)))
     unnamed = [tap for tap in unnamed if tap not in below]
     related = {tap: _relations(found[tap], a) for tap in unnamed if tap not in search.edits}
-    causes += by_edit({tap: search.edits[tap] for tap in unnamed if tap in search.edits}, search.nodes_at)
+    edited = {tap: search.edits[tap] for tap in unnamed if tap in search.edits}
+    causes += by_edit(edited, search.nodes_at, {tap: _masks(found[tap], a) for tap in edited if is_scores(tap)})
     causes += _unexplained(related, search)
     at_fault = tuple(tap for tap in suspects if tap in named or tap in unnamed)
     return Faults(
@@ -199,25 +204,42 @@ def _unexplained(related: Mapping[str, tuple[str, ...]], search: _Search) -> Ite
         yield Cause("unexplained", tuple(taps), search.nodes(taps[0]), relations=related[taps[0]])
 
 
-def _relations(local: Local, a: Side) -> tuple[str, ...]:
-    """What B's value is to A's; where only masked entries differ, what each side masks, and nothing else."""
+def _aligned(local: Local, a: Side) -> tuple[np.ndarray, np.ndarray] | None:
+    """Both outputs without a batch of one, in one shape; None where they have none in common."""
     if local.a64 is None or local.b64 is None:
-        return ()
+        return None
     axes = a.taps[local.tap].axes
     try:
-        left, right = same_shape(unbatched(local.a64, axes), unbatched(local.b64, axes))
+        return same_shape(unbatched(local.a64, axes), unbatched(local.b64, axes))
     except ShapeError:
+        return None
+
+
+def _masks(local: Local, a: Side) -> tuple[str, ...]:
+    """What each side masks, where that is not the same."""
+    found = _aligned(local, a)
+    if found is None:
         return ()
-    words = [word for word in canonical_axes(axes) if word != "batch"]
+    left, right = found
+    said = mask_difference(left, right, ~unmasked(left), ~unmasked(right))
+    return () if said is None else (said,)
+
+
+def _relations(local: Local, a: Side) -> tuple[str, ...]:
+    """What B's value is to A's; where only masked entries differ, what each side masks, and nothing else."""
+    found = _aligned(local, a)
+    if found is None:
+        return ()
+    left, right = found
+    words = [word for word in canonical_axes(a.taps[local.tap].axes) if word != "batch"]
     if left.ndim != len(words):
         words = [*words[: left.ndim - 1], "channel"]
-    if is_scores(local.tap):
-        masks = mask_difference(left, right, ~unmasked(left), ~unmasked(right))
-        left, right, _ = comparable(left, right, True)
-        if distance(left, right, False) <= local.reach:
-            return () if masks is None else (masks,)
-        return (*(() if masks is None else (masks,)), *_plain_relations(left, right, words, local))
-    return _plain_relations(left, right, words, local)
+    if not is_scores(local.tap):
+        return _plain_relations(left, right, words, local)
+    masks = _masks(local, a)
+    left, right, _ = comparable(left, right, True)
+    is_only_masks = distance(left, right, False) <= local.reach
+    return masks if is_only_masks else (*masks, *_plain_relations(left, right, words, local))
 
 
 def _plain_relations(left: np.ndarray, right: np.ndarray, words: Sequence[str], local: Local) -> tuple[str, ...]:

@@ -97,12 +97,14 @@ def effect_text(effect: Effect) -> str:
 
 
 def _shares(shares: Sequence[float | None]) -> str:
-    """Each position's share; of many positions the least, the middle and the most."""
-    if len(shares) <= _SHOWN_SHARES:
-        return ", ".join(map(_share, shares))
+    """Each position's share; of many positions the least, the middle and the most; where all are one, that one."""
     known = sorted(share for share in shares if share is not None)
     if not known:
         return "-"
+    if len(shares) > 1 and _share(known[0]) == _share(known[-1]):
+        return _share(known[0])
+    if len(shares) <= _SHOWN_SHARES:
+        return ", ".join(map(_share, shares))
     return f"{_share(known[0])} to {_share(known[-1])}, at half of the positions more than {_share(known[len(known) // 2])},"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from ...graphs.stages import split_tap_name
@@ -25,14 +26,20 @@ def cause_text(a: str, b: str, cause: Cause, agrees: str | None) -> str:
 
 def _difference(a: str, b: str, cause: Cause) -> str:
     if cause.choice is not None:
-        name, ours, theirs = cause.choice
-        return f"{name}: {b} has {theirs}, {a} has {ours}"
+        ours, theirs = cause.written
+        return f"{cause.choice[0]}: {b} has {theirs}, {a} has {ours}"
     if cause.kind == "edit":
-        return f"{b}: {'; and '.join(_named(line, a) for line in cause.lines)}"
+        lines = "; and ".join(_named(line, a) for line in cause.lines)
+        return f"{_sides_named(cause.relations[0], a, b)}: {lines}" if cause.relations else f"{b}: {lines}"
     if cause.kind == "rewrite":
         return f"rewritten: {b} computes this in other steps than {a} ({cause.n_steps} of them), and no smaller change explains it"
-    related = "".join(f"; {b} is {relation}" for relation in cause.relations)
-    return f"no explanation was found for {b}{related}"
+    related = [r if r.startswith("B ") else f"B is {r}" for r in cause.relations]
+    return f"no explanation was found for {b}{''.join(f'; {_sides_named(r, a, b)}' for r in related)}"
+
+
+def _sides_named(text: str, a: str, b: str) -> str:
+    """A sentence about A and B with their names."""
+    return re.sub(r"\b([AB])\b(?!')", lambda found: a if found[1] == "A" else b, text).replace("A's", f"{a}'s")
 
 
 def _named(line: str, a: str) -> str:

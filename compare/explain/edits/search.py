@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from ....graphs.errors import OpdiffError
+from ....graphs.regions import Region
 from ....graphs.taps import Source
 from ...judge.locate import Local
 from ...sides.graph_side import GraphSide
@@ -62,7 +65,7 @@ class EditSearch:
         """The nodes of the two graphs at a place in a region's programs."""
         ours, theirs = place
         left, right = self._a.regions[tap], self._b.regions[tap]
-        return None if ours is None else left.source(ours), None if theirs is None else right.source(theirs)
+        return None if ours is None else _sourced(left, ours), None if theirs is None else _sourced(right, theirs)
 
     def _programs(self, tap: str) -> tuple[str, str]:
         return self._a.regions[tap].program.signature, self._b.regions[tap].program.signature
@@ -79,3 +82,10 @@ class EditSearch:
     def _opened(self, local: Local) -> RegionSearch:
         a, b = (side.network(local.tap, self._a.values, self._stepper) for side in (self._a, self._b))
         return RegionSearch(local, self._b, a, b, self._weights)
+
+
+def _sourced(region: Region, index: int) -> Source:
+    """Where a node comes from; one that the exporter left without a line has that of the next node that has one."""
+    source = region.source(index)
+    after = (region.source(n).source for n in range(index + 1, len(region.nodes)))
+    return source if source.source else replace(source, source=next(filter(None, after), None))
