@@ -10,7 +10,12 @@ import onnx
 from .taps import Source
 
 _FRAME = re.compile(r'File "([^"]+)", line (\d+), in (\w+)')
-_LIBRARIES = ("/torch/", "/exporters/tapping.py", "/exporters/variants/hf.py", "/exporters/to_onnx.py")
+_INSTALLED = re.compile(r"/(?:site|dist)-packages/")
+# what wraps a module's own code, and never computes anything of it
+_WRAPPERS = re.compile(
+    r"/(?:site|dist)-packages/torch/|/transformers/(?:utils/|modeling_rope_utils\.py)"
+    r"|/exporters/(?:tapping|to_onnx|marks|variants/hf)\.py$|^<"
+)
 
 
 def source_of(node: onnx.NodeProto) -> Source:
@@ -28,7 +33,7 @@ def _scope(metadata: dict[str, str]) -> str | None:
 
 
 def _line(stack_trace: str) -> str | None:
-    """`file.py:42` of the innermost frame that is no library's."""
-    frames = _FRAME.findall(stack_trace)
-    own = [frame for frame in frames if not any(part in frame[0] for part in _LIBRARIES)]
-    return f"{(own or frames)[-1][0]}:{(own or frames)[-1][1]}" if frames else None
+    """`file.py:42` of the innermost frame of the user's own code; where there is none, of an installed model's."""
+    frames = [(path, line) for path, line, _ in _FRAME.findall(stack_trace) if not _WRAPPERS.search(path)]
+    own = [frame for frame in frames if not _INSTALLED.search(frame[0])]
+    return ":".join((own or frames)[-1]) if frames else None

@@ -104,13 +104,14 @@ def direction(question: Question) -> Iterator[Value]:
 @convention("rope.rotary_dim", ROTATING_STAGES, "head_dim", rank=1)
 def rotary_dim(question: Question) -> Iterator[Value]:
     """How many of a head's channels are rotated, and the dimension in the exponent of their frequencies: (R, R) or
-    (R, D); (D, d) rotates all of them with the exponents of another head dim d.
+    (R, D); (D, d) rotates all of them with the exponents of another head dim d; (D, d, n) only the first n pairs of the
+    whole head, a pair being (i, i + D/2) or (2i, 2i + 1) of it.
     """
     dim, config = question.case.config.head_dim, question.case.config
     narrow = config.width // config.n_heads
     for width in dict.fromkeys([dim // 2, dim // 4, 3 * dim // 4, narrow]):
         if 0 < width < dim and width % 2 == 0:
-            yield from ((width, width), (width, dim))
+            yield from ((width, width), (width, dim), (dim, dim, width // 2), (dim, width, width // 2))
     yield from ((dim, other) for other in dict.fromkeys([narrow, 2 * dim, dim // 2]) if other not in (0, dim))
 
 

@@ -10,7 +10,7 @@ from .case import Array
 from .evaluate import Run
 from .fit import Fitted, Question, shortened, solve
 from .registry import convention
-from .rotation import PAIRINGS, as_complex, rope_input, rotary_dim_of
+from .rotation import PAIRINGS, as_complex, n_turning, rope_input, rotary_dim_of
 from .settings import Value
 
 STAGES = ("q_rope", "k_rope", "v_proj", "attn_context")
@@ -25,7 +25,9 @@ def frequencies(run: Run, width: int, denominator: int) -> Array:
     if isinstance(measured, tuple):
         return np.resize(np.array(measured, np.float64), width // 2)
     speeds = run.number("rope.base") ** (-2.0 * np.arange(width // 2) / denominator)
-    return _scaled(run, np.asarray(speeds, np.float64))
+    scaled = _scaled(run, np.asarray(speeds, np.float64))
+    n = n_turning(run)
+    return scaled if n is None else np.where(np.arange(len(scaled)) < n, scaled, 0.0)
 
 
 def _scaled(run: Run, speeds: Array) -> Array:
@@ -142,7 +144,7 @@ def fitted_frequencies(question: Question) -> Iterator[Fitted]:
     """Measured from how far the pairs turn from one position to the next."""
     speeds = measured_frequencies(question)
     if speeds is not None:
-        yield Fitted((tuple(map(float, speeds)),))
+        yield Fitted((tuple(float(f"{speed:.6e}") for speed in speeds), tuple(map(float, speeds))))
 
 
 def measured_frequencies(question: Question) -> Array | None:

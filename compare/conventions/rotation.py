@@ -49,8 +49,14 @@ def rotary_dim_of(run: Run) -> tuple[int, int]:
     if chosen == "head_dim":
         return run.config.head_dim, run.config.head_dim
     assert isinstance(chosen, tuple)
-    width, denominator = (int(part) for part in chosen if isinstance(part, int))
+    width, denominator, *_ = (int(part) for part in chosen if isinstance(part, int))
     return width, denominator
+
+
+def n_turning(run: Run) -> int | None:
+    """How many pairs are turned, where it is not all of those that are rotated."""
+    chosen = run.setting("rope.rotary_dim")
+    return int(chosen[2]) if isinstance(chosen, tuple) and len(chosen) > 2 else None  # type: ignore[call-overload]
 
 
 def as_complex(x: Array, pairs: str) -> np.ndarray:

@@ -110,7 +110,7 @@ def by_edit(
     for key, found in places.items():
         tap, n = found[0]
         theirs = nodes_at(tap, edits[tap], n)[1]
-        where = None if theirs is None else theirs.source or theirs.name
+        where = key if theirs is None else theirs.source or theirs.name or key
         together.setdefault((key[0] == "", tuple(tap for tap, _ in found), where), []).append(key)
     return [_of_pieces([places[key] for key in keys], edits, nodes_at, relations) for keys in together.values()]
 

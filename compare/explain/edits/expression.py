@@ -97,7 +97,9 @@ def _written(network: Network, name: str, leaf: Leaf, style: Style, depth: int) 
         return value.label, _ATOM
     array = network.array(name)
     is_short = array is not None and array.size <= (_MOST_ENTRIES if value.kind == "constant" else 1)
-    if array is not None and (value.kind == "constant" or (is_short and not value.is_data)):
+    if value.kind == "constant" and array is not None and array.size > _MOST_ENTRIES:
+        return f"constant {list(array.shape)}", _ATOM
+    if array is not None and is_short and not value.is_data:
         return shown(array), _ATOM
     if depth <= 0:
         return "...", _ATOM

@@ -27,7 +27,7 @@ COARSE, TIGHT = 1e-6, 1e-11
 _WORK = 1.5e8  # elements, calls counted as some: what a region's search may spend, about a second
 _SHORT = 60  # characters: a line of fewer needs no cut to be told
 _GOOD = 200  # the cost below which no other way to align is tried
-_PER_LINE, _PER_STEP, _PER_NUMBER, _UNTELLING = 60, 15, 40, 100_000
+_PER_LINE, _PER_STEP, _PER_NUMBER, _UNTELLING = 60, 30, 40, 100_000
 
 Strategy = Literal["walk", "subsequence", "cuts"]
 
@@ -215,8 +215,7 @@ def _cost(line: Line) -> float:
     left, _, right = line.text.partition(" where A has ")
     if left == right:
         return _UNTELLING
-    is_number = line.text.startswith(("the weight", "the constant", "takes "))
-    return _PER_LINE + (_PER_NUMBER if is_number else line.whole)
+    return _PER_LINE + (_PER_NUMBER if line.is_number else line.whole)
 
 
 def _place(alignment: Alignment, piece: Piece) -> int:

@@ -18,6 +18,11 @@ from .pieces import Piece
 Weights = Mapping[str, Callable[[], np.ndarray]]
 _SHORT, _WHOLE = Style(depth=7), Style(depth=60)
 _STREAM = "the residual stream"
+# What it is called where a region reads another tap than A's: by stage, what B reads, what A reads.
+_CALLED = {
+    ("ffn_norm", _STREAM, "attn_residual"): "parallel against sequential residual",
+    ("ffn_norm", "attn_residual", _STREAM): "sequential against parallel residual",
+}
 _NUMBER = r"-?(?:\d[\d.]*(?:e[-+]?\d+)?|inf|nan)"
 
 
@@ -26,11 +31,13 @@ class Line:
     """One piece in words. `key` is the same for the same mistake elsewhere: in another block, on another weight.
 
     whole: the length of the text with nothing left out of it.
+    is_number: whether it is only another number, or another weight.
     """
 
     text: str
     key: str
     whole: int
+    is_number: bool = False
 
 
 class Writer:
@@ -49,11 +56,16 @@ class Writer:
         """The piece in words."""
         text, key = self._said(piece, _SHORT)
         whole = text if "..." not in text else self._said(piece, _WHOLE)[0]
-        return Line(text, self._anonymous(key or text), len(whole))
+        return Line(text, self._anonymous(key or text), len(whole), self._is_number(piece))
 
     def cost(self, pair: tuple[str, str]) -> float:
         """How long a cut is in words."""
         return len(self._said(Piece("cut", *pair), _WHOLE, is_draft=True)[0])
+
+    def _is_number(self, piece: Piece) -> bool:
+        ours = self._a.values[self._a.base(piece.ours)].kind
+        theirs = self._b.values[self._b.base(piece.theirs)].kind
+        return {ours, theirs} <= {"constant", "weight"} or piece.kind == "attributes"
 
     def _said(self, piece: Piece, style: Style, is_draft: bool = False) -> tuple[str, str]:
         """The text, and the key where that is another."""
@@ -130,7 +142,7 @@ class Writer:
         if match is not None:
             return self._of_a_value_of_a(piece, ours, self._a.base(match.name), style)
         if right.kind == "input":
-            return f"reads {self._name(right.label)} where A reads {self._word_of_a(ours, style)}", ""
+            return self._other_tap(right.label, self._word_of_a(ours, style)), ""
         if ours in self._leaves(theirs):
             inside = formula(self._b, piece.theirs, self._hole_in_b(ours), style)
             if inside == "x":
@@ -138,6 +150,12 @@ class Writer:
             x = self._word_of_a(ours, style)
             return f"{inside} is extra, x = {x}", ""
         return self._of_two(piece, ours, theirs, style, is_draft)
+
+    def _other_tap(self, read: str, other: str) -> str:
+        before = tap_name("ffn_residual", self._block - 1) if self._block else "embed"
+        named = [_STREAM if name == before else name for name in (self._name(read), other)]
+        called = _CALLED.get((split_tap_name(self._a.region.tap)[1], named[0], named[1]))
+        return f"reads {self._name(read)} where A reads {other}" + (f" ({called})" if called else "")
 
     def _of_leaves(self, piece: Piece, ours: str, theirs: str, style: Style) -> tuple[str, str]:
         """A constant or weight for another."""
@@ -254,7 +272,10 @@ class Writer:
         return leaf
 
     def _word_of_a(self, name: str, style: Style) -> str:
-        return self._leaf_of_a(name) or formula(self._a, name, self._opened(name), style, 2)
+        base = self._a.base(name)
+        if self._a.values[base].kind in ("input", "weight"):
+            return self._name(self._a.values[base].label)
+        return formula(self._a, name, self._opened(base), style, 4)
 
     def _atom(self, name: str) -> str:
         """A shared value in a few words."""
@@ -266,7 +287,7 @@ class Writer:
             inside = self._a.values[inner]
             return self._name(inside.label) if inside.kind in ("input", "weight") else None
 
-        return formula(self._a, name, leaf, _SHORT, 2)
+        return formula(self._a, name, leaf, _SHORT, 3)
 
     def _name(self, label: str) -> str:
         """A tap's or weight's name, without the region's own block."""
