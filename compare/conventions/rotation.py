@@ -56,7 +56,7 @@ def rotary_dim_of(run: Run) -> tuple[int, int]:
 def n_turning(run: Run) -> int | None:
     """How many pairs are turned, where it is not all of those that are rotated."""
     chosen = run.setting("rope.rotary_dim")
-    return int(chosen[2]) if isinstance(chosen, tuple) and len(chosen) > 2 else None  # type: ignore[call-overload]
+    return int(str(chosen[2])) if isinstance(chosen, tuple) and len(chosen) > 2 else None
 
 
 def as_complex(x: Array, pairs: str) -> np.ndarray:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
+from ...graphs.stages import graph_order
 from ..conventions import Value
 from .catalogue import Choice, Explained, in_words
 from .edits.edit import Edit
 from .edits.search import Nodes
 
+_LEFT_OUT, _EXTRA, _AS_IT_IS = " is left out, x = ", " is extra, x = ", " is taken as it is"
 Kind = Literal["convention", "edit", "rewrite", "unexplained"]
 
 
@@ -112,7 +115,37 @@ def by_edit(
         theirs = nodes_at(tap, edits[tap], n)[1]
         where = key if theirs is None else theirs.source or theirs.name or key
         together.setdefault((key[0] == "", tuple(tap for tap, _ in found), where), []).append(key)
-    return [_of_pieces([places[key] for key in keys], edits, nodes_at, relations) for keys in together.values()]
+    merged = [_of_pieces([places[key] for key in keys], edits, nodes_at, relations) for keys in together.values()]
+    return _with_moved(merged)
+
+
+def _with_moved(causes: list[Cause]) -> list[Cause]:
+    """With what is left out at one place and extra at another as one cause: it stands elsewhere."""
+    joined = list(causes)
+    for gone in causes:
+        for new in causes:
+            what = _only_change(gone, _LEFT_OUT)
+            if what is None or what != _only_change(new, _EXTRA) or gone not in joined or new not in joined:
+                continue
+            where = [re.sub(r".*, x = ", "", one.lines[0]).removesuffix(_AS_IT_IS) for one in (new, gone)]
+            line = f"{what} is applied to {where[0]} where A applies it to {where[1]}"
+            first, second = sorted((gone, new), key=lambda one: graph_order(one.taps[0]))
+            joined[joined.index(first)] = replace(
+                first,
+                taps=tuple(sorted({*gone.taps, *new.taps}, key=graph_order)),
+                lines=(line,),
+                n_steps=max(gone.n_steps or 0, new.n_steps or 0),
+                residual=max(gone.residual or 0.0, new.residual or 0.0),
+            )
+            joined.remove(second)
+    return joined
+
+
+def _only_change(cause: Cause, kind: str) -> str | None:
+    """What is left out, or extra, where that is all that a cause is."""
+    if cause.kind != "edit" or len(cause.lines) != 1 or kind not in cause.lines[0]:
+        return None
+    return cause.lines[0].split(kind)[0]
 
 
 def _of_pieces(
