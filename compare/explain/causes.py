@@ -165,5 +165,6 @@ def _of_pieces(
         lines=tuple(line.text for line in lines),
         n_steps=edit.n_steps,
         residual=max(edits[tap].residual for tap in taps),
+        also_fits=edit.also_fits,
         relations=relations.get(first, ()),
     )

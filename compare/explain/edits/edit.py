@@ -19,12 +19,14 @@ class Edit:
     places: for each piece, the nodes at which the two part.
     n_steps: how many steps it takes out of A or puts in, whichever is more; moves are not counted.
     residual: how far its output is from B's, relative to the difference that it explains.
+    also_fits: other changes that give the same on this input, where changes were tried.
     """
 
     lines: tuple[Line, ...]
     places: tuple[Place, ...]
     n_steps: int
     residual: float
+    also_fits: tuple[str, ...] = ()
 
     @property
     def is_rewrite(self) -> bool:

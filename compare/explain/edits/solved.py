@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import numpy as np
 
 from ....graphs.errors import InputError
 from ....graphs.network import Step
 from ....graphs.stepping import FLOAT
-from ...conventions.fit import descend, shortened
+from ...conventions.fit import descend, is_plain, shortened
 from ..arrays import shown, told_apart
 from .trials import Region, Trial
 
 _LARGEST = 1 << 16  # entries of a constant that may have another factor
 _FEWEST_CLIPPED = 2
+_PLAIN, _ODD = 1, 20  # ranks: a number of few digits, as somebody types it, and any other
 
 
 def solved(region: Region, wanted: np.ndarray, is_met: Callable[[np.ndarray | None], bool]) -> Iterator[Trial]:
@@ -32,7 +34,13 @@ def solved(region: Region, wanted: np.ndarray, is_met: Callable[[np.ndarray | No
             assert isinstance(value, float)
             if is_met(make(value)):
                 after = told_apart(start, value)[1]
-                yield Trial(text.format(after), key.format(after), step, lambda v=value, m=make: m(v))  # type: ignore[misc]
+                yield Trial(
+                    text.format(after),
+                    key.format(after),
+                    step,
+                    partial(make, value),
+                    _PLAIN if is_plain(value) else _ODD,
+                )
                 break
 
 

@@ -18,6 +18,7 @@ from .trials import Region, Trial, trials
 from .words import Line, Weights
 
 _WORK = 1.5e8  # elements, calls counted as some: what a region's search may spend, about a second
+_MOST_OTHERS = 3  # of the changes that fit as well, so many are told
 _SHARE = 1 / 3  # of the difference: what may be left at most, whatever the floor
 
 
@@ -58,20 +59,39 @@ class TrialSearch:
             except (OpdiffError, ValueError):
                 return float("inf")
 
-        until = self._stepper.work + _WORK
         key = self._graph.regions[local.tap].program.signature, stage
-        for trial in self._in_order(region, local, recorded, self._seen.get(key), lambda made: left(made) <= limit):
+        hits = self._hits(region, local, recorded, self._seen.get(key), left, limit)
+        if not hits:
+            return None
+        (_, rest, trial), *others = sorted(hits, key=lambda hit: hit[0])
+        self._seen[key] = trial.key
+        place = None if trial.step is None else trial.step.index
+        line = Line(trial.text, trial.key, len(trial.text))
+        places = (place, None) if self._is_trace_b else (None, place)
+        also = tuple(dict.fromkeys(other.text for _, _, other in others))[:_MOST_OTHERS]
+        return Edit((line,), (places,), 1, rest / local.error, also)
+
+    def _hits(
+        self,
+        region: Region,
+        local: Local,
+        recorded: np.ndarray,
+        before: str | None,
+        left: Callable[[np.ndarray | None], float],
+        limit: float,
+    ) -> list[tuple[int, float, Trial]]:
+        """The trials that fit, with their rank and what they leave; only what fitted a block before, where it fits."""
+        until, hits = self._stepper.work + _WORK, list[tuple[int, float, Trial]]()
+        for trial in self._in_order(region, local, recorded, before, lambda made: left(made) <= limit):
             if self._stepper.work > until:
-                return None
+                break
             with np.errstate(all="ignore"):
                 rest = left(trial.make())
             if rest <= limit:
-                self._seen[key] = trial.key
-                place = None if trial.step is None else trial.step.index
-                line = Line(trial.text, trial.key, len(trial.text))
-                places = (place, None) if self._is_trace_b else (None, place)
-                return Edit((line,), (places,), 1, rest / local.error)
-        return None
+                hits.append((trial.rank, rest, trial))
+                if trial.key == before:
+                    break
+        return hits
 
     def _in_order(
         self,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -28,12 +28,14 @@ class Trial:
     text: it in words. key: the same for the same change elsewhere.
     step: the step at which it is made.
     make: the region's output with it; None where it cannot be run so.
+    rank: how likely it is: the lower, the likelier.
     """
 
     text: str
     key: str
     step: Step | None
     make: Callable[[], np.ndarray | None]
+    rank: int = 0
 
 
 class Region:
@@ -106,30 +108,42 @@ class Region:
 
 
 def trials(region: Region, weights: Weights) -> Iterator[Trial]:
-    """Every change that needs nothing to be solved for, likelier ones first."""
-    yield from _left_out_or_doubled(region)
-    yield from _turned(region)
-    yield from _exchanged(region)
-    yield from _activations(region)
-    yield from _softmax_axes(region)
-    yield from _positions(region)
-    yield from _orders(region)
-    yield from _other_weights(region, weights)
-    yield from _rounded(region)
+    """Every change that needs nothing to be solved for."""
+    kinds: list[Iterator[Trial]] = [
+        _left_out(region),
+        _activations(region),
+        _turned(region),
+        _positions(region),
+        _exchanged(region),
+        _softmax_axes(region),
+        _other_weights(region, weights),
+        _orders(region),
+        _rounded(region),
+        _doubled(region),
+    ]
+    for rank, kind in enumerate(kinds):
+        yield from (replace(trial, rank=rank) for trial in kind)
 
 
-def _left_out_or_doubled(region: Region) -> Iterator[Trial]:
+def _left_out(region: Region) -> Iterator[Trial]:
+    for step, output, array in region.data_steps():
+        for operand in dict.fromkeys(step.operands):
+            other = region.data(operand)
+            if other is not None and other.shape == array.shape:
+                what = region.said_of(step, operand)
+                text = f"{what} is left out, x = {region.said(operand)} is taken as it is"
+                yield region.trial(output, text, partial(np.copy, other), f"{what} is left out")
+
+
+def _doubled(region: Region) -> Iterator[Trial]:
     for step, output, array in region.data_steps():
         for place, operand in enumerate(step.operands):
             other = region.data(operand)
-            if other is None or other.shape != array.shape:
-                continue
-            what = region.said_of(step, operand)
-            text = f"{what} is left out, x = {region.said(operand)} is taken as it is"
-            yield region.trial(output, text, partial(np.copy, other), f"{what} is left out")
-            operands = [region.network.typed(name) for name in step.operands]
-            operands[place] = region.network.typed(output)
-            yield region.trial(output, f"{what} is taken twice", partial(region.applied, step, operands))
+            if other is not None and other.shape == array.shape:
+                operands = [region.network.typed(name) for name in step.operands]
+                operands[place] = region.network.typed(output)
+                text = f"{region.said_of(step, operand)} is taken twice"
+                yield region.trial(output, text, partial(region.applied, step, operands))
 
 
 def _turned(region: Region) -> Iterator[Trial]:
@@ -141,11 +155,16 @@ def _turned(region: Region) -> Iterator[Trial]:
         if step.operator in ("Sub", "Div", "MatMul") and len(operands) == 2:
             text = f"{said} with its operands in the other order"
             yield region.trial(output, text, partial(region.applied, step, operands[::-1]))
-        for place, operand in enumerate(operands if step.operator == "MatMul" else ()):
-            if operand is None or operand.array.ndim < 2 or operand.array.shape[-1] != operand.array.shape[-2]:
+        for operand in step.operands if len(operands) == 1 else ():
+            x = region.data(operand)
+            if x is not None:
+                text = f"{region.said_of(step, operand)} of -x, x = {region.said(operand)}"
+                yield region.trial(output, text, partial(region.applied, step, [Typed(-x, FLOAT)]))
+        for place, factor in enumerate(operands if step.operator == "MatMul" else ()):
+            if factor is None or factor.array.ndim < 2 or factor.array.shape[-1] != factor.array.shape[-2]:
                 continue
             others = list(operands)
-            others[place] = Typed(np.swapaxes(operand.array, -1, -2), operand.type)
+            others[place] = Typed(np.swapaxes(factor.array, -1, -2), factor.type)
             text = f"{said} with {region.said(step.operands[place])} transposed"
             yield region.trial(output, text, partial(region.applied, step, others))
 

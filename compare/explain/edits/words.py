@@ -254,7 +254,8 @@ class Writer:
 
     def _opened(self, top: str) -> Callable[[str], str | None]:
         """As `_leaf_of_a`, but for the value itself, which is gone into."""
-        return lambda name: None if name == top else self._leaf_of_a(name)
+        is_step = self._a.values[top].kind == "step"
+        return lambda name: None if is_step and name == top else self._leaf_of_a(name)
 
     def _hole_in_b(self, hole: str) -> Callable[[str], str | None]:
         def leaf(name: str) -> str | None:
