@@ -57,15 +57,16 @@ def test_fault_is_placed_in_its_region_and_in_no_later_one(swapped, against):
     assert {row.tap: row.propagated.max_abs > 0 for row in result.rows}["logits"]
 
 
-def test_fault_without_a_name_is_told_by_its_node_and_the_list_is_not_complete(against):
+def test_fault_without_a_name_is_told_by_its_node_and_a_proved_edit(against):
     result = against(ABS)
     (cause,) = result.root_causes
     assert cause.convention is None
+    assert cause.kind == "edit"
     (divergence,) = result.divergences
     assert (divergence.a_node.op_type, divergence.b_node.op_type) == ("Relu", "Abs")
-    assert "Abs" in divergence.difference
-    assert "Relu" in divergence.difference
-    assert result.closed.complete is False
+    assert "abs(" in divergence.difference
+    assert "relu(" in divergence.difference
+    assert result.closed.complete
     assert cause.effect.alone == pytest.approx((1.0,) * 4)
 
 
@@ -210,7 +211,7 @@ def test_result_says_what_it_rests_on(against):
 def test_json_is_strict_and_holds_every_field(against):
     result = against(ABS)
     found = json.loads(result.to_json(), parse_constant=lambda text: pytest.fail(f"{text} is no JSON"))
-    assert found["schema"] == "opdiff.result/1"
+    assert found["schema"] == "opdiff.result/2"
     assert set(found) == {"schema", *type(result).__slots__}
     assert found["tokens"] == TOKENS
     assert [row["tap"] for row in found["rows"]] == [row.tap for row in result.rows]

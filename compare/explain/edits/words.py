@@ -17,6 +17,7 @@ from .pieces import Piece
 
 Weights = Mapping[str, Callable[[], np.ndarray]]
 _SHORT, _WHOLE = Style(depth=7), Style(depth=60)
+_SMALL = 64  # entries: so few numbers may be another tensor's by chance
 _STREAM = "the residual stream"
 # What it is called where a region reads another tap than A's: by stage, what B reads, what A reads.
 _CALLED = {
@@ -168,25 +169,19 @@ class Writer:
             before, after = _told(a, b)
             return f"{after} where A has {before}{inside}", ""
         read_a, read_b = self._a.array(piece.ours), self._b.array(piece.theirs)
-        if read_a is not None and read_b is not None and read_a.shape == read_b.shape:
+        is_read = read_a is not None and read_b is not None and read_a.shape == read_b.shape
+        if is_read and read_a is not None and read_b is not None:
             a, b = read_a, read_b  # as they are read: a transposed weight is compared as it is used
-        relation = self._relation(a, b, left.kind == "weight")
+        is_factor = piece.step is not None and piece.step.operator == "MatMul" and piece.operand == 1
+        is_weight = is_factor or "weight" in (left.kind, right.kind)
+        axes = None if a.ndim != 2 or not is_weight else ("in", "out") if is_read and is_factor else ("out", "in")
+        relation = compare_arrays(a, b, axes, self._weights if a.size > _SMALL else None)
         if left.kind == right.kind == "weight" and left.label != right.label:
             name, other = self._name(right.label), self._name(left.label)
             return f"takes {name} where A takes {other}{inside}", f"takes {_part(name)} where A takes {_part(other)}"
-        named = next((self._name(value.label) for value in (right, left) if value.label), None)
-        what = f"the weight {named}" if named else "the constant"
-        text = f"{what} is {relation.text}{inside}"
-        return text, f"{'the weight' if named else what} is {relation.key}"
-
-    def _relation(self, a: np.ndarray, b: np.ndarray, is_weight: bool) -> Relation:
-        axes = ("in", "out") if is_weight and a.ndim == 2 and self._is_transposed(a) else ("out", "in")
-        words = axes if a.ndim == 2 and is_weight else None
-        return compare_arrays(a, b, words, self._weights if a.size > 64 else None)
-
-    @staticmethod
-    def _is_transposed(a: np.ndarray) -> bool:
-        return a.flags.f_contiguous and not a.flags.c_contiguous
+        named = next((f" {self._name(value.label)}" for value in (right, left) if value.label), "")
+        what = "the weight" if is_weight else "the constant"
+        return f"{what}{named} is {relation.text}{inside}", f"{what} is {relation.key}"
 
     def _consumer(self, piece: Piece, style: Style) -> str:
         assert piece.step is not None

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from opdiff.compare.conventions import Settings, evaluate
+from opdiff.compare.conventions.explain import WHOLE
 from opdiff.compare.explain.catalogue import Explainer
 from opdiff.compare.judge.locate import Local
 from opdiff.compare.sides.graph_side import GraphSide
@@ -15,7 +16,6 @@ from opdiff.graphs.artifact import load_artifact
 from opdiff.graphs.run import Runner
 
 TOKENS = (1, 5, 3, 17)
-SEARCH = sys.modules["opdiff.compare.conventions.explain"]
 PAIRING = Settings().with_value("rope.pairing", "interleaved")
 
 
@@ -32,15 +32,14 @@ def fault(explainer: Explainer, tap: str, settings: Settings) -> Local:
     return Local(tap, "semantic", "", error=1.0, threshold=1e-10, a64=right, b64=wrong)
 
 
-def test_a_block_with_one_fault_more_than_the_one_before_is_explained_from_there(side, monkeypatch):
+def test_a_block_with_one_fault_more_than_the_one_before_is_explained_from_there(side):
     """Where pairs are too many to be tried, as in regions of a whole block of a large model."""
-    monkeypatch.setattr(SEARCH, "PAIR_WORK", 0)
-    monkeypatch.setattr(SEARCH, "TRIPLE_WORK", 0)
+    few = replace(WHOLE, pairs=0, triples=0)
     both = PAIRING.with_value("rope.base", 5e5)
     alone, after = (Explainer(side, [side], TOKENS) for _ in range(2))
-    assert not alone.explain(fault(alone, "blk.1.q_rope", both)).candidates
-    assert after.explain(fault(after, "blk.0.q_rope", PAIRING)).candidates
-    found = after.explain(fault(after, "blk.1.q_rope", both))
+    assert not alone.explain(fault(alone, "blk.1.q_rope", both), few).candidates
+    assert after.explain(fault(after, "blk.0.q_rope", PAIRING), few).candidates
+    found = after.explain(fault(after, "blk.1.q_rope", both), few)
     assert found.residual < 1e-10
     names = {name: theirs for name, _, theirs in found.candidates[0]}
     assert names == {"rope.pairing": "interleaved", "rope.base": 5e5}
