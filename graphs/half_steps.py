@@ -26,8 +26,11 @@ _MOVES = {
 }
 
 
-def computes_in_half(graph: onnx.GraphProto) -> bool:
+def computes_in_half(model: onnx.ModelProto) -> bool:
     """Whether a node makes a value in half precision by more than looking at a weight that is stored so."""
+    if not _names_halves(model.graph):
+        return False
+    graph = onnx.shape_inference.infer_shapes(model).graph
     types = _elem_types(graph)
     return any(
         node.op_type == "Cast" or not _is_move(node)

@@ -24,11 +24,11 @@ _FOUR_BITS = {onnx.TensorProto.INT4, onnx.TensorProto.UINT4, onnx.TensorProto.IN
 
 def is_changed_when_whole(model: onnx.ModelProto) -> bool:
     """Whether onnxruntime may compute another thing of the whole graph than of its parts, rounding apart."""
-    graph = onnx.shape_inference.infer_shapes(model).graph
+    graph = model.graph
     outputs = {output.name for output in graph.output}
     types = {tensor.name: tensor.data_type for tensor in graph.initializer}
     return (
-        computes_in_half(graph)
+        computes_in_half(model)
         or any(_rounds_to_few_bits(node) for function in model.functions for node in function.node)
         or any(node.op_type in ("QuantizeLinear", "DynamicQuantizeLinear") for node in graph.node)
         or any(
