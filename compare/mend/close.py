@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from ...graphs.errors import OpdiffError
 from ..explain.faults import Faults
 from ..judge.locate import DOUBLE_UNIT, SINGLE_UNIT
@@ -18,7 +20,11 @@ def close(faults: Faults, effects: Effects) -> Closed:
         left = effects.left(effects.logits(faults.named))
     except OpdiffError as e:
         return Closed(None, None, f"not known: B cannot run with A's regions in it ({e})")
-    floor = max(effects.floor, SINGLE_UNIT)
+    floor = max(effects.floor, SINGLE_UNIT) if np.isfinite(effects.floor) else SINGLE_UNIT
+    if not np.isfinite(effects.left(effects.a_logits)):
+        return Closed(None, None, "not known: A's own logits hold NaN or Inf, which nothing can be measured against")
+    if not np.isfinite(left):
+        return Closed(False if faults.unexplained else None, None, _not_finite(faults, effects, floor))
     if faults.unexplained:
         return Closed(False, left, _unnamed(faults, effects, left, floor))
     if left <= floor * (DOUBLE_UNIT / SINGLE_UNIT) ** 0.5:
@@ -56,13 +62,30 @@ def close_recorded(faults: Faults, has_logits: bool) -> Closed:
     )
 
 
+def _not_finite(faults: Faults, effects: Effects, floor: float) -> str:
+    """What there is to say where B's logits, mended by what has a name, hold NaN or Inf."""
+    if not faults.unexplained:
+        return "not known: mended by all of them, B's logits hold NaN or Inf still"
+    places = ", ".join(tap for one in faults.unexplained for tap in one.taps[:2])
+    return f"not complete: no convention explains {places}; mended by the others, B's logits hold NaN or Inf" + _rest(
+        faults, effects, floor
+    )
+
+
 def _unnamed(faults: Faults, effects: Effects, left: float, floor: float) -> str:
     places = ", ".join(tap for one in faults.unexplained for tap in one.taps[:2])
     text = f"not complete: no convention explains {places}; mended by the others, B is {left:.2g} from A"
+    return text + _rest(faults, effects, floor)
+
+
+def _rest(faults: Faults, effects: Effects, floor: float) -> str:
+    """What is left where the regions without a name are mended too."""
     try:
         rest = effects.left(effects.logits(faults.taps))
     except OpdiffError:
-        return f"{text}, and there B cannot run with A's regions in it"
+        return ", and there B cannot run with A's regions in it"
     if rest <= floor:
-        return f"{text}, and mended there too, only rounding is left ({rest:.1e}): these regions are all that differs"
-    return f"{text}, and mended there too, still {rest:.2g}"
+        return f", and mended there too, only rounding is left ({rest:.1e}): these regions are all that differs"
+    if not np.isfinite(rest):
+        return ", and mended there too, they hold them still"
+    return f", and mended there too, still {rest:.2g}"
