@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 
+import numpy as np
+
 from ..graphs.artifact import Artifact, Maps
 from ..graphs.errors import OpdiffError
 from ..graphs.provenance import versions
@@ -19,6 +21,7 @@ from .explain.faults import Faults, Unexplained, faults, harmless_places
 from .explain.reference import Judge
 from .judge.channel_order import in_one_order
 from .judge.locate import OTHER_KERNELS, locate
+from .judge.nonfinite import first_nonfinite, parts_when_whole
 from .measure import Deviation
 from .mend.blind import blind_spots
 from .mend.close import close, close_recorded
@@ -36,6 +39,7 @@ Progress = Callable[[str], None]
 MEASURED_SINGLY = 8  # regions at fault; of more, only one of each stage and cause is mended alone
 
 
+@np.errstate(over="ignore", invalid="ignore")  # NaN and Inf are values to be told of, wherever they come in
 def compare(
     a_path: str | Path,
     b_path: str | Path,
@@ -84,6 +88,8 @@ def compare(
     table = tuple(rows(a, b, alignment.common, found))
     causes, divergences, closed = _weighed(a, b, judge, at_fault, {row.tap: row.propagated for row in table}, tokens)
     progress("input")
+    graphs = [side for side in sides if isinstance(side, GraphSide)]
+    nonfinite = tuple(filter(None, map(first_nonfinite, graphs)))
     return Result(
         a=a.info,
         b=b.info,
@@ -104,11 +110,14 @@ def compare(
         verdict=verdict_text(a.name, b.name, causes),
         provenance={**versions(), "provider": runner.settings.provider, "optimisation": runner.settings.optimisation},
         notes=(
+            *(one.text for one in nonfinite),
+            *chain(*map(parts_when_whole, graphs)),
             *_other_checkpoints(sides),
             *_recorded(opened, at_fault),
             *_notes(at_fault, ordered.taps, divergences, any(isinstance(one, Trace) for one in opened[:2])),
             *_early(causes, tokens),
         ),
+        nonfinite=nonfinite,
     )
 
 
