@@ -21,7 +21,7 @@ from .explain.faults import Faults, Unexplained, faults, harmless_places
 from .explain.reference import Judge
 from .judge.channel_order import in_one_order
 from .judge.locate import OTHER_KERNELS, locate
-from .judge.nonfinite import first_nonfinite, parts_when_whole
+from .judge.nonfinite import first_nonfinite, not_judged, parts_when_whole
 from .measure import Deviation
 from .mend.blind import blind_spots
 from .mend.close import close, close_recorded
@@ -89,7 +89,8 @@ def compare(
     causes, divergences, closed = _weighed(a, b, judge, at_fault, {row.tap: row.propagated for row in table}, tokens)
     progress("input")
     graphs = [side for side in sides if isinstance(side, GraphSide)]
-    nonfinite = tuple(filter(None, map(first_nonfinite, graphs)))
+    by_side = [(side, found) for side in graphs if (found := first_nonfinite(side)) is not None]
+    nonfinite, judged_on = tuple(found for _, found in by_side), replayed(a, b)
     return Result(
         a=a.info,
         b=b.info,
@@ -111,6 +112,7 @@ def compare(
         provenance={**versions(), "provider": runner.settings.provider, "optimisation": runner.settings.optimisation},
         notes=(
             *(one.text for one in nonfinite),
+            *chain(*(not_judged(*one) for one in by_side if one[0].info is judged_on.info)),
             *chain(*map(parts_when_whole, graphs)),
             *_other_checkpoints(sides),
             *_recorded(opened, at_fault),

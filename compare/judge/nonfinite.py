@@ -55,6 +55,20 @@ def first_nonfinite(side: GraphSide) -> NonFinite | None:
     return None
 
 
+def not_judged(side: GraphSide, found: NonFinite) -> Iterator[str]:
+    """What the replay on a side's values cannot tell, where these are not finite from `found` on."""
+    if _is_finite(side.values[found.tap]):
+        return
+    bad = {tap for tap in side.downstream(found.tap) if not _is_finite(side.values[tap])}
+    blind = [tap for tap in side.regions if not bad.isdisjoint(side.reads(tap))]
+    if blind:
+        n = f"1 region ({blind[0]}) reads" if len(blind) == 1 else f"{len(blind)} regions, from {blind[0]} on, read"
+        yield (
+            f"{n} NaN or Inf of {side.name}, on whose values regions are judged: what is done there with finite numbers is "
+            "not known; compare the other way round"
+        )
+
+
 def parts_when_whole(side: GraphSide) -> Iterator[str]:
     """What onnxruntime makes other of the graph as a whole than of its regions, in words: the first tap, and how many."""
     if side.not_whole is not None:
@@ -91,7 +105,7 @@ def _magnitude(value: np.ndarray) -> str:
 
 
 def _is_finite(value: np.ndarray) -> bool:
-    return value.dtype.kind != "f" or bool(np.isfinite(value).all())
+    return value.dtype.kind != "f" or bool(np.isfinite(np.sum(value)) or np.isfinite(value).all())
 
 
 def _is_only_masked(scores: np.ndarray) -> bool:

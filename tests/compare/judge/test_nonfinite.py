@@ -176,6 +176,13 @@ def test_a_row_that_is_masked_whole_is_nan_from_its_softmax_on(tmp_path):
     assert one.text.endswith("everything below holds NaN or Inf")
 
 
+def test_regions_that_were_judged_on_nan_are_counted(tmp_path):
+    masked = CAUSAL.copy()
+    masked[0] = -np.inf
+    result = compare(attention(tmp_path, "a", mask=masked), attention(tmp_path, "b"), (1, 2, 3))
+    assert any(note.startswith("1 region (logits) reads NaN or Inf of a") for note in result.notes)
+
+
 def test_no_numpy_warning_reaches_the_user(tmp_path):
     a, b = attention(tmp_path, "a"), attention(tmp_path, "b", "0.25")
     command = [
