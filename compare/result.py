@@ -58,8 +58,8 @@ class Effect:
     `alone` and `in_order` give a share for each position at which it was measured, the first ones: 1 is all of it, 0 nothing, None where there was no difference.
     `max_change` and `max_change_in_order` are the largest changes of a logit. `changes_logits` is False where mending it
     alone leaves the logits as they were. Where logits are NaN or Inf, `finite` and `finite_in_order` say whether they are
-    that before or after (`made`: finite by mending; `lost`; `neither`: before and after), and the changes are of those
-    that are finite on both sides; `kept` is said where all of them are.
+    that before or after (`made`: finite by mending; `lost`; `neither`: before and after; `unlike_a`: A's own are not), and
+    the changes are of those that are finite both times; `kept` is said where all of them are.
     """
 
     alone: tuple[float | None, ...]

@@ -83,7 +83,7 @@ def parts_when_whole(side: GraphSide) -> Iterator[str]:
         yield (
             f"{side.name}: onnxruntime, running the graph as a whole, leaves out what it says in half precision or rounds "
             f"otherwise: at {first} its values go up to {whole}, where that region by itself makes {alone} of the same "
-            f"inputs{more}; the values and logits shown are the whole graph's, the verdicts those of the regions as written"
+            f"inputs{more}; the values and logits shown are the whole graph's, verdicts and effects those of the regions as written"
         )
 
 

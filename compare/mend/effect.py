@@ -124,10 +124,16 @@ class Effects:
 
     def _finiteness(self, before: frozenset[str], after: frozenset[str]) -> str:
         """Whether mending makes logits finite (`Effect.finite`)."""
-        then, now = (bool(np.isfinite(np.sum(self.logits(mended)))) for mended in (before, after))
+        target, then, now = map(_is_finite, (self.a_logits, self.logits(before), self.logits(after)))
+        if not target and then and now:
+            return "unlike_a"
         return {(True, True): "kept", (False, True): "made", (True, False): "lost", (False, False): "neither"}[
             then, now
         ]
+
+
+def _is_finite(logits: np.ndarray) -> bool:
+    return bool(np.isfinite(np.sum(logits)))
 
 
 def _largest_finite(change: np.ndarray) -> float:

@@ -100,6 +100,7 @@ _FINITE = {
     "kept": "mending it leaves them finite",
     "made": "mending it makes the logits finite",
     "lost": "mending it makes logits NaN or Inf",
+    "unlike_a": "A's own logits hold NaN or Inf, so no share can be told",
     "neither": "logits hold NaN or Inf before it is mended and after, so no share can be told",
 }
 
@@ -183,8 +184,8 @@ def _divergence_table(divergences: Sequence[Divergence]) -> Table:
 def _moved(effect: Effect | None) -> str:
     if effect is None:
         return "-"
-    if effect.finite != "kept":
-        return {"made": "makes them finite", "lost": "makes them NaN"}.get(effect.finite, "NaN on both")
+    if effect.finite not in ("kept", "unlike_a"):
+        return {"made": "makes them finite", "lost": "makes them NaN"}.get(effect.finite, "NaN both times")
     return f"{effect.max_change:.3g}" if effect.changes_logits else "nothing"
 
 

@@ -183,6 +183,17 @@ def test_regions_that_were_judged_on_nan_are_counted(tmp_path):
     assert any(note.startswith("1 region (logits) reads NaN or Inf of a") for note in result.notes)
 
 
+def test_against_logits_that_are_nan_no_share_and_no_closure_is_told(tmp_path):
+    masked = CAUSAL.copy()
+    masked[0] = -np.inf
+    result = compare(attention(tmp_path, "a", mask=masked), attention(tmp_path, "b", "0.25"), (1, 2, 3))
+    effect = result.root_causes[0].effect
+    assert effect is not None
+    assert (effect.finite, effect.alone[0], effect.changes_logits) == ("lost", None, True)
+    assert result.closed.complete is None
+    assert "NaN" in result.closed.text
+
+
 def test_no_numpy_warning_reaches_the_user(tmp_path):
     a, b = attention(tmp_path, "a"), attention(tmp_path, "b", "0.25")
     command = [
