@@ -16,6 +16,7 @@ from .artifact import Artifact
 from .constants import BFLOAT16
 from .errors import InputError
 from .half_steps import computes_in_half
+from .halves import HALVES
 from .run import Settings, run_in_onnxruntime
 
 _INSIDE_BELOW = 1 << 28  # bytes of weights; more are given as inputs, which onnxruntime does not copy
@@ -41,7 +42,8 @@ def is_changed_when_whole(model: onnx.ModelProto) -> bool:
 
 
 def _rounds_to_few_bits(node: onnx.NodeProto) -> bool:
-    return node.op_type in ("Round", "QuantizeLinear", "DynamicQuantizeLinear")
+    to = [attribute.i for attribute in node.attribute if attribute.name == "to"]
+    return node.op_type in ("Round", "QuantizeLinear", "DynamicQuantizeLinear") or any(kind in HALVES for kind in to)
 
 
 def run_whole(

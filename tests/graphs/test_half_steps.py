@@ -93,9 +93,15 @@ def test_what_a_value_was_before_it_was_rounded_is_there_too(tmp_path):
     assert (inside[name].tolist(), inside[name + EXACT].tolist()) == ([[np.inf, 3.0]], [[90000.0, 3.0]])
 
 
-def test_a_program_that_only_reads_weights_in_half_precision_stays_as_it_is():
-    text = """
-    g (float[T,4] x, int64[T] tokens, float16[3,4] w) => (float[T,3] out)
-    { wide = Cast<to = 1>(w) turned = Transpose<perm = [1, 0]>(wide) out = MatMul(x, turned) }
-    """
+@pytest.mark.parametrize(
+    "body",
+    [
+        "wide = Cast<to = 1>(w) turned = Transpose<perm = [1, 0]>(wide) out = MatMul(x, turned)",
+        "turned = Transpose<perm = [1, 0]>(w) wide = Cast<to = 1>(turned) out = MatMul(x, wide)",
+        "rows = Gather(w, tokens) wide = Cast<to = 1>(rows) out = Add(x, wide)",
+        "c = Constant<value = float16[4] {1, 2, 3, 4}>() wide = Cast<to = 1>(c) out = Add(x, wide)",
+    ],
+)
+def test_a_program_that_only_reads_weights_in_half_precision_stays_as_it_is(body):
+    text = f"g (float[T,4] x, int64[T] tokens, float16[4,4] w) => (float[T,4] out) {{ {body} }}"
     assert with_half_steps(onnx.parser.parse_model(HEADER + text), 2) is None
