@@ -89,8 +89,8 @@ def compare(
     causes, divergences, closed = _weighed(a, b, judge, at_fault, {row.tap: row.propagated for row in table}, tokens)
     progress("input")
     graphs = [side for side in sides if isinstance(side, GraphSide)]
-    by_side = [(side, found) for side in graphs if (found := first_nonfinite(side)) is not None]
-    nonfinite, judged_on = tuple(found for _, found in by_side), replayed(a, b)
+    by_side = [(side, first) for side in graphs if (first := first_nonfinite(side)) is not None]
+    nonfinite, judged_on = tuple(first for _, first in by_side), replayed(a, b)
     return Result(
         a=a.info,
         b=b.info,
