@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 
+import numpy as np
+
 from ..graphs.artifact import Artifact, Maps
 from ..graphs.errors import OpdiffError
 from ..graphs.provenance import versions
@@ -20,6 +22,7 @@ from .explain.faults import Faults, faults, harmless_places
 from .explain.reference import Judge
 from .judge.channel_order import in_one_order
 from .judge.locate import OTHER_KERNELS, locate
+from .judge.nonfinite import first_nonfinite, not_judged, parts_when_whole
 from .measure import Deviation
 from .mend.blind import blind_spots
 from .mend.close import NOTHING_AT_FAULT, close, close_recorded, not_known
@@ -37,6 +40,7 @@ Progress = Callable[[str], None]
 MEASURED_SINGLY = 8  # regions at fault; of more, only one of each stage and cause is mended alone
 
 
+@np.errstate(over="ignore", invalid="ignore")  # NaN and Inf are values to be told of, wherever they come in
 def compare(
     a_path: str | Path,
     b_path: str | Path,
@@ -85,6 +89,9 @@ def compare(
     table = tuple(rows(a, b, alignment.common, found))
     causes, divergences, closed = _weighed(a, b, judge, at_fault, {row.tap: row.propagated for row in table}, tokens)
     progress("input")
+    graphs = [side for side in sides if isinstance(side, GraphSide)]
+    by_side = [(side, first) for side in graphs if (first := first_nonfinite(side)) is not None]
+    nonfinite, judged_on = tuple(first for _, first in by_side), replayed(a, b)
     return Result(
         a=a.info,
         b=b.info,
@@ -105,11 +112,15 @@ def compare(
         verdict=verdict_text(a.name, b.name, causes),
         provenance={**versions(), "provider": runner.settings.provider, "optimisation": runner.settings.optimisation},
         notes=(
+            *(one.text for one in nonfinite),
+            *chain(*(not_judged(*one) for one in by_side if one[0].info is judged_on.info)),
+            *chain(*map(parts_when_whole, graphs)),
             *_other_checkpoints(sides),
             *_recorded(opened, at_fault),
             *_notes(at_fault, ordered.taps, divergences, any(isinstance(one, Trace) for one in opened[:2])),
             *_early(causes, tokens),
         ),
+        nonfinite=nonfinite,
     )
 
 

@@ -57,7 +57,9 @@ class Effect:
 
     `alone` and `in_order` give a share for each position at which it was measured, the first ones: 1 is all of it, 0 nothing, None where there was no difference.
     `max_change` and `max_change_in_order` are the largest changes of a logit. `changes_logits` is False where mending it
-    alone leaves the logits as they were.
+    alone leaves the logits as they were. Where logits are NaN or Inf, `finite` and `finite_in_order` say whether they are
+    that before or after (`made`: finite by mending; `lost`; `neither`: before and after; `unlike_a`: A's own are not), and
+    the changes are of those that are finite both times; `kept` is said where all of them are.
     """
 
     alone: tuple[float | None, ...]
@@ -65,6 +67,8 @@ class Effect:
     changes_logits: bool
     max_change: float
     max_change_in_order: float
+    finite: str = "kept"
+    finite_in_order: str = "kept"
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +146,31 @@ class Closed:
 
 
 @dataclass(frozen=True, slots=True)
+class NonFinite:
+    """Where a side first makes NaN or Inf of finite numbers: the tap, and in its region the node.
+
+    Args:
+        kind: `NaN` or `Inf`.
+        position: of the largest, or the first: the tap's axes in their canonical order, each with its index.
+        n: how many entries of the tap are not finite.
+        largest_input: the magnitude of the largest finite number that the region reads.
+        exact: what the number would be in double precision; None where it is none there either.
+        element_type: what it is too large for, or is NaN in.
+    """
+
+    side: str
+    tap: str
+    node: Source | None
+    kind: str
+    position: tuple[tuple[str, int], ...]
+    n: int
+    largest_input: float
+    exact: float | None
+    element_type: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class Result:
     """All that a comparison found."""
 
@@ -164,6 +193,7 @@ class Result:
     verdict: str | None
     provenance: Mapping[str, str]
     notes: tuple[str, ...]
+    nonfinite: tuple[NonFinite, ...] = ()
 
     def to_json(self) -> str:
         """The result as JSON; numbers that JSON cannot hold (NaN, Inf) become text."""

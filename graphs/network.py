@@ -133,8 +133,10 @@ class Network:
         self.output = self._alias("out")
 
     def _read_leaves(self, region: Region, feeds: Sequence[np.ndarray]) -> None:
+        declared = region.program.model.graph.input
         for n, (label, feed) in enumerate(zip(region.inputs, feeds, strict=True)):
-            self._add(Value(f"i{n}", "input", label, None, 0, True), typed(feed))
+            kind = type_name(declared[n].type.tensor_type.elem_type)
+            self._add(Value(f"i{n}", "input", label, None, 0, True), Typed(typed(feed).array, kind))
         for n, (label, weight) in enumerate(zip(region.weight_names, region.weights, strict=True)):
             is_float = weight.array.dtype.kind not in "biu"
             stored = Typed(weight.array, FLOAT) if is_float else typed(weight.array)

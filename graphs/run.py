@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from graphlib import CycleError, TopologicalSorter
 from typing import Literal, Protocol
@@ -17,6 +17,8 @@ from onnx.reference.op_run import OpRun
 
 from .constants import BFLOAT16, Exact
 from .errors import InputError
+from .half_steps import with_half_steps
+from .halves import HALVES
 from .products import (
     Factors,
     Multiplier,
@@ -79,6 +81,7 @@ class Runner:
             have = ", ".join(ort.get_available_providers())
             raise InputError(f"provider {self.settings.provider}: not in this onnxruntime, which has {have}")
         self._runs: dict[tuple[str, Precision, Exact | None], _Run] = {}
+        self._kept: dict[str, _Written] = {}
         self.keep = Scratch().keep
         self._multiplier = Multiplier(lambda model: _Session(model, self.settings))
         self.finish, self.together = self._multiplier.finish, self._multiplier.together
@@ -114,15 +117,22 @@ class Runner:
         perturb: Exact | None = None,
     ) -> Running[np.ndarray]:
         """The same, for `finish` or `together`."""
-        feeds = [_typed(value, precision) for value in inputs]
-        feeds += [weight.array for weight in region.weights]
-        return self._prepared(region.program, precision, perturb).running(feeds)
+        run = self._prepared(region.program, precision, perturb)
+        return run.running(self._feeds(region, inputs, precision))
+
+    def _feeds(self, region: Region, inputs: Sequence[np.ndarray], precision: Precision) -> list[np.ndarray]:
+        infos = self._written(region.program).model.graph.input
+        feeds = [_typed(value, precision, info) for value, info in zip(inputs, infos, strict=False)]
+        return feeds + [weight.array for weight in region.weights]
 
     def run_all(
         self, region: Region, inputs: Sequence[np.ndarray], precision: Precision = "float64"
     ) -> dict[str, np.ndarray]:
-        """Every value inside the region that numpy can hold, by its name in the program."""
-        model = _copy(region.program.model)
+        """Every value inside the region that numpy can hold, by its name in the program; of one in half precision, what it
+        was before it was rounded too, under its name with `EXACT` behind it.
+        """
+        written = self._written(region.program)
+        model = _copy(written.model)
         if precision != "float32":
             model = promoted(model, region.program.n_inputs)
         names = [name for node in model.graph.node for name in node.output if name and name != "out"]
@@ -132,16 +142,15 @@ class Runner:
         }
         names = [name for name in names if types.get(name) not in _NOT_IN_NUMPY]
         model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
-        feeds = [_typed(value, precision) for value in inputs] + [weight.array for weight in region.weights]
-        session = _Session(model, self.settings)
+        feeds = self._feeds(region, inputs, precision)
+        session = _Session(model, written.settings)
         return dict(zip(["out", *names], session.run(["out", *names], feeds), strict=True))
 
     def as_product(self, region: Region, inputs: Sequence[np.ndarray]) -> PlainProduct | None:
         """What the region multiplies on these values, where it is one product with a weight; None where it is more."""
         run = self._prepared(region.program, "float64", None)
         assert isinstance(run, _Stepwise)
-        feeds = [_typed(value, "float64") for value in inputs] + [weight.array for weight in region.weights]
-        return run.as_product(feeds)
+        return run.as_product(self._feeds(region, inputs, "float64"))
 
     def multiply(self, x: np.ndarray, weight: np.ndarray) -> np.ndarray:
         """`x` [rows, in], float32 or float64, with any weight `[out, in]`, in whatever precision it is."""
@@ -151,18 +160,37 @@ class Runner:
         """A model, ready to run with this runner's settings."""
         return _Session(model, self.settings)
 
+    def _written(self, program: Program) -> _Written:
+        """The program as it is run."""
+        if program.signature not in self._kept:
+            model = with_half_steps(program.model, program.n_inputs)
+            as_it_is = _Written(program.model, self.settings)
+            self._kept[program.signature] = (
+                as_it_is if model is None else _Written(model, replace(self.settings, optimisation="off"))
+            )
+        return self._kept[program.signature]
+
     def _prepared(self, program: Program, precision: Precision, perturb: Exact | None) -> _Run:
         key = (program.signature, precision, perturb)
         if key not in self._runs:
+            written = self._written(program)
             if precision == "float64":
                 prepare = partial(_in_double, perturb=perturb)
-                self._runs[key] = _Stepwise(program, self.settings, prepare)
+                self._runs[key] = _Stepwise(written, program.n_inputs, prepare)
             elif reads_halves(program.model, program.n_inputs):
-                self._runs[key] = _Stepwise(program, self.settings, lambda piece: piece.model)
+                self._runs[key] = _Stepwise(written, program.n_inputs, lambda piece: piece.model)
             else:
-                self._runs[key] = _Whole(program, self.settings)
+                self._runs[key] = _Whole(written)
         self.n_runs += 1
         return self._runs[key]
+
+
+@dataclass(frozen=True)
+class _Written:
+    """A program's model, and how onnxruntime is to run it: one that rounds to half precision as it stands."""
+
+    model: onnx.ModelProto
+    settings: Settings
 
 
 class _Run(Protocol):
@@ -177,8 +205,8 @@ def _in_double(piece: Piece, perturb: Exact | None) -> onnx.ModelProto:
 class _Whole:
     """A program as it is."""
 
-    def __init__(self, program: Program, settings: Settings) -> None:
-        self._session = _Session(program.model, settings)
+    def __init__(self, written: _Written) -> None:
+        self._session = _Session(written.model, written.settings)
 
     def running(self, feeds: Sequence[np.ndarray]) -> Running[np.ndarray]:
         yield from ()
@@ -194,17 +222,17 @@ class _Stepwise:
 
     def __init__(
         self,
-        program: Program,
-        settings: Settings,
+        written: _Written,
+        n_inputs: int,
         prepare: Callable[[Piece], onnx.ModelProto],
     ) -> None:
-        self._names = [info.name for info in program.model.graph.input]
+        self._names = [info.name for info in written.model.graph.input]
         self._steps: list[tuple[Piece, _Session] | Product] = []
-        for step in split(program.model, program.n_inputs):
+        for step in split(written.model, n_inputs):
             if isinstance(step, Product):
                 self._steps.append(step)
             else:
-                self._steps.append((step, _Session(prepare(step), settings)))
+                self._steps.append((step, _Session(prepare(step), written.settings)))
 
     def running(self, feeds: Sequence[np.ndarray]) -> Running[np.ndarray]:
         values = dict(zip(self._names, feeds, strict=True))
@@ -252,18 +280,10 @@ class _Session:
 
     def __init__(self, model: onnx.ModelProto, settings: Settings) -> None:
         self._inputs = [info.name for info in model.graph.input]
-        options = ort.SessionOptions()
-        options.graph_optimization_level = _LEVELS[settings.optimisation]
-        options.log_severity_level = 4
-        options.add_session_config_entry("session.disable_prepacking", "1")
-        options.enable_cpu_mem_arena = False
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        if sum(_n_elements(info) for info in model.graph.input) < _ONE_THREAD_BELOW:
-            options.intra_op_num_threads = 1
         self._session: ort.InferenceSession | None = None
         self._reference: ReferenceEvaluator | None = None
         try:
-            self._session = ort.InferenceSession(model.SerializeToString(), options, providers=[settings.provider])
+            self._session = _onnxruntime(model, settings)
         except Exception as e:
             # onnxruntime's own classes: NotImplemented, InvalidGraph (no kernel for double), Fail
             try:
@@ -277,15 +297,48 @@ class _Session:
     def run(self, outputs: list[str], feeds: Sequence[np.ndarray]) -> list[np.ndarray]:
         named = dict(zip(self._inputs, feeds, strict=True))
         try:
-            if self._session is not None and any(value.dtype == BFLOAT16 for value in feeds):
-                ours = {name: _ort_value(value) for name, value in named.items()}
-                return [value.numpy() for value in self._session.run_with_ort_values(outputs, ours)]
             if self._session is not None:
-                return self._session.run(outputs, named)
+                return _run_session(self._session, outputs, named)
             assert self._reference is not None
             return [np.asarray(value) for value in self._reference.run(outputs, named)]
         except Exception as e:
             raise InputError(f"a part of the graph cannot run on this input: {str(e).splitlines()[0]}") from e
+
+
+def _onnxruntime(model: onnx.ModelProto, settings: Settings) -> ort.InferenceSession:
+    options = ort.SessionOptions()
+    options.graph_optimization_level = _LEVELS[settings.optimisation]
+    options.log_severity_level = 4
+    options.add_session_config_entry("session.disable_prepacking", "1")
+    options.enable_cpu_mem_arena = False
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if sum(_n_elements(info) for info in model.graph.input) < _ONE_THREAD_BELOW:
+        options.intra_op_num_threads = 1
+    return ort.InferenceSession(model.SerializeToString(), options, providers=[settings.provider])
+
+
+def _run_session(
+    session: ort.InferenceSession, outputs: Sequence[str], feeds: Mapping[str, np.ndarray]
+) -> list[np.ndarray]:
+    if any(value.dtype == BFLOAT16 for value in feeds.values()):
+        ours = {name: _ort_value(value) for name, value in feeds.items()}
+        return [value.numpy() for value in session.run_with_ort_values(outputs, ours)]
+    return session.run(list(outputs), feeds)
+
+
+def run_in_onnxruntime(
+    model: onnx.ModelProto, outputs: Sequence[str], feeds: Mapping[str, np.ndarray], settings: Settings
+) -> dict[str, np.ndarray]:
+    """The outputs of a model as onnxruntime has them, and nothing in its place.
+
+    Raises:
+        InputError: it cannot run the model, or not on this input.
+    """
+    try:
+        found = _run_session(_onnxruntime(model, settings), outputs, feeds)
+    except Exception as e:  # onnxruntime's own classes, as above
+        raise InputError(str(e).splitlines()[0]) from e
+    return dict(zip(outputs, found, strict=True))
 
 
 def run_regions(
@@ -323,8 +376,12 @@ def _ort_value(array: np.ndarray) -> ort.OrtValue:
     return ort.OrtValue.ortvalue_from_numpy(array)
 
 
-def _typed(value: np.ndarray, precision: Precision) -> np.ndarray:
-    if value.dtype in (np.float32, np.float64):
+def _typed(value: np.ndarray, precision: Precision, info: onnx.ValueInfoProto) -> np.ndarray:
+    """The value as the program takes it, whose float32 is of this precision."""
+    elem_type = info.type.tensor_type.elem_type
+    if elem_type in HALVES:
+        return np.asarray(value, onnx.helper.tensor_dtype_to_np_dtype(elem_type), order="C")
+    if value.dtype.kind == "f" or value.dtype == BFLOAT16:
         return np.asarray(value, np.float32 if precision == "float32" else np.float64, order="C")
     return value
 

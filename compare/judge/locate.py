@@ -99,7 +99,7 @@ def _judge_graphs(a: GraphSide, b: GraphSide, tap: str) -> Local:
     try:
         if _is_same_product(a, b, tap):
             return Local(tap, "same", "the same numbers times the same weight")
-        a32, b32 = values[tap], b.run(tap, values)
+        a32, b32 = a.by_region[tap], b.run(tap, values)
         same_shape(a32, b32)
         a64, b64 = a.run(tap, values, "float64"), b.run(tap, values, "float64")
     except ShapeError as e:

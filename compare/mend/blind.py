@@ -40,7 +40,7 @@ def blind_stages(side: GraphSide) -> tuple[str, ...]:
     if len(side.tokens) > N_POSITIONS:
         with suppress(OpdiffError):
             blind = _not_reaching(side.beginning(N_POSITIONS), blind, is_as_run=False)
-    blind = _not_reaching(side, blind, is_as_run=True)
+    blind = _not_reaching(side, blind, is_as_run=not side.is_run_whole)
     return tuple(split_tap_name(tap)[1] for tap in blind)
 
 

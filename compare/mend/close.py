@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from ...graphs.errors import OpdiffError
 from ..explain.faults import Faults
 from ..judge.locate import DOUBLE_UNIT, SINGLE_UNIT
@@ -25,8 +27,12 @@ def close(faults: Faults, effects: Effects) -> Closed:
         left = effects.left(effects.logits(faults.taps))
     except OpdiffError as e:
         return not_known(f"B cannot run with A's regions in it ({e})")
-    floor = max(effects.floor, SINGLE_UNIT)
-    if not left <= floor:
+    floor = max(effects.floor, SINGLE_UNIT) if np.isfinite(effects.floor) else SINGLE_UNIT
+    if not np.isfinite(effects.left(effects.a_logits)):
+        return not_known("A's own logits hold NaN or Inf, which nothing can be measured against")
+    if not np.isfinite(left):
+        return not_known("mended in every region at fault, B's logits hold NaN or Inf still")
+    if left > floor:
         text = f"not complete: mended in every region at fault, B is still {left:.2g} from A, and no single region accounts for it"
         return Closed(False, False, left, text)
     is_double = left <= floor * (DOUBLE_UNIT / SINGLE_UNIT) ** 0.5

@@ -48,7 +48,8 @@ def _first_position(local: Local, axes: Sequence[str], n_tokens: int) -> int:
         return n_tokens
     if left.ndim != len(words):
         return n_tokens
-    far = np.where(left == right, 0.0, np.abs(np.nan_to_num(left - right, nan=np.inf)))
+    with np.errstate(invalid="ignore"):
+        far = np.where(left == right, 0.0, np.abs(np.nan_to_num(left - right, nan=np.inf)))
     if is_scores(local.tap):
         seen_left, seen_right = unmasked(left), unmasked(right)
         far = np.where(seen_left & seen_right, far, np.where(seen_left == seen_right, 0.0, np.inf))

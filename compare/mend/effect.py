@@ -49,7 +49,9 @@ class Effects:
         alone, later, nothing = frozenset(group), before.union(group), frozenset[str]()
         try:
             change, in_order = self._largest_change(nothing, alone), self._largest_change(before, later)
-            return Effect(self._shares(alone), self._shares(later), change > 0, change, in_order)
+            finite, finite_in_order = self._finiteness(nothing, alone), self._finiteness(before, later)
+            changes = change > 0 or finite in ("made", "lost")
+            return Effect(self._shares(alone), self._shares(later), changes, change, in_order, finite, finite_in_order)
         except OpdiffError:  # the two sides' regions read each other in a circle, or hand on values of other shapes
             return None
 
@@ -92,11 +94,11 @@ class Effects:
     @property
     def floor(self) -> float:
         """How far float32 puts A's own logits from there."""
-        return self.left(np.asarray(self._a.values[LOGITS], np.float64))
+        return self.left(np.asarray(self._a.logits_by_region(), np.float64))
 
     def meets_single_precision(self) -> bool:
         """Whether both sides' logits are those that they have in float32, nearer to rounding than to anything else."""
-        pairs = ((self.a_logits, self._a.values[LOGITS]), (self.logits(()), self._b.values[LOGITS]))
+        pairs = ((self.a_logits, self._a.logits_by_region()), (self.logits(()), self._b.logits_by_region()))
         return all(norm(ours - theirs) <= SINGLE_UNIT**0.5 * norm(theirs) for ours, theirs in pairs)
 
     def _per_position(self, logits: np.ndarray) -> np.ndarray:
@@ -107,14 +109,35 @@ class Effects:
         if mended not in self._known_shares:
             rest = self._per_position(self.logits(mended))
             pairs = zip(rest, self._difference, strict=True)
-            self._known_shares[mended] = tuple(float(1 - now / then) if then > 0 else None for now, then in pairs)
+            self._known_shares[mended] = tuple(
+                float(1 - now / then) if then > 0 and np.isfinite(now + then) else None for now, then in pairs
+            )
         return self._known_shares[mended]
 
     def _largest_change(self, before: frozenset[str], after: frozenset[str]) -> float:
         if (before, after) not in self._known_changes:
-            change = self.logits(after) - self.logits(before)
-            self._known_changes[before, after] = float(np.max(np.abs(change, out=change), initial=0.0))
+            with np.errstate(invalid="ignore"):
+                change = self.logits(after) - self.logits(before)
+            largest = float(np.max(np.abs(change, out=change), initial=0.0))
+            self._known_changes[before, after] = largest if np.isfinite(largest) else _largest_finite(change)
         return self._known_changes[before, after]
+
+    def _finiteness(self, before: frozenset[str], after: frozenset[str]) -> str:
+        """Whether mending makes logits finite (`Effect.finite`)."""
+        target, then, now = map(_is_finite, (self.a_logits, self.logits(before), self.logits(after)))
+        if not target and then and now:
+            return "unlike_a"
+        return {(True, True): "kept", (False, True): "made", (True, False): "lost", (False, False): "neither"}[
+            then, now
+        ]
+
+
+def _is_finite(logits: np.ndarray) -> bool:
+    return bool(np.isfinite(np.sum(logits)))
+
+
+def _largest_finite(change: np.ndarray) -> float:
+    return float(np.max(change, where=np.isfinite(change), initial=0.0))
 
 
 def _beside(pairs: Iterable[tuple[Logits, Logits]], logits: np.ndarray) -> np.ndarray:
@@ -125,6 +148,7 @@ def _beside(pairs: Iterable[tuple[Logits, Logits]], logits: np.ndarray) -> np.nd
     near = [
         (float(np.linalg.norm(logits - now)), n) for n, (_, now) in enumerate(then_now) if now.shape == logits.shape
     ]
+    near = [(far, n) for far, n in near if np.isfinite(far)]
     if not near:
         return logits
     then, now = then_now[min(near)[1]]

@@ -37,12 +37,13 @@ def positions(a: Side, b: Side, tokens: Sequence[int]) -> tuple[Position, ...]:
 
 def _position(n: int, token: int, a: np.ndarray, b: np.ndarray) -> Position:
     finite = np.isfinite(a) & np.isfinite(b)
-    worst = float(np.max(np.abs(a - b)[finite])) if finite.any() else None
+    worst = float(np.max(np.abs(a[finite] - b[finite]))) if finite.any() else None
     return Position(n, token, float(a[0]), float(b[0]), _largest(a), _largest(b), worst)
 
 
 def _largest(logits: np.ndarray) -> tuple[tuple[int, float], ...]:
     n = min(_TOP, len(logits))
+    logits = np.where(np.isnan(logits), -np.inf, logits)  # NaN is no candidate
     among = np.flatnonzero(logits >= np.partition(logits, -n)[-n])
     order = among[np.argsort(-logits[among], kind="stable")][:n]
-    return tuple((int(i), float(logits[i])) for i in order)
+    return tuple((int(i), float(logits[i])) for i in order if logits[i] > -np.inf)

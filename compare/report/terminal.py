@@ -72,7 +72,7 @@ def _cause_lines(cause: RootCause, result: Result) -> Iterator[str]:
         yield f"node {first.b_node.name}{_shortened(beside)}"
     if cause.effect is not None:
         yield f"effect on the logits: {effect_text(cause.effect)}"
-    without = [d.tap for d in result.divergences if d.tap in cause.taps and d.effect and not d.effect.changes_logits]
+    without = [d.tap for d in result.divergences if d.tap in cause.taps and d.effect and _is_without(d.effect)]
     if without and len(without) < len(cause.taps):
         yield f"without effect on this input: {places(without)}"
     if cause.harmless_at:
@@ -85,8 +85,14 @@ def _shortened(text: str) -> str:
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]} ..."
 
 
+def _is_without(effect: Effect) -> bool:
+    return not effect.changes_logits and effect.finite == "kept"
+
+
 def effect_text(effect: Effect) -> str:
     """The share of the logits' difference that goes when this is mended, by position."""
+    if effect.finite != "kept" or effect.finite_in_order != "kept":
+        return _finite_text(effect)
     if not effect.changes_logits:
         return "none: mending it leaves them as they are"
     text = f"mended alone, it moves them by up to {effect.max_change:.3g}, and {_shares(effect.alone)} of the difference goes"
@@ -94,6 +100,23 @@ def effect_text(effect: Effect) -> str:
         return f"{text} (by position)"
     moved = f"after those before it, by up to {effect.max_change_in_order:.2g}"
     return f"{text}; {moved}, and {_shares(effect.in_order)} is gone (by position)"
+
+
+_FINITE = {
+    "kept": "mending it leaves them finite",
+    "made": "mending it makes the logits finite",
+    "lost": "mending it makes logits NaN or Inf",
+    "unlike_a": "A's own logits hold NaN or Inf, so no share can be told",
+    "neither": "logits hold NaN or Inf before it is mended and after, so no share can be told",
+}
+
+
+def _finite_text(effect: Effect) -> str:
+    """The same, where logits are not finite."""
+    alone = f"mended alone: {_FINITE[effect.finite]}"
+    if effect.finite == effect.finite_in_order:
+        return alone
+    return f"{alone}; after those before it: {_FINITE[effect.finite_in_order]}"
 
 
 def _shares(shares: Sequence[float | None]) -> str:
@@ -149,7 +172,7 @@ def _divergence_table(divergences: Sequence[Divergence]) -> Table:
         is_text = heading in ("tap", "op", "source")
         table.add_column(heading, justify="left" if is_text else "right", no_wrap=heading in ("tap", "source"))
     for d in divergences[:_SHOWN_DIVERGENCES]:
-        effect = "-" if d.effect is None else f"{d.effect.max_change:.3g}" if d.effect.changes_logits else "nothing"
+        effect = _moved(d.effect)
         node = d.b_node
         table.add_row(
             d.tap,
@@ -164,6 +187,14 @@ def _divergence_table(divergences: Sequence[Divergence]) -> Table:
     if rest > 0:
         table.add_row(f"and {rest} more (--json has all)", *[""] * 6)
     return table
+
+
+def _moved(effect: Effect | None) -> str:
+    if effect is None:
+        return "-"
+    if effect.finite not in ("kept", "unlike_a"):
+        return {"made": "makes them finite", "lost": "makes them NaN"}.get(effect.finite, "NaN both times")
+    return f"{effect.max_change:.3g}" if effect.changes_logits else "nothing"
 
 
 def _short(source: str) -> str:

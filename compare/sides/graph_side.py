@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from copy import copy
 from dataclasses import replace
 from typing import TypeVar
@@ -18,9 +18,11 @@ from ...graphs.network import Network
 from ...graphs.products import PlainProduct, Running
 from ...graphs.regions import Region, cut
 from ...graphs.run import Precision, Runner, run_regions
+from ...graphs.stages import LOGITS
 from ...graphs.stepping import StepRunner
+from ...graphs.whole import is_changed_when_whole, run_whole, why_not_whole
 from ..result import SideInfo
-from .side import Side, Values, reordered
+from .side import Side, Values, reordered, reordered_all
 
 T = TypeVar("T")
 
@@ -33,7 +35,14 @@ class GraphSide(Side):
         at: the taps at which to cut it.
         tokens: the input.
         runner: shared by all sides, so that equal programs share a session.
+
+    `values` are those that onnxruntime gives for the graph as it is. Where it may change what is computed, seeing the whole
+    (`is_changed_when_whole`), they come of one run of it, and `by_region` is each region run by itself on them; elsewhere
+    the regions are run one after the other, which gives the same, and `by_region` is `values`. `not_whole` says why a graph
+    that should be run whole could not be.
     """
+
+    by_region: dict[str, np.ndarray]
 
     def __init__(self, artifact: Artifact, at: Sequence[str], tokens: Sequence[int], runner: Runner) -> None:
         self.artifact = artifact
@@ -43,17 +52,45 @@ class GraphSide(Side):
             artifact.name, str(artifact.path), artifact.runtime, artifact.sha256, artifact.facts.get("checkpoint")
         )
         super().__init__(info, taps, cut(artifact, at), {})
+        self.not_whole: str | None = None
+        self.is_run_whole = is_changed_when_whole(artifact.model)
         self._run_on(tokens)
 
     def _run_on(self, tokens: Sequence[int]) -> None:
         self.tokens = tokens
         self._inputs = graph_inputs(self.artifact, tokens)
-        try:
-            own = run_regions(self.regions, self._inputs, self._runner)
-        except InputError as e:
-            raise InputError(f"{self.artifact.path}: {e}") from e
+        own = self._own_values()
         self._shapes = {tap: own[tap].shape for tap in self.regions}
         self.values = {tap: self.canonical(tap, own[tap]) for tap in self.regions}
+        self.by_region = self.values
+        if self.is_run_whole:
+            self.by_region = {tap: self.keep(self.run(tap, self.values)) for tap in self.regions}
+
+    def _own_values(self) -> Values:
+        """Each tap's value in the graph's own layout."""
+        try:
+            if self.is_run_whole:
+                try:
+                    whole = run_whole(self.artifact, self._inputs, tuple(self.regions), self._runner.settings)
+                    return {tap: self.keep(value) for tap, value in whole.items()}
+                except InputError as e:
+                    self.is_run_whole, self.not_whole = False, why_not_whole(e)
+            return run_regions(self.regions, self._inputs, self._runner)
+        except InputError as e:
+            raise InputError(f"{self.artifact.path}: {e}") from e
+
+    def logits_by_region(self) -> np.ndarray:
+        """The logits as the regions give them, one after the other, in float32."""
+        if not self.is_run_whole:
+            return self.values[LOGITS]
+        return self.canonical(LOGITS, run_regions(self.regions, self._inputs, self._runner)[LOGITS])
+
+    def with_orders(self, orders: Mapping[str, Sequence[int]]) -> GraphSide:
+        other = super().with_orders(orders)
+        other.by_region = other.values
+        if self.is_run_whole:
+            other.by_region = {**self.by_region, **reordered_all(self.by_region, orders)}
+        return other
 
     def on(self, tokens: Sequence[int]) -> GraphSide:
         """The same side, with its values for other tokens.
@@ -74,13 +111,14 @@ class GraphSide(Side):
         other = copy(self)
         other.tokens = self.tokens[:n]
         other._inputs = graph_inputs(self.artifact, other.tokens)
-        other._shapes, other.values = {}, {}
+        other._shapes, other.values, other.by_region = {}, {}, {}
         for tap, value in self.values.items():
             axes, shape = self.taps[tap].axes, self._shapes[tap]
             own = of_first_tokens(axes, shape, len(self.tokens), n)
             other._shapes[tap] = np.broadcast_to(0, shape)[own].shape
             words = canonical_axes(axes)[len(axes) - value.ndim :]
-            other.values[tap] = value[of_first_tokens(words, value.shape, len(self.tokens), n)]
+            first = of_first_tokens(words, value.shape, len(self.tokens), n)
+            other.values[tap], other.by_region[tap] = value[first], self.by_region[tap][first]
         return other
 
     def run(self, tap: str, values: Values, precision: Precision = "float32") -> np.ndarray:
@@ -129,6 +167,11 @@ class GraphSide(Side):
         """The region that ends at `tap` as a network of values, on these canonical values of the taps that it reads."""
         region = self.regions[tap]
         return Network(region, self.feeds(region, values), stepper)
+
+    def run_all(self, tap: str, values: Values, precision: Precision = "float64") -> dict[str, np.ndarray]:
+        """Every value inside the region, by its name in the region's program."""
+        region = self.regions[tap]
+        return self._runner.run_all(region, self.feeds(region, values), precision)
 
     def feeds(self, region: Region, values: Values) -> list[np.ndarray]:
         """The region's inputs in this graph's own layout."""

@@ -62,8 +62,13 @@ class Side:
         """The same side, whose channels stand in these orders within each head: channel i holds the other side's order[i]."""
         other = copy(self)
         other._orders = {**self._orders, **orders}
-        other.values = {**self.values, **{tap: reordered(self.values[tap], np.argsort(o)) for tap, o in orders.items()}}
+        other.values = {**self.values, **reordered_all(self.values, orders)}
         return other
+
+
+def reordered_all(values: Values, orders: Mapping[str, Sequence[int]]) -> dict[str, np.ndarray]:
+    """Those values that have an order, each back in the other side's."""
+    return {tap: reordered(values[tap], np.argsort(order)) for tap, order in orders.items()}
 
 
 def reordered(value: np.ndarray, order: Sequence[int] | np.ndarray) -> np.ndarray:
