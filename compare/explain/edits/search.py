@@ -65,7 +65,7 @@ class EditSearch:
         """The nodes of the two graphs at a place in a region's programs."""
         ours, theirs = place
         left, right = self._a.regions[tap], self._b.regions[tap]
-        return None if ours is None else _sourced(left, ours), None if theirs is None else _sourced(right, theirs)
+        return _sourced(left, ours), _sourced(right, theirs)
 
     def _programs(self, tap: str) -> tuple[str, str]:
         return self._a.regions[tap].program.signature, self._b.regions[tap].program.signature
@@ -84,8 +84,13 @@ class EditSearch:
         return RegionSearch(local, self._b, a, b, self._weights)
 
 
-def _sourced(region: Region, index: int) -> Source:
-    """Where a node comes from; one that the exporter left without a line has that of the next node that has one."""
+def _sourced(region: Region, index: int | None) -> Source | None:
+    """Where a node comes from, or where none is meant, the one that makes the tap; one that the exporter left without a
+    line has that of the next node that has one.
+    """
+    if not region.nodes:
+        return None
+    index = len(region.nodes) - 1 if index is None else index
     source = region.source(index)
     after = (region.source(n).source for n in range(index + 1, len(region.nodes)))
     return source if source.source else replace(source, source=next(filter(None, after), None))
