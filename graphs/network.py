@@ -47,6 +47,7 @@ class Step:
     number: its place among the network's steps.
     index: its place among the program's nodes.
     attributes: those that are not at their default; axes counted from the end.
+    defaults: what those are that are.
     places: which of the node's inputs each operand is.
     """
 
@@ -55,6 +56,7 @@ class Step:
     operator: str
     domain: str
     attributes: Mapping[str, Attribute]
+    defaults: Mapping[str, Attribute]
     operands: tuple[str, ...]
     places: tuple[int, ...]
     literals: Mapping[int, np.ndarray]
@@ -165,10 +167,22 @@ class Network:
         places = tuple(place for place, name in enumerate(names) if name and place not in at)
         operands = tuple(names[place] for place in places)
         rank = self._rank(operands[0]) if operands else None
-        attributes = _attributes(node, self._context, rank)
+        attributes, defaults = _attributes(node, self._context, rank)
         literals = _normal_literals(node.op_type, literals, self._shape(operands[0]) if operands else None)
         outputs = tuple(name for name in node.output if name)
-        step = Step(len(steps), index, node.op_type, node.domain, attributes, operands, places, literals, outputs, node)
+        step = Step(
+            len(steps),
+            index,
+            node.op_type,
+            node.domain,
+            attributes,
+            defaults,
+            operands,
+            places,
+            literals,
+            outputs,
+            node,
+        )
         steps.append(step)
         is_data = node.op_type not in _SHAPES and any(self.values[name].is_data for name in operands)
         for n, name in enumerate(outputs):
@@ -339,22 +353,22 @@ def _constant(node: onnx.NodeProto) -> Typed:
     return typed(array.astype(np.float32) if array.dtype.kind == "f" else array)
 
 
-def _attributes(node: onnx.NodeProto, context: Context, rank: int | None) -> dict[str, Attribute]:
-    """A node's attributes, without those at their default, with axes counted from the end."""
+def _attributes(
+    node: onnx.NodeProto, context: Context, rank: int | None
+) -> tuple[dict[str, Attribute], dict[str, Attribute]]:
+    """A node's attributes, without those at their default, with axes counted from the end; and the defaults."""
     found = {a.name: _plain(onnx.helper.get_attribute_value(a)) for a in node.attribute}
-    try:
+    defaults: dict[str, Attribute] = {}
+    with suppress(onnx.defs.SchemaError):  # an operator of another domain has no schema
         schema = onnx.defs.get_schema(node.op_type, dict(context.opsets).get(node.domain, 1), node.domain)
-        for name, attribute in schema.attributes.items():
-            is_known = name in found and bool(attribute.default_value.type)
-            if is_known and _plain(onnx.helper.get_attribute_value(attribute.default_value)) == found[name]:
-                del found[name]
-    except Exception:  # no schema: an operator of another domain
-        pass
-    if node.op_type in ("Cast", "CastLike") and isinstance(found.get("to"), int):
-        found["to"] = type_name(int(found["to"]))  # type: ignore[arg-type]
+        known = {name: a.default_value for name, a in schema.attributes.items() if a.default_value.type}
+        defaults = {name: _plain(onnx.helper.get_attribute_value(value)) for name, value in known.items()}
+    found = {name: value for name, value in found.items() if defaults.get(name) != value}
+    if node.op_type in ("Cast", "CastLike") and isinstance(to := found.get("to"), int):
+        found["to"] = type_name(to)
     if rank and isinstance(axis := found.get("axis"), int) and node.op_type not in ("Gather", "Flatten"):
         found["axis"] = axis % rank - rank
-    return found
+    return found, defaults
 
 
 def _plain(value: object) -> Attribute:

@@ -17,6 +17,7 @@ from ..measure import comparable, distance, unmasked
 from ..sides.graph_side import GraphSide
 from ..sides.side import Side
 from ..sides.trace_side import TraceSide, replayed, runnable
+from .arrays import compare_arrays
 from .catalogue import Explained, Explainer
 from .causes import Cause, by_convention, by_edit
 from .edits.edit import Edit
@@ -246,4 +247,6 @@ def _plain_relations(left: np.ndarray, right: np.ndarray, words: Sequence[str], 
     def meets(one: np.ndarray, other: np.ndarray) -> bool:
         return distance(one, other, False) <= local.reach
 
-    return relations(left, right, words, meets)
+    found = relations(left, right, words, meets)
+    law = compare_arrays(left, right, words)
+    return found if not law.telling or any("there:" in one for one in found) else (*found, law.text)

@@ -53,7 +53,9 @@ def close_recorded(faults: Faults, has_logits: bool) -> Closed:
     """
     text = "every region was run on the trace's own values"
     if faults.unexplained:
-        return Closed(False, True, None, f"every region is found: {text[6:]}; {_unexplained(faults)}")
+        return Closed(
+            False, True, None, f"every region is found, each run on the trace's own values; {_unexplained(faults)}"
+        )
     if not has_logits:
         return not_known(f"the trace has no logits; {text}, as far as it goes")
     met = "and with these causes all of them meet it to float32's rounding, up to the logits"

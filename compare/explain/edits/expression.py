@@ -75,6 +75,15 @@ class Style:
     names: Mapping[str, str] = field(default_factory=dict)
 
 
+def as_written(array: np.ndarray) -> np.ndarray:
+    """Numbers in the type in which a program has them: float32, where that holds them all."""
+    if array.dtype != np.float64:
+        return array
+    with np.errstate(over="ignore"):
+        single = array.astype(np.float32)
+    return single if np.array_equal(single, array, equal_nan=True) else array
+
+
 def formula(network: Network, name: str, leaf: Leaf, style: Style, depth: int | None = None) -> str:
     """A value, down to those for which `leaf` has a word."""
     return _written(network, name, leaf, style, style.depth if depth is None else depth)[0]
@@ -100,7 +109,7 @@ def _written(network: Network, name: str, leaf: Leaf, style: Style, depth: int) 
     if value.kind == "constant" and array is not None and array.size > _MOST_ENTRIES:
         return f"constant {list(array.shape)}", _ATOM
     if array is not None and is_short and not value.is_data:
-        return shown(array), _ATOM
+        return shown(as_written(array)), _ATOM
     if depth <= 0:
         return "...", _ATOM
     assert value.maker is not None

@@ -68,7 +68,7 @@ class TrialSearch:
         place = None if trial.step is None else trial.step.index
         line = Line(trial.text, trial.key, len(trial.text))
         places = (place, None) if self._is_trace_b else (None, place)
-        also = tuple(dict.fromkeys(other.text for _, _, other in others))[:_MOST_OTHERS]
+        also = tuple(dict.fromkeys(o.text for _, _, o in others if o.text != trial.text))[:_MOST_OTHERS]
         return Edit((line,), (places,), 1, rest / local.error, also)
 
     def _hits(

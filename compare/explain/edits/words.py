@@ -91,7 +91,7 @@ class Writer:
         ]
         told = []
         for name in names:
-            left, right = (step.attributes.get(name, "its default") for step in (ours, theirs))
+            left, right = (step.attributes.get(name, step.defaults.get(name, "none")) for step in (ours, theirs))
             if isinstance(left, float) and isinstance(right, float):
                 left, right = told_apart(left, right)
             told.append(f"{name}={setting_text(right)} where A has {setting_text(left)}")
@@ -226,7 +226,8 @@ class Writer:
         a, b = self._a.array(ours), self._b.array(theirs)
         if left == right or (a is not None and b is not None and a.shape == b.shape):
             relation = _of_arrays(a, b)
-            if relation is not None and (relation.telling or left == right):
+            is_telling = relation is not None and relation.telling and "but for rounding" not in relation.text
+            if relation is not None and (is_telling or left == right):
                 start = f"{right} is another" if left == right else text
                 return f"{start} ({relation.text})", f"{start} ({relation.key})"
         return text, ""
