@@ -85,6 +85,7 @@ def to_onnx(
         variant: the module, which marks its stages with `opdiff.tap`.
         canonical: `storage_key` of each tensor of the checkpoint, and its name; a parameter that shares its memory
             becomes an initializer of that name.
+        opset: the least; a module that calls operators of a later one gets that.
         n_tokens: export for this length only, in less than half the time.
     Raises:
         InputError: the module marks no tap, or torch cannot export it.
@@ -128,7 +129,7 @@ def _exported(wrapper: _Tapped, opset: int, n_tokens: int | None) -> tuple[torch
                 exported,
                 dynamo=True,
                 optimize=False,
-                opset_version=opset,
+                opset_version=max(opset, _needed_opset(exported)),
                 input_names=["tokens"],
                 verbose=False,
                 custom_translation_table=_TRANSLATIONS,
@@ -139,6 +140,20 @@ def _exported(wrapper: _Tapped, opset: int, n_tokens: int | None) -> tuple[torch
         raise InputError(f"the module cannot be exported: {export_reason(e)}") from e
     assert program is not None
     return program, lengths
+
+
+def _needed_opset(exported: torch.export.ExportedProgram) -> int:
+    """The least opset that has the ONNX operators which the module calls by their names (`torch.onnx.ops`)."""
+    wanted = [0]
+    for module in exported.graph_module.modules():
+        for node in module.graph.nodes if isinstance(module, torch.fx.GraphModule) else ():
+            if not isinstance(node.target, torch._ops.OpOverload):
+                continue
+            if node.target.namespace == "onnx":
+                wanted.append(int(node.target._overloadname.removeprefix("opset")))
+            elif node.target.namespace == "onnx_symbolic" and not node.kwargs.get("domain"):
+                wanted.append(node.kwargs.get("version") or 0)
+    return max(wanted)
 
 
 @contextmanager
