@@ -20,8 +20,8 @@ from torch.fx.experimental.proxy_tensor import PythonKeyTracer
 
 from ..graphs.artifact import Lengths
 from ..graphs.errors import InputError
+from ..graphs.kernels import FLOAT32_DOMAIN
 from ..graphs.naming import named_by_region
-from ..graphs.promote import FLOAT32_DOMAIN
 from . import marks
 from .lengths import Guards, traced
 from .refusal import export_reason, with_own_line

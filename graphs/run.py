@@ -17,6 +17,7 @@ from onnx.reference.op_run import OpRun
 
 from .constants import BFLOAT16, Exact
 from .errors import InputError
+from .kernels import FLOAT32_DOMAIN
 from .products import Factors, Multiplier, Piece, PlainProduct, Product, Running, only_moves, reads_halves, split
 from .promote import promoted
 from .regions import Program, Region
@@ -240,7 +241,8 @@ class _Session:
         options = ort.SessionOptions()
         options.graph_optimization_level = _LEVELS[settings.optimisation]
         options.log_severity_level = 4
-        options.add_session_config_entry("session.disable_prepacking", "1")
+        has_own = any(node.domain not in ("", FLOAT32_DOMAIN) for node in model.graph.node)
+        options.add_session_config_entry("session.disable_prepacking", "0" if has_own else "1")  # it may choose kernels
         options.enable_cpu_mem_arena = False
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         if sum(_n_elements(info) for info in model.graph.input) < _ONE_THREAD_BELOW:
