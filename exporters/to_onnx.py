@@ -18,10 +18,13 @@ import torch
 from torch import Tensor, nn
 from torch.fx.experimental.proxy_tensor import PythonKeyTracer
 
+from ..graphs.artifact import Lengths
 from ..graphs.errors import InputError
+from ..graphs.kernels import FLOAT32_DOMAIN
 from ..graphs.naming import named_by_region
-from ..graphs.promote import FLOAT32_DOMAIN
 from . import marks
+from .lengths import Guards, traced
+from .refusal import export_reason, with_own_line
 from .tapping import collected
 from .variants import activations, linear
 
@@ -31,17 +34,20 @@ _TRANSLATIONS: dict[Callable, Callable] = {
     **activations.ONNX_TRANSLATIONS,
     **marks.ONNX_TRANSLATIONS,  # type: ignore[dict-item]
 }
-_SAMPLE_LENGTH = 5
 INLINE_BYTES = 1 << 16
 
 
 @dataclass(frozen=True)
 class ExportedGraph:
-    """A graph named by region; `axes` of each tap; `parameters` the module's tensors that it reads, by initializer."""
+    """A graph named by region; `axes` of each tap; `parameters` the module's tensors that it reads, by initializer.
+
+    lengths: how many tokens it takes.
+    """
 
     model: onnx.ModelProto
     axes: Mapping[str, tuple[str, ...]]
     parameters: Mapping[str, Tensor]
+    lengths: Lengths
 
 
 class _Tapped(nn.Module):
@@ -50,13 +56,16 @@ class _Tapped(nn.Module):
     def __init__(self, variant: nn.Module) -> None:
         super().__init__()
         self.variant = variant
-        self.notes = SimpleNamespace(axes={})  # torch.export puts a module's own attributes back; this it leaves
+        self.notes = SimpleNamespace(
+            axes={}, guards=Guards()
+        )  # torch.export puts a module's own attributes back; this it leaves
 
     @property
     def axes(self) -> dict[str, tuple[str, ...]]:
         return self.notes.axes
 
     def forward(self, tokens: Tensor) -> tuple[Tensor, ...]:
+        self.notes.guards.watch(tokens)
         with collected(marks.mark) as taps:
             self.variant(tokens)
         self.notes.axes = {name: tap.axes for name, tap in taps.items()}
@@ -70,18 +79,19 @@ def to_onnx(
     optimize: bool = True,
     n_tokens: int | None = None,
 ) -> ExportedGraph:
-    """Export `variant` (tokens int64 [T], any length) with its taps as outputs.
+    """Export `variant` (tokens int64 [T], of any length or of as many as torch can) with its taps as outputs.
 
     Args:
         variant: the module, which marks its stages with `opdiff.tap`.
         canonical: `storage_key` of each tensor of the checkpoint, and its name; a parameter that shares its memory
             becomes an initializer of that name.
+        opset: the least; a module that calls operators of a later one gets that.
         n_tokens: export for this length only, in less than half the time.
     Raises:
         InputError: the module marks no tap, or torch cannot export it.
     """
     wrapper = _Tapped(variant).eval()
-    program = _exported(wrapper, opset, n_tokens)
+    program, lengths = _exported(wrapper, opset, n_tokens)
     outside = _detached(program.model, wrapper, canonical)
     if optimize:
         with quiet():
@@ -96,7 +106,8 @@ def to_onnx(
     named_by_region(model, dict(zip(wrapper.axes, values, strict=True)), keep=set(names.values()))
     _expose(model.graph, dict(zip(wrapper.axes, (types[value] for value in values), strict=True)))
     read = {initializer.name for initializer in model.graph.initializer}
-    return ExportedGraph(model, wrapper.axes, {name: outside[fqn] for fqn, name in names.items() if name in read})
+    parameters = {name: outside[fqn] for fqn, name in names.items() if name in read}
+    return ExportedGraph(model, wrapper.axes, parameters, lengths)
 
 
 def storage_key(tensor: Tensor) -> tuple:
@@ -104,41 +115,45 @@ def storage_key(tensor: Tensor) -> tuple:
     return tensor.data_ptr(), tuple(tensor.shape), tuple(tensor.stride()), tensor.dtype
 
 
-def _exported(wrapper: _Tapped, opset: int, n_tokens: int | None) -> torch.onnx.ONNXProgram:
-    tokens = torch.arange(n_tokens or _SAMPLE_LENGTH, dtype=torch.int64)
-    shapes = ({0: torch.export.Dim("token", min=1)},) if n_tokens is None else None
+def _exported(wrapper: _Tapped, opset: int, n_tokens: int | None) -> tuple[torch.onnx.ONNXProgram, Lengths]:
+    def trace(shapes: dict | None, length: int) -> torch.export.ExportedProgram:
+        tokens, dynamic = torch.arange(length, dtype=torch.int64), None if shapes is None else (shapes,)
+        return torch.export.export(wrapper, (tokens,), dynamic_shapes=dynamic, strict=False)
+
     try:
         with quiet(), whole_stack_traces(), torch.no_grad():
-            exported = torch.export.export(wrapper, (tokens,), dynamic_shapes=shapes, strict=False)
+            exported, lengths = traced(trace, n_tokens, wrapper.notes.guards)
             if not wrapper.axes:
                 raise InputError("the module marks no stage; call opdiff.tap on its values")
             program = torch.onnx.export(
                 exported,
                 dynamo=True,
                 optimize=False,
-                opset_version=opset,
+                opset_version=max(opset, _needed_opset(exported)),
                 input_names=["tokens"],
                 verbose=False,
                 custom_translation_table=_TRANSLATIONS,
             )
-    except InputError:
-        raise
+    except InputError as e:
+        raise with_own_line(e) from e
     except Exception as e:  # torch's own errors, and whatever a user's forward raises
-        raise InputError(f"the module cannot be exported: {_reason(e)}") from e
+        raise InputError(f"the module cannot be exported: {export_reason(e)}") from e
     assert program is not None
-    return program
+    return program, lengths
 
 
-def _reason(error: BaseException) -> str:
-    """The error in one line, with the line of the module's own code at which it came."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    own, here = Path(torch.__file__).parent, Path(__file__).parent
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.lineno]
-    outside = [f for f in frames if not Path(f.filename).is_relative_to(own) and Path(f.filename).parent != here]
-    where = f" ({outside[-1].filename}:{outside[-1].lineno})" if outside else ""
-    text = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
-    return f"{type(error).__name__}: {text[:300]}{where}"
+def _needed_opset(exported: torch.export.ExportedProgram) -> int:
+    """The least opset that has the ONNX operators which the module calls by their names (`torch.onnx.ops`)."""
+    wanted = [0]
+    for module in exported.graph_module.modules():
+        for node in module.graph.nodes if isinstance(module, torch.fx.GraphModule) else ():
+            if not isinstance(node.target, torch._ops.OpOverload):
+                continue
+            if node.target.namespace == "onnx":
+                wanted.append(int(node.target._overloadname.removeprefix("opset")))
+            elif node.target.namespace == "onnx_symbolic" and not node.kwargs.get("domain"):
+                wanted.append(node.kwargs.get("version") or 0)
+    return max(wanted)
 
 
 @contextmanager

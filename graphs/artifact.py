@@ -33,6 +33,19 @@ class Weight:
     identity: tuple[str, int, int]
 
 
+@dataclass(frozen=True, slots=True)
+class Lengths:
+    """How many tokens a graph takes: from `least` to `most`, or without an end."""
+
+    least: int = 1
+    most: int | None = None
+
+    def facts(self) -> dict[str, str]:
+        """As an artifact records them; nothing where any number will do."""
+        least = {"min_tokens": str(self.least)} if self.least > 1 else {}
+        return {**least, "max_tokens": str(self.most)} if self.most is not None else least
+
+
 @dataclass(frozen=True)
 class Artifact:
     """A graph with its taps. `weights` holds the external initializers by name; `facts` what the exporter wrote."""
@@ -66,16 +79,40 @@ class Artifact:
         size = self.config.get("vocab_size")
         return size if isinstance(size, int) else 1 << 31
 
+    @cached_property
+    def lengths(self) -> Lengths:
+        """How many tokens it takes; any number where nothing is recorded, or it cannot be read."""
+        try:
+            most = self.facts.get("max_tokens")
+            return Lengths(int(self.facts.get("min_tokens", 1)), None if most is None else int(most))
+        except ValueError:
+            return Lengths()
+
     def check_tokens(self, tokens: Sequence[int]) -> None:
         """See to it that the graph can be fed with these tokens.
 
         Raises:
-            InputError: one is outside of the vocabulary.
+            InputError: it takes no such number of tokens; one is outside of the vocabulary.
         """
+        self._check_length(len(tokens))
         size = self.vocab_size
         for token in tokens:
             if not 0 <= token < size:
                 raise InputError(f"token {token}: outside of the vocabulary of {self.path} (0 to {size - 1})")
+
+    def _check_length(self, n: int) -> None:
+        least, most = self.lengths.least, self.lengths.most
+        if least <= n and (most is None or n <= most):
+            return
+        if least == most:
+            raise InputError(
+                f"{self.path}: exported for exactly {most} tokens, where {n} are given; give {most}, or export it with "
+                f"--length {n}"
+            )
+        takes = f"{least} or more" if most is None else f"{least} to {most}"
+        raise InputError(
+            f"{self.path}: takes {takes} tokens, where {n} are given; give {'more' if n < least else 'fewer'}"
+        )
 
     @property
     def runtime(self) -> str:

@@ -10,16 +10,10 @@ import onnx.inliner
 from onnx import TensorProto, numpy_helper
 
 from .constants import Exact, fingerprint, is_constant
+from .kernels import FLOAT32_DOMAIN, FLOAT32_PLACES, in_single, kinds_of, runs_in_double, versions_of
 from .slices import LOOKUPS, implicit_inputs
 
 _FLOAT, _DOUBLE = TensorProto.FLOAT, TensorProto.DOUBLE
-FLOAT32_DOMAIN = "opdiff.float32"  # functions that are defined on float32, such as a runtime's rounding to 8 bits
-# Operators that are about float32 by their nature: which of their inputs, and of their outputs, are floats.
-_FLOAT32_PLACES = {
-    "DequantizeLinear": ([1], [0]),
-    "QuantizeLinear": ([0, 1], []),
-    "DynamicQuantizeLinear": ([0], [1]),
-}
 # Their definitions in the ONNX standard hold float32 constants, which onnxruntime would use in double as well.
 _WITH_FLOAT32_BODIES = {"Gelu", "Mish", "HardSwish", "Celu"}
 PERTURBATION_ULPS = 16
@@ -28,7 +22,8 @@ PERTURBATION_ULPS = 16
 def promoted(program: onnx.ModelProto, n_inputs: int, perturb: Exact | None = None) -> onnx.ModelProto:
     """A program's model with float32 inputs, constants and casts as float64; weights are read as they are, then cast.
 
-    Operators and functions that are about float32 by their nature (DequantizeLinear) keep it, between casts.
+    Operators and functions that are about float32 by their nature (DequantizeLinear) keep it, between casts; so do
+    operators of onnxruntime's own that it has in float32 only (`kept_in_single`).
 
     Args:
         n_inputs: how many of its inputs are taps; those behind them are weights.
@@ -38,10 +33,10 @@ def promoted(program: onnx.ModelProto, n_inputs: int, perturb: Exact | None = No
     """
     model = onnx.ModelProto()
     model.CopyFrom(program)
-    if _WITH_FLOAT32_BODIES.intersection(node.op_type for node in program.graph.node):
-        names = [("", name) for name in _WITH_FLOAT32_BODIES]
+    if names := _to_inline(model):
         model = onnx.inliner.inline_selected_functions(model, names, exclude=False, inline_schema_functions=True)
     graph = model.graph
+    singles = in_single(model)
     casts: list[onnx.NodeProto] = []
     renamed: dict[str, str] = {}
     tables: set[str] = set()
@@ -61,13 +56,36 @@ def promoted(program: onnx.ModelProto, n_inputs: int, perturb: Exact | None = No
     for tensor in graph.initializer:
         _promote_tensor(tensor, perturb)
     nodes = list(casts)
-    for node in graph.node:
-        nodes.extend(_promoted_node(node, renamed, tables, perturb))
+    for index, node in enumerate(graph.node):
+        if index in singles:
+            nodes.extend(_kept_in_float32(node, set(renamed), *singles[index]))
+        else:
+            nodes.extend(_promoted_node(node, renamed, tables, perturb))
     copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
     del graph.node[:]
     graph.node.extend(copies)
     del graph.value_info[:]
     return model
+
+
+def _to_inline(model: onnx.ModelProto) -> list[tuple[str, str]]:
+    """ONNX's own operators without a kernel in double that are defined by others, of which onnxruntime has one.
+
+    Only those whose definition is made for the node: in one that is fixed, onnx's inliner loses attributes that are not given.
+    """
+    version = versions_of(model)[""]
+    wanted = {node.op_type for node in model.graph.node if not node.domain and node.op_type in _WITH_FLOAT32_BODIES}
+    defined = [node for node in model.graph.node if not node.domain and _is_defined(node.op_type, version)]
+    kinds = kinds_of(model) if defined else {}
+    wanted.update(node.op_type for node in defined if not runs_in_double(node, version, kinds))
+    return [("", name) for name in sorted(wanted)]
+
+
+def _is_defined(name: str, version: int) -> bool:
+    if name in FLOAT32_PLACES or not onnx.defs.has(name, version):
+        return False
+    schema = onnx.defs.get_schema(name, version)
+    return bool(schema.has_context_dependent_function)  # type: ignore[attr-defined]
 
 
 def _is_table(weight: str, graph: onnx.GraphProto) -> bool:
@@ -84,8 +102,8 @@ def _promoted_node(
         return [node, onnx.helper.make_node("Cast", [node.output[0]], [name], to=_DOUBLE)]
     if node.domain == FLOAT32_DOMAIN:
         return _kept_in_float32(node, set(renamed), range(len(node.input)), range(len(node.output)))
-    if node.op_type in _FLOAT32_PLACES:
-        return _kept_in_float32(node, set(renamed), *_FLOAT32_PLACES[node.op_type])
+    if node.op_type in FLOAT32_PLACES:
+        return _kept_in_float32(node, set(renamed), *FLOAT32_PLACES[node.op_type])
     for index, name in enumerate(node.input):
         node.input[index] = renamed.get(name, name)
     _promote_attributes(node, renamed, perturb)

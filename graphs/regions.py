@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 import onnx
 
 from .artifact import Artifact, Weight
+from .kernels import in_single
 from .slices import implicit_inputs, rename_captured, sliced
 from .sources import source_of
 from .taps import Source
@@ -73,20 +74,28 @@ def cut(artifact: Artifact, at: Iterable[str], only: Iterable[str] | None = None
     stops = frozenset(at)
     wanted = stops if only is None else stops.intersection(only)
     order = sorted((tap for tap in wanted if tap in artifact.order), key=artifact.order.__getitem__)
-    return {tap: _region(artifact, tap, stops) for tap in order}
+    inside = _held_inside(artifact)
+    return {tap: _region(artifact, tap, stops, inside) for tap in order}
 
 
-def _region(artifact: Artifact, tap: str, stops: frozenset[str]) -> Region:
-    constants, types = artifact.constants, artifact.types
+def _held_inside(artifact: Artifact) -> dict[str, onnx.TensorProto]:
+    """The weights that operators of onnxruntime's own read: it prepares them, and chooses its kernel by that, as constants."""
+    nodes = artifact.model.graph.node
+    names = {name for index in in_single(artifact.model) if nodes[index].domain for name in nodes[index].input}
+    return {n: onnx.numpy_helper.from_array(w.array, n) for n, w in artifact.weights.items() if n in names}
+
+
+def _region(artifact: Artifact, tap: str, stops: frozenset[str], inside: Mapping[str, onnx.TensorProto]) -> Region:
+    constants, types = {**artifact.constants, **inside}, artifact.types
     nodes = sliced(artifact.producers, [tap], stop=lambda name: name in stops and name != tap)
-    inside = {name for node in nodes for name in node.output}
+    made = {name for node in nodes for name in node.output}
     names: dict[str, str] = {tap: "out"}
     reads: dict[str, list[str]] = {"i": [], "w": [], "c": []}
     for node in nodes:
         for name in (*node.input, *implicit_inputs(node)):
-            if not name or name in names or (name in inside and (name not in stops or name == tap)):
+            if not name or name in names or (name in made and (name not in stops or name == tap)):
                 continue
-            kind = "w" if name in artifact.weights else "c" if name in constants else "i"
+            kind = "c" if name in constants else "w" if name in artifact.weights else "i"
             names[name] = f"{kind}{len(reads[kind])}"
             reads[kind].append(name)
         for name in node.output:

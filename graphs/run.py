@@ -19,6 +19,7 @@ from .constants import BFLOAT16, Exact
 from .errors import InputError
 from .half_steps import with_half_steps
 from .halves import HALVES
+from .kernels import FLOAT32_DOMAIN
 from .products import (
     Factors,
     Multiplier,
@@ -309,7 +310,8 @@ def _onnxruntime(model: onnx.ModelProto, settings: Settings) -> ort.InferenceSes
     options = ort.SessionOptions()
     options.graph_optimization_level = _LEVELS[settings.optimisation]
     options.log_severity_level = 4
-    options.add_session_config_entry("session.disable_prepacking", "1")
+    has_own = any(node.domain not in ("", FLOAT32_DOMAIN) for node in model.graph.node)
+    options.add_session_config_entry("session.disable_prepacking", "0" if has_own else "1")  # it may choose kernels
     options.enable_cpu_mem_arena = False
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if sum(_n_elements(info) for info in model.graph.input) < _ONE_THREAD_BELOW:

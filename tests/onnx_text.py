@@ -49,9 +49,10 @@ def save_text(
     axes: Mapping[str, tuple[str, ...]],
     weights: Mapping[str, np.ndarray] | None = None,
     facts: Mapping[str, str] | None = None,
+    header: str = HEADER,
 ) -> Path:
     """Save a graph as an artifact; its weights, if any, beside it in weights.safetensors."""
-    model = onnx.parser.parse_model(HEADER + text)
+    model = onnx.parser.parse_model(header + text)
     if weights:
         file = path.with_name("weights.safetensors")
         write_safetensors(file, [TensorSource(n, a.dtype, a.shape, lambda a=a: a) for n, a in weights.items()], {})

@@ -14,10 +14,19 @@ import pytest
 _PATIENCE_SECONDS = 120
 
 
+def heed_interrupts() -> None:
+    """Take SIGINT as a program in a terminal does: a shell starts those in the background deaf to it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def interrupted(command: list[str], when: object) -> subprocess.CompletedProcess[str]:
     """Run opdiff, and press Ctrl-C as soon as `when()` holds."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "opdiff", *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-m", "opdiff", *command],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=heed_interrupts,
     )
     end = time.monotonic() + _PATIENCE_SECONDS
     while not when() and process.poll() is None and time.monotonic() < end:  # type: ignore[operator]
@@ -57,3 +66,17 @@ def test_interrupted_verdict_names_its_step_and_writes_nothing(tmp_path: Path):
     assert ran.stderr.count("\n") == 1
     assert "smollm2: interrupted while exporting " in ran.stderr
     assert {file.name for file in tmp_path.iterdir()} <= {"weights.safetensors"}
+
+
+def test_child_heeds_interrupts_though_its_parent_does_not():
+    """As where the tests run in the background of a shell."""
+    code = "import signal; print(signal.getsignal(signal.SIGINT) is signal.default_int_handler)"
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        ran = [
+            subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, preexec_fn=heed)
+            for heed in (None, heed_interrupts)
+        ]
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert [one.stdout.strip() for one in ran] == ["False", "True"]

@@ -1,7 +1,7 @@
 """llama.cpp's forward pass over a GGUF file, as a trace: its own weights as they are stored, its own CPU kernels.
 
 Every stage of the architectures llama, qwen2 and qwen3 is let out, by the eval callback of llama-cpp-python's low-level
-API: https://pypi.org/project/llama-cpp-python. Flash attention is off, for it hides the scores.
+API (package llama-cpp-python). Flash attention is off, for it hides the scores.
 """
 
 from __future__ import annotations

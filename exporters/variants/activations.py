@@ -24,7 +24,7 @@ from onnxscript.values import Op, Opset
 from torch import Tensor, nn
 
 from ...graphs.errors import InputError
-from ...graphs.promote import FLOAT32_DOMAIN
+from ...graphs.kernels import FLOAT32_DOMAIN
 from ..bound import BoundCheckpoint
 from .linear import Weights
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
 import inspect
-import sys
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args, get_origin, get_type_hints
@@ -14,9 +13,11 @@ from torch import nn
 
 from ...graphs.errors import InputError
 from ..bound import BoundCheckpoint
+from ..refusal import reason, with_own_line
 from .dsl import dsl
 from .hf import build as hf
 from .legacy import legacy
+from .own_file import beside, imported
 from .reference import reference
 
 Builder = Callable[..., nn.Module]
@@ -25,11 +26,19 @@ BUILDERS: dict[str, Builder] = {"dsl": dsl, "legacy": legacy, "reference": refer
 
 @dataclass(frozen=True)
 class VariantRequest:
-    """A variant with its options, checked: `name` for its file, `builder`, and `options` as given."""
+    """A variant with its options, checked: `name` for its file, `builder`, and `options` as given.
+
+    folder: where the file of a user's own variant lies.
+    """
 
     name: str
     builder: Builder
     options: Mapping[str, str]
+    folder: Path | None = None
+
+    def at_home(self) -> AbstractContextManager[None]:
+        """A block in which the variant's code may import the files that lie beside its own."""
+        return nullcontext() if self.folder is None else beside(self.folder)
 
     def has_uniform_blocks(self, checkpoint: BoundCheckpoint) -> bool:
         """Whether all blocks are known to be alike, so that they may be instantiated from one."""
@@ -47,12 +56,14 @@ class VariantRequest:
             InputError: the builder cannot take this checkpoint, or returns something else than a module.
         """
         try:
-            module = self.builder(checkpoint, **self.options)
-        except InputError:
-            raise
-        except Exception as e:  # a user's own code may raise anything
-            reason = (str(e).splitlines() or [""])[0]
-            raise InputError(f"variant {self.name}: cannot be built ({type(e).__name__}: {reason})") from e
+            with self.at_home():
+                module = self.builder(checkpoint, **self.options)
+        except InputError as e:
+            if self.folder is None:
+                raise
+            raise InputError(f"variant {self.name}: {with_own_line(e)}") from e
+        except (Exception, SystemExit) as e:  # a user's own code may raise anything
+            raise InputError(f"variant {self.name}: cannot be built: {reason(e)}") from e
         if not isinstance(module, nn.Module):
             raise InputError(f"variant {self.name}: {self.builder.__name__} returned no torch module")
         return module
@@ -69,11 +80,10 @@ def parse_variant(text: str) -> VariantRequest:
         if not rest:
             raise InputError(f"variant {text}: name the function or class in the file, as in {head}:MyRuntime")
         name, builder, rest = rest[0], _from_file(Path(head), rest[0]), rest[1:]
-    elif head in BUILDERS:
-        name, builder = head, BUILDERS[head]
-    else:
+        return VariantRequest(name, builder, _options(head, builder, rest), Path(head).resolve().parent)
+    if head not in BUILDERS:
         raise InputError(f"variant {head}: unknown; there are {', '.join(BUILDERS)}, or FILE.py:NAME of your own")
-    return VariantRequest(name, builder, _options(head, builder, rest))
+    return VariantRequest(head, BUILDERS[head], _options(head, BUILDERS[head], rest))
 
 
 def _options(variant: str, builder: Builder, texts: list[str]) -> dict[str, str]:
@@ -93,17 +103,7 @@ def _options(variant: str, builder: Builder, texts: list[str]) -> dict[str, str]
 
 
 def _from_file(path: Path, name: str) -> Builder:
-    if not path.is_file():
-        raise InputError(f"{path}: no such file; give the path of a Python file that holds {name}")
-    spec = importlib.util.spec_from_file_location(f"opdiff_variant_{path.stem}", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    try:
-        spec.loader.exec_module(module)
-    except Exception as e:  # the user's own file may raise anything
-        raise InputError(f"{path}: cannot be imported ({type(e).__name__}: {e})") from e
+    module = imported(path)
     builder = getattr(module, name, None)
     if not callable(builder):
         names = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]

@@ -210,12 +210,7 @@ def test_what_a_user_builds_must_be_a_torch_module(tmp_path, seed_checkpoint):
         parse_variant(f"{own(tmp_path)}:no_module").build(seed_checkpoint)
 
 
-EXITS = pytest.mark.xfail(raises=SystemExit, strict=True, reason="_from_file lets a file that exits end the command")
-
-
-@pytest.mark.parametrize(
-    "text", ["def (", "import no_such_module_at_all", "1 / 0", pytest.param("raise SystemExit(3)", marks=EXITS)]
-)
+@pytest.mark.parametrize("text", ["def (", "import no_such_module_at_all", "1 / 0", "raise SystemExit(3)"])
 def test_users_file_that_cannot_be_imported_is_refused_in_one_line(text, tmp_path):
     path = tmp_path / "broken.py"
     path.write_text(text)

@@ -69,10 +69,11 @@ def test_in_q8_0_llama_cpps_rounded_activations_part_it_from_hf_and_only_near_ti
     done, found = judged(tmp_path, model(tmp_path, "Q8_0"), ["reference", like_ggml], *BOTH, "--no-q8")
     assert done.exit_code == 0
     (parting,) = tallies(found, "hf").values()
-    assert parting["n_flips"] > 0
     exact, rounded = tallies(found, "reference"), tallies(found, like_ggml)
-    assert exact["hf"]["n_agree"] == rounded["llama.cpp"]["n_agree"] == 24
-    assert exact["llama.cpp"]["n_near_ties"] == parting["n_flips"] == rounded["hf"]["n_near_ties"]
+    assert exact["hf"]["n_agree"] == 24
+    assert exact["llama.cpp"]["n_near_ties"] == parting["n_flips"]  # at how many steps, the processor's kernels decide
+    for one in (exact["llama.cpp"], *rounded.values()):
+        assert one["n_agree"] + one["n_near_ties"] == 24
     assert exact["hf"]["kl_max"] < 1e-10 < rounded["llama.cpp"]["kl_max"] < parting["kl_max"] / 10
 
 

@@ -11,6 +11,7 @@ import pytest
 from onnx_text import region_of, run_of
 
 from opdiff.graphs.constants import Exact, constant_fingerprints, fingerprint
+from opdiff.graphs.kernels import kept_in_single
 from opdiff.graphs.promote import PERTURBATION_ULPS, promoted
 
 X = np.random.default_rng(0).standard_normal((5, 4))
@@ -165,3 +166,99 @@ def test_running_in_double_leaves_the_program_as_it_is(tmp_path):
     before = made.program.model.SerializeToString()
     run_of(made, X)
     assert made.program.model.SerializeToString() == before
+
+
+CONTRIBUTED = '<ir_version: 10, opset_import: ["" : 21, "com.microsoft" : 1]>\n'
+IN_SINGLE = {
+    "rotary embedding": (
+        """g (float[1,2,T,4] i0, int64[1,T] i1, float[8,2] w0, float[8,2] w1) => (float[1,2,T,4] out) {
+          two = Constant<value = float {2.0}>() x = Mul(i0, two)
+          r = com.microsoft.RotaryEmbedding<interleaved = 1>(x, i1, w0, w1) out = Mul(r, r) }""",
+        ("RotaryEmbedding",),
+    ),
+    "beside an operator of onnx's own that has no kernel in double": (
+        """g (float[1,2,T,4] i0, int64[1,T] i1, float[8,2] w0, float[8,2] w1) => (float[1,2,T,4] out) {
+          r = com.microsoft.RotaryEmbedding(i0, i1, w0, w1) e = Erf(r) out = Mul(e, e) }""",
+        ("RotaryEmbedding", "Erf"),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", IN_SINGLE)
+def test_operator_of_onnxruntimes_own_without_a_kernel_in_double_stays_in_single_and_what_follows_is_double(name):
+    body, kept = IN_SINGLE[name]
+    model = onnx.parser.parse_model(CONTRIBUTED + body)
+    random = np.random.default_rng(3)
+    feeds = {
+        "i0": random.standard_normal((1, 2, 3, 4)).astype(np.float32),
+        "i1": np.arange(3)[None],
+        "w0": random.standard_normal((8, 2)).astype(np.float32),
+        "w1": random.standard_normal((8, 2)).astype(np.float32),
+    }
+    assert kept_in_single(model) == kept
+    whole = onnx.ModelProto.FromString(model.SerializeToString())
+    whole.graph.output[0].name = whole.graph.node[-1].input[0]  # what is squared
+    (single,) = ort.InferenceSession(whole.SerializeToString()).run(None, feeds)
+    double = promoted(model, n_inputs=2)
+    onnx.checker.check_model(double)
+    session = ort.InferenceSession(double.SerializeToString())
+    (found,) = session.run(None, {**feeds, "i0": feeds["i0"].astype(np.float64)})
+    np.testing.assert_array_equal(found, single.astype(np.float64) ** 2)
+    assert (found != np.square(single)).any()
+
+
+def test_four_bit_product_keeps_its_float32_and_its_integers():
+    model = onnx.parser.parse_model(
+        CONTRIBUTED
+        + """g (float[T,32] i0, uint8[8,1,16] w0, float[8] w1, uint8[8] w2) => (float[T,8] out) {
+          out = com.microsoft.MatMulNBits<K = 32, N = 8, bits = 4, block_size = 32>(i0, w0, w1, w2) }"""
+    )
+    random = np.random.default_rng(4)
+    feeds = {
+        "i0": random.standard_normal((3, 32)).astype(np.float32),
+        "w0": random.integers(0, 256, (8, 1, 16)).astype(np.uint8),
+        "w1": random.random(8).astype(np.float32),
+        "w2": random.integers(0, 16, 8).astype(np.uint8),
+    }
+    (single,) = ort.InferenceSession(model.SerializeToString()).run(None, feeds)
+    session = ort.InferenceSession(promoted(model, n_inputs=1).SerializeToString())
+    (found,) = session.run(None, {**feeds, "i0": feeds["i0"].astype(np.float64)})
+    assert found.dtype == np.float64
+    np.testing.assert_array_equal(found, single.astype(np.float64))
+    codes = np.stack((feeds["w0"] & 15, feeds["w0"] >> 4), -1).reshape(8, 32).astype(np.float64)
+    weight = (codes - feeds["w2"][:, None]) * feeds["w1"][:, None]
+    np.testing.assert_allclose(found, feeds["i0"] @ weight.T, rtol=1e-4, atol=1e-4)
+
+
+def test_operator_of_onnxruntimes_own_that_has_a_kernel_in_double_is_promoted():
+    model = onnx.parser.parse_model(
+        CONTRIBUTED + "g (float[3,4] i0, float[4,5] w0) => (float[3,5] out) { out = com.microsoft.FusedMatMul(i0, w0) }"
+    )
+    assert kept_in_single(model) == ()
+    x, w = X[:3], np.random.default_rng(5).standard_normal((4, 5)).astype(np.float32)
+    session = ort.InferenceSession(promoted(model, n_inputs=1).SerializeToString())
+    np.testing.assert_allclose(session.run(None, {"i0": x, "w0": w})[0], x @ w.astype(np.float64), rtol=1e-13)
+
+
+OPSET_23 = '<ir_version: 11, opset_import: ["" : 23]>\n'
+
+
+def test_attention_and_rotary_embedding_of_opset_23_are_double_by_their_definitions():
+    model = onnx.parser.parse_model(
+        OPSET_23
+        + """g (float[1,2,5,4] i0, int64[1,5] i1, float[5,2] w0, float[5,2] w1) => (float[1,2,5,4] out) {
+          r = RotaryEmbedding(i0, w0, w1, i1) out = Attention<is_causal = 1>(r, r, i0) }"""
+    )
+    random = np.random.default_rng(6)
+    x, angles = random.standard_normal((1, 2, 5, 4)), random.random((5, 2)).astype(np.float32)
+    cos, sin = np.cos(angles), np.sin(angles)
+    assert kept_in_single(model) == ()
+    double = promoted(model, n_inputs=2)
+    assert not {"Attention", "RotaryEmbedding"} & {node.op_type for node in double.graph.node}
+    session = ort.InferenceSession(double.SerializeToString())
+    (found,) = session.run(None, {"i0": x, "i1": np.arange(5)[None], "w0": cos, "w1": sin})
+    c, s = cos.astype(np.float64), sin.astype(np.float64)
+    u, v = x[..., :2], x[..., 2:]
+    turned = np.concatenate((u * c - v * s, v * c + u * s), -1)
+    scores = turned @ turned.swapaxes(-1, -2) / 2 + np.triu(np.full((5, 5), -np.inf), 1)
+    np.testing.assert_allclose(found, softmax(scores) @ x, rtol=1e-13, atol=1e-14)

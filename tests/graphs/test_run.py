@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx
 import onnxruntime as ort
 import pytest
-from onnx_text import FLAT, artifact_regions, region_of, run_of, save_decoder
+from onnx_text import FLAT, artifact_regions, region_of, run_of, save_decoder, save_text
 
 from opdiff.graphs.artifact import load_artifact
 from opdiff.graphs.errors import InputError
@@ -99,3 +100,34 @@ def test_every_optimisation_level_gives_the_same_double(level, tmp_path):
     expected = x * powers / powers.sum(-1, keepdims=True)
     found = Runner(Settings(optimisation=level)).run(region, [x], "float64")
     np.testing.assert_allclose(found, expected, rtol=1e-14)
+
+
+@pytest.mark.parametrize("kept", ["inside", "outside"])
+def test_four_bit_product_rounds_its_activations_in_a_region_as_in_the_whole_graph(kept, tmp_path):
+    """onnxruntime prepares constant weights for it, and only then follows accuracy_level."""
+    random = np.random.default_rng(0)
+    weights = {
+        "codes": random.integers(0, 256, (8, 1, 16)).astype(np.uint8),
+        "scales": random.random(8).astype(np.float32),
+        "table": random.standard_normal((8, 32)).astype(np.float32),
+    }
+    text = """g (int64[T] tokens) => (float[T,32] embed, float[T,8] logits) {
+      embed = Gather(table, tokens)
+      logits = com.microsoft.MatMulNBits<K = 32, N = 8, bits = 4, block_size = 32, accuracy_level = 4>(embed, codes, scales)
+    }"""
+    axes = {"embed": ("token", "channel"), "logits": ("token", "vocab")}
+    header = '<ir_version: 10, opset_import: ["" : 21, "com.microsoft" : 1]>\n'
+    path = save_text(tmp_path / "four_bits.onnx", text, axes, weights, header=header)
+    if kept == "inside":
+        onnx.save(onnx.load(path), path)
+    tokens = np.arange(8)
+    expected = ort.InferenceSession(str(path)).run(["logits", "embed"], {"tokens": tokens})
+    regions, runner = artifact_regions(load_artifact(path)), Runner()
+    found = run_regions(regions, {"tokens": tokens}, runner)
+    np.testing.assert_array_equal(found["logits"], expected[0])
+    double = runner.run(regions["logits"], [expected[1]], "float64")
+    assert double.dtype == np.float64
+    np.testing.assert_array_equal(double, expected[0].astype(np.float64))
+    codes = np.stack((weights["codes"] & 15, weights["codes"] >> 4), -1).reshape(8, 32).astype(np.float64)
+    exact = weights["table"] @ ((codes - 8) * weights["scales"][:, None]).T
+    assert np.abs(found["logits"] - exact).max() > 1e-3  # activations were rounded to 8 bits

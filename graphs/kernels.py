@@ -1,0 +1,160 @@
+"""Which nodes onnxruntime has no kernel for in double, asked of its own lists: they stay in float32 in every precision."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache
+
+import onnx
+from onnx import TensorProto
+from onnxruntime.capi import onnxruntime_pybind11_state as listed
+
+FLOAT32_DOMAIN = "opdiff.float32"  # functions that are defined on float32, such as a runtime's rounding to 8 bits
+# Operators that are about float32 by their nature: which of their inputs, and of their outputs, are floats.
+FLOAT32_PLACES = {
+    "DequantizeLinear": ([1], [0]),
+    "QuantizeLinear": ([0, 1], []),
+    "DynamicQuantizeLinear": ([0], [1]),
+}
+_FLOAT, _DOUBLE = "tensor(float)", "tensor(double)"
+Kinds = Mapping[str, int]  # the element type of each value that is known
+
+
+@dataclass(frozen=True, slots=True)
+class _Operator:
+    """An operator of one version: the type variable of each input and output, and the types that each may be."""
+
+    since: int
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    types: Mapping[str, frozenset[str]]
+
+    def may_be(self, variable: str, type_name: str) -> bool:
+        return type_name in self.types.get(variable, (variable,))
+
+
+def kept_in_single(program: onnx.ModelProto) -> tuple[str, ...]:
+    """The operators that a program in double precision has in float32 all the same, for onnxruntime has no other kernel."""
+    return tuple(dict.fromkeys(program.graph.node[index].op_type for index in in_single(program)))
+
+
+def in_single(model: onnx.ModelProto) -> dict[int, tuple[list[int], list[int]]]:
+    """The nodes that stay in float32, by their index, and where: which inputs, which outputs.
+
+    Those of other domains than ONNX's that have no kernel in double. Where there is one, onnx.reference cannot run the
+    program, so that ONNX's own without such a kernel stay in float32 as well.
+    """
+    functions = {(function.domain, function.name) for function in model.functions}
+    nodes = {n: node for n, node in enumerate(model.graph.node) if (node.domain, node.op_type) not in functions}
+    if not any(node.domain for node in nodes.values()):
+        return {}
+    versions, kinds = versions_of(model), kinds_of(model)
+    lacking = {
+        n: (node, versions.get(node.domain, 1))
+        for n, node in nodes.items()
+        if (node.domain or node.op_type not in FLOAT32_PLACES)
+        and not runs_in_double(node, versions.get(node.domain, 1), kinds)
+    }
+    if not any(node.domain for node, _ in lacking.values()):
+        return {}
+    return {n: float32_places(node, version, kinds) for n, (node, version) in lacking.items()}
+
+
+def versions_of(model: onnx.ModelProto) -> dict[str, int]:
+    return {"": 1, **{entry.domain: entry.version for entry in model.opset_import}}
+
+
+def kinds_of(model: onnx.ModelProto) -> dict[str, int]:
+    """The element type of each value that onnx knows."""
+    graph = onnx.shape_inference.infer_shapes(model).graph
+    known = {info.name: info.type.tensor_type.elem_type for info in (*graph.input, *graph.value_info, *graph.output)}
+    return {name: kind for name, kind in (known | {i.name: i.data_type for i in graph.initializer}).items() if kind}
+
+
+def float32_places(node: onnx.NodeProto, version: int, kinds: Kinds) -> tuple[list[int], list[int]]:
+    """Which of the node's inputs, and of its outputs, are float32; `version` is that of its domain in the model."""
+    operator = _operator(node.domain, node.op_type, version)
+    if operator is None:
+        return [i for i, name in enumerate(node.input) if name and kinds.get(name) == TensorProto.FLOAT], []
+    bound = _bound(node, operator, kinds)
+
+    def places(names: Iterable[str], variables: tuple[str, ...]) -> list[int]:
+        named = [(i, name, _variable(variables, i)) for i, name in enumerate(names) if name]
+        return [i for i, name, variable in named if _is_float(operator, variable, kinds.get(name, bound.get(variable)))]
+
+    return places(node.input, operator.inputs), places(node.output, operator.outputs)
+
+
+def runs_in_double(node: onnx.NodeProto, version: int, kinds: Kinds) -> bool:
+    """Whether onnxruntime has a kernel, and a definition, of the node with every float32 value in double.
+
+    True, too, where nothing in it is float32, and for an operator that it does not know.
+    """
+    operator = _operator(node.domain, node.op_type, version)
+    if operator is None:
+        return True
+    inputs, _ = float32_places(node, version, kinds)
+    variables = {_variable(operator.inputs, i) for i in inputs}
+    if not variables:
+        return True
+    if not all(operator.may_be(variable, _DOUBLE) for variable in variables):
+        return False
+    kernels = _kernels().get((node.domain, node.op_type))
+    if kernels is None:
+        return not _kernels()  # no kernel at all: onnxruntime takes the definition's body
+    return any(
+        first <= operator.since <= last and all(_DOUBLE in types.get(v, (_DOUBLE,)) for v in variables)
+        for first, last, types in kernels
+    )
+
+
+def _is_float(operator: _Operator, variable: str, kind: int | None) -> bool:
+    return operator.may_be(variable, _FLOAT) if kind is None else kind == TensorProto.FLOAT
+
+
+def _bound(node: onnx.NodeProto, operator: _Operator, kinds: Kinds) -> dict[str, int]:
+    """What each type variable is, by the inputs whose types are known."""
+    return {_variable(operator.inputs, i): kinds[name] for i, name in enumerate(node.input) if name in kinds}
+
+
+def _variable(places: tuple[str, ...], index: int) -> str:
+    """The type variable at a place; the last one goes on where an operator takes as many as it is given."""
+    return places[min(index, len(places) - 1)] if places else ""
+
+
+@cache
+def _operator(domain: str, name: str, version: int) -> _Operator | None:
+    if domain in ("", "ai.onnx") and onnx.defs.has(name, version):
+        schema = onnx.defs.get_schema(name, version)
+        types = {c.type_param_str: frozenset(c.allowed_type_strs) for c in schema.type_constraints}
+        return _Operator(schema.since_version, _variables(schema.inputs), _variables(schema.outputs), types)
+    found = [s for s in _contributed().get((domain, name), ()) if s.since <= version]
+    return max(found, key=lambda operator: operator.since, default=None)
+
+
+def _variables(parameters: Iterable[onnx.defs.OpSchema.FormalParameter]) -> tuple[str, ...]:
+    return tuple(parameter.type_str for parameter in parameters)
+
+
+@cache
+def _contributed() -> dict[tuple[str, str], list[_Operator]]:
+    """onnxruntime's own operators."""
+    found: dict[tuple[str, str], list[_Operator]] = {}
+    for schema in getattr(listed, "get_all_operator_schema", list)():
+        types = {c.type_param_str: frozenset(c.allowed_type_strs) for c in schema.type_constraints}
+        inputs, outputs = (tuple(p.typeStr for p in places) for places in (schema.inputs, schema.outputs))
+        operator = _Operator(schema.since_version, inputs, outputs, types)
+        found.setdefault((schema.domain, schema.name), []).append(operator)
+    return found
+
+
+@cache
+def _kernels() -> dict[tuple[str, str], list[tuple[int, int, Mapping[str, list[str]]]]]:
+    """onnxruntime's kernels on the CPU: the first and last version of each, and its types."""
+    found: dict[tuple[str, str], list[tuple[int, int, Mapping[str, list[str]]]]] = {}
+    for kernel in getattr(listed, "get_all_opkernel_def", list)():
+        if kernel.provider == "CPUExecutionProvider":
+            entry = (*kernel.version_range, kernel.type_constraints)
+            found.setdefault((kernel.domain, kernel.op_name), []).append(entry)
+    return found

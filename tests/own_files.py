@@ -1,0 +1,80 @@
+"""Variants as users write them: a Python file, exported and run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from onnx_text import artifact_regions
+
+from opdiff.exporters.checkpoints import open_checkpoint
+from opdiff.exporters.export import export
+from opdiff.exporters.variants.registry import parse_variant
+from opdiff.graphs.artifact import Artifact, load_artifact
+from opdiff.graphs.run import Runner, run_regions
+
+HEAD = '''
+import torch
+from torch import nn
+from opdiff import tap
+
+
+class Small(nn.Module):
+    """An embedding, a body, and a head."""
+
+    def __init__(self, checkpoint):
+        super().__init__()
+        self.embedding = nn.Parameter(checkpoint["token_embd.weight"], requires_grad=False)
+        self.head = nn.Parameter(checkpoint["output.weight"], requires_grad=False)
+        torch.manual_seed(0)
+        self.wpe = nn.Parameter(torch.randn(64, 32), requires_grad=False)
+        self.register_buffer("causal", torch.ones(64, 64, dtype=torch.bool).tril(), persistent=False)
+
+    def forward(self, tokens):
+        x = tap("embed", self.embedding[tokens], axes="token channel")
+        return tap("logits", self.body(x) @ self.head.T, axes="token vocab")
+
+'''
+
+
+def written(folder: Path, body: str, name: str = "mine.py") -> Path:
+    """A file of a variant `Mine`, whose `body(self, x)` is given."""
+    indented = "\n".join(f"        {line}" for line in body.splitlines())
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"{HEAD}\nclass Mine(Small):\n    def body(self, x):\n{indented}\n")
+    return path
+
+
+def line_of(path: Path, text: str) -> str:
+    """`file.py:42` of the only line that holds `text`."""
+    (found,) = [n for n, line in enumerate(path.read_text().splitlines(), 1) if text in line]
+    return f"{path}:{found}"
+
+
+def exported(path: Path, name: str = "Mine", length: int | None = None) -> Artifact:
+    """A variant of a user's file on the seed checkpoint, exported beside it."""
+    request = parse_variant(f"{path}:{name}")
+    (graph,) = export(open_checkpoint("seed", path.parent), [request], path.parent / "out", length=length)
+    return load_artifact(graph)
+
+
+def logits(artifact: Artifact, tokens: Sequence[int]) -> np.ndarray:
+    """What the graph makes of these tokens, in onnxruntime."""
+    return run_regions(artifact_regions(artifact), {"tokens": np.asarray(tokens)}, Runner())["logits"]
+
+
+def expected(path: Path, tokens: Sequence[int], name: str = "Mine") -> np.ndarray:
+    """What torch makes of them."""
+    import torch
+
+    from opdiff.exporters.bound import BoundCheckpoint
+    from opdiff.graphs.weights import SharedWeights
+
+    config = open_checkpoint("seed", path.parent).config
+    module = parse_variant(f"{path}:{name}").build(
+        BoundCheckpoint(config, SharedWeights(path.parent / "out" / "weights.safetensors"))
+    )
+    with torch.no_grad():
+        return module(torch.tensor(tokens)).numpy()
