@@ -116,6 +116,7 @@ def compare(
             *chain(*(not_judged(*one) for one in by_side if one[0].info is judged_on.info)),
             *chain(*map(parts_when_whole, graphs)),
             *_other_checkpoints(sides),
+            *_in_single(sides),
             *_recorded(opened, at_fault),
             *_notes(at_fault, ordered.taps, divergences, any(isinstance(one, Trace) for one in opened[:2])),
             *_early(causes, tokens),
@@ -233,6 +234,16 @@ def _other_checkpoints(sides: Sequence[Side]) -> Iterator[str]:
     known = {side.name: side.info.checkpoint[:8] for side in sides if side.info.checkpoint is not None}
     if len(set(known.values())) > 1:
         yield f"the sides are of different checkpoints: {', '.join(f'{n} {c}' for n, c in known.items())}"
+
+
+def _in_single(sides: Sequence[Side]) -> Iterator[str]:
+    """The operators that are in float32 where double precision is meant."""
+    for side in sides:
+        kept = {tap: side.kept_in_single(tap) for tap in side.regions} if isinstance(side, GraphSide) else {}
+        taps = [tap for tap, operators in kept.items() if operators]
+        if taps:
+            names = ", ".join(dict.fromkeys(name for operators in kept.values() for name in operators))
+            yield f"{side.name}: onnxruntime has {names} in float32 only, so these regions were judged in float32: {places(taps)}"
 
 
 def _recorded(opened: Sequence[Artifact | Trace], at_fault: Faults) -> Iterator[str]:

@@ -12,6 +12,7 @@ import onnx
 
 from .constants import constant_arrays
 from .errors import InputError
+from .kernels import FLOAT32_DOMAIN
 from .regions import Region
 from .slices import implicit_inputs
 from .stepping import FLOAT, Context, StepRunner, Typed, type_name, typed
@@ -162,7 +163,7 @@ class Network:
         if self._is_nothing(node, names):
             self._aliases[node.output[0]] = names[0]
             return
-        at = _LITERALS.get(node.op_type, ()) if not node.domain else ()
+        at = _LITERALS.get(node.op_type, ()) if not node.domain else self._held(node, names)
         literals = {place: self._literal(names[place]) for place in at if place < len(names) and names[place]}
         places = tuple(place for place, name in enumerate(names) if name and place not in at)
         operands = tuple(names[place] for place in places)
@@ -187,6 +188,12 @@ class Network:
         is_data = node.op_type not in _SHAPES and any(self.values[name].is_data for name in operands)
         for n, name in enumerate(outputs):
             self.values[name] = Value(name, "step", "", step, n, is_data)
+
+    def _held(self, node: onnx.NodeProto, names: Sequence[str]) -> tuple[int, ...]:
+        """The constants of an operator of onnxruntime's own, which chooses its kernel by them: they are no operands."""
+        if node.domain == FLOAT32_DOMAIN:
+            return ()
+        return tuple(place for place, name in enumerate(names) if name and self.values[name].kind == "constant")
 
     def _is_nothing(self, node: onnx.NodeProto, names: Sequence[str]) -> bool:
         """Whether a node hands on what it reads: Identity, or a cast to what double precision makes the same."""
@@ -251,9 +258,10 @@ class Network:
         for place, operand in zip(shown.places, operands, strict=True):
             inputs[place] = operand
         for place, literal in shown.literals.items():
-            inputs[place] = Typed(literal, literal.dtype.name)
+            inputs[place] = Typed(literal, FLOAT if literal.dtype == np.float64 else literal.dtype.name)
+        held = frozenset(shown.literals) if shown.domain else frozenset[int]()
         try:
-            return self.runner.run(shown.node, self._context, inputs)
+            return self.runner.run(shown.node, self._context, inputs, held)
         except InputError:
             raise
         except (ValueError, IndexError, TypeError) as e:  # numpy's, of shapes that do not fit

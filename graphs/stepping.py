@@ -6,7 +6,7 @@ rounded to the type as a float32 kernel would round it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -94,15 +94,23 @@ class StepRunner:
         self._sessions: dict[tuple, tuple[Session, list[str]]] = {}
         self.work = 0
 
-    def run(self, node: onnx.NodeProto, context: Context, inputs: Sequence[Typed | None]) -> list[Typed]:
+    def run(
+        self,
+        node: onnx.NodeProto,
+        context: Context,
+        inputs: Sequence[Typed | None],
+        held: frozenset[int] = frozenset(),
+    ) -> list[Typed]:
         """The node's outputs on these inputs, those that its subgraphs read behind its own; None where one is left out.
 
+        Args:
+            held: which of them onnxruntime is to have as constants, for it chooses its kernel by them.
         Raises:
             InputError: it cannot run on them.
         """
         made = self._in_numpy(node, inputs)
         if made is None:
-            made = self._in_onnxruntime(node, context, inputs)
+            made = self._in_onnxruntime(node, context, inputs, held)
         self.work += self.CALL + sum(value.array.size for value in made)
         return made
 
@@ -136,23 +144,27 @@ class StepRunner:
         self.work += w.size * (1 + len(rows) // 16) // 8
         return Typed(rows.reshape(*x.shape[:-1], -1), FLOAT)
 
-    def _in_onnxruntime(self, node: onnx.NodeProto, context: Context, inputs: Sequence[Typed | None]) -> list[Typed]:
+    def _in_onnxruntime(
+        self, node: onnx.NodeProto, context: Context, inputs: Sequence[Typed | None], held: frozenset[int]
+    ) -> list[Typed]:
         types = tuple(None if value is None else value.type for value in inputs)
         attributes = tuple(a.SerializeToString(deterministic=True) for a in node.attribute)
-        key = node.op_type, node.domain, attributes, types, len(node.output), context
+        constants = {place: value for place in held if (value := inputs[place]) is not None}
+        digests = tuple((place, hash(value.array.tobytes())) for place, value in constants.items())
+        key = node.op_type, node.domain, attributes, types, len(node.output), context, digests
         if key not in self._sessions:
-            self._sessions[key] = self._prepared(node, context, types)
+            self._sessions[key] = self._prepared(node, context, types, constants)
         session, made_types = self._sessions[key]
-        feeds = [_wide(value) for value in inputs if value is not None]
+        feeds = [_wide(value) for n, value in enumerate(inputs) if value is not None and n not in held]
         with np.errstate(all="ignore"):
             arrays = session.run([f"y{n}" for n, name in enumerate(node.output) if name], feeds)
         return [_as_made(array, kind) for array, kind in zip(arrays, made_types, strict=True)]
 
     def _prepared(
-        self, node: onnx.NodeProto, context: Context, types: Sequence[str | None]
+        self, node: onnx.NodeProto, context: Context, types: Sequence[str | None], constants: Mapping[int, Typed]
     ) -> tuple[Session, list[str]]:
-        model, n_inputs = _model_of(node, context, types, is_wide=True)
-        exact, _ = _model_of(node, context, types, is_wide=False)
+        model, n_inputs = _model_of(node, context, types, constants, is_wide=True)
+        exact, _ = _model_of(node, context, types, constants, is_wide=False)
         inferred = {info.name: info.type.tensor_type.elem_type for info in _inferred(exact).graph.output}
         outputs = [f"y{n}" for n, name in enumerate(node.output) if name]
         wide = next((kind for kind in types if kind == FLOAT or kind in _SMALL_FLOATS), FLOAT)
@@ -206,9 +218,13 @@ def _view(node: onnx.NodeProto, weight: Typed, inputs: Sequence[Typed | None]) -
 
 
 def _model_of(
-    node: onnx.NodeProto, context: Context, types: Sequence[str | None], is_wide: bool
+    node: onnx.NodeProto,
+    context: Context,
+    types: Sequence[str | None],
+    constants: Mapping[int, Typed],
+    is_wide: bool,
 ) -> tuple[onnx.ModelProto, int]:
-    """The node alone, with its inputs as graph inputs: as the program types them, or all floats as float32."""
+    """The node alone, with its inputs as graph inputs or constants: as the program types them, or all floats as float32."""
     copy = onnx.NodeProto.FromString(node.SerializeToString())
     captured = implicit_inputs(node)
     names = {name: f"x{len(node.input) + n}" for n, name in enumerate(captured)}
@@ -219,7 +235,12 @@ def _model_of(
     copy.output[:] = [f"y{n}" if name else "" for n, name in enumerate(node.output)]
     graph = onnx.GraphProto(name="step", node=[copy])
     for n, kind in enumerate(types):
-        if kind is not None:
+        if n in constants:
+            array = constants[n].array
+            graph.initializer.append(
+                onnx.numpy_helper.from_array(array.astype(np.float32) if kind == FLOAT else array, f"x{n}")
+            )
+        elif kind is not None:
             graph.input.append(onnx.helper.make_tensor_value_info(f"x{n}", _element(kind, is_wide), None))
     graph.output.extend(onnx.ValueInfoProto(name=name) for name in copy.output if name)
     model = onnx.ModelProto(ir_version=10, graph=graph)

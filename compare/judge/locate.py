@@ -36,8 +36,8 @@ class Local:
 
     `floor` is float32's rounding in this region as measured; `constants` how far rounded constants move it (for the
     verdict, those alone in which the sides are not bit for bit the same);
-    `threshold` lies half-way (on a log scale) between float32's rounding and float64's; against a trace it is
-    `OTHER_KERNELS` times the floor. The values themselves, `a64` and `b64`, are kept of semantic regions only.
+    `threshold` lies half-way (on a log scale) between float32's rounding and float64's; against a trace, or where a side
+    has an operator that onnxruntime runs in float32 only, it is `OTHER_KERNELS` times the floor. The values themselves, `a64` and `b64`, are kept of semantic regions only.
     """
 
     tap: str
@@ -110,9 +110,10 @@ def _judge_graphs(a: GraphSide, b: GraphSide, tap: str) -> Local:
         return Local(tap, "same", "equal in double precision", scale=scale, local=local)
     floor = max(distance(a32, a64, scores), distance(b32, b64, scores))
     single = max(floor if np.isfinite(floor) else 0.0, SINGLE_UNIT * scale)
-    threshold = single * (DOUBLE_UNIT / SINGLE_UNIT) ** 0.5
+    threshold, reason = single * (DOUBLE_UNIT / SINGLE_UNIT) ** 0.5, "shrinks with the precision"
+    if a.kept_in_single(tap) or b.kept_in_single(tap):
+        threshold, reason = OTHER_KERNELS * single, "no more than float32 kernels may differ here"
     if error <= threshold:
-        reason = "shrinks with the precision"
         return Local(tap, "rounding", reason, error, floor, 0.0, threshold, scale, local)
     weights = _small_weights((a, b), tap)
     shared = constant_fingerprints(a.regions[tap]) & constant_fingerprints(b.regions[tap])

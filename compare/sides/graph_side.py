@@ -14,6 +14,7 @@ from ...graphs.axes import canonical_axes, from_canonical, of_first_tokens, to_c
 from ...graphs.constants import Exact
 from ...graphs.errors import InputError, OpdiffError
 from ...graphs.inputs import graph_inputs
+from ...graphs.kernels import kept_in_single
 from ...graphs.network import Network
 from ...graphs.products import PlainProduct, Running
 from ...graphs.regions import Region, cut
@@ -158,6 +159,10 @@ class GraphSide(Side):
         """The same in float64, with the constants moved that are not in `exact`."""
         region = self.regions[tap]
         return self.canonical(tap, self._runner.run(region, self.feeds(region, values), "float64", exact))
+
+    def kept_in_single(self, tap: str) -> tuple[str, ...]:
+        """The operators of a region that onnxruntime runs in float32 in every precision."""
+        return kept_in_single(self.regions[tap].program.model)
 
     def stepper(self) -> StepRunner:
         """Runs single steps, for networks of this side and of those that share its runner."""
