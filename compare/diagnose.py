@@ -176,7 +176,7 @@ def _root_cause(
     a: Side, b: Side, judge: Judge | None, at_fault: Faults, cause: Cause, effect: Effect | None
 ) -> RootCause:
     name, ours, theirs = cause.choice or (None, None, None)
-    start = at_fault.explained[cause.taps[0]].a_settings
+    start = next((s for tap in cause.taps if (s := at_fault.explained[tap].a_settings) is not None), None)
     agrees = (
         None if judge is None else judge.agreement([at_fault.found[tap] for tap in cause.taps], cause.choice, start)
     )

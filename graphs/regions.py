@@ -51,6 +51,10 @@ class Region:
         """Where the program's node of that index comes from."""
         return source_of(self.nodes[index])
 
+    def is_own(self, index: int) -> bool:
+        """Whether the program's node of that index is of no region before this one, by which it would be named."""
+        return self.nodes[index].name.startswith(f"{self.tap}/")
+
     def is_identical_to(self, other: Region) -> bool:
         """Whether the two are the same computation on the same weights and taps, node for node, by identity."""
         return (

@@ -45,9 +45,10 @@ class Convention:
 
     def written(self, value: Value, config: Config) -> str:
         """A value for a reader; the name of a number is one reading of it, and comes behind it."""
-        if self.number is None or not isinstance(value, str) or value == str(self.number(value, config)):
+        if self.number is None or not isinstance(value, str):
             return str(value)
-        return f"{self.number(value, config):.7g} ({value})"
+        number = f"{self.number(value, config):.7g}"
+        return number if number == value else f"{number} ({value})"
 
     @property
     def description(self) -> str:

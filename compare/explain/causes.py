@@ -24,6 +24,7 @@ class Cause:
 
     kind: whether a convention names it; an edit of A's region was proved instead; an edit was, but so large that it
         explains nothing; or nothing was found.
+    keys: what its edit is, the same for the same change elsewhere.
     nodes: A's and B's node at the first of the taps.
     written: A's value of the convention and B's, for a reader.
     lines: the edit in words, beside a convention too, as it reads at the first of the taps.
@@ -42,6 +43,7 @@ class Cause:
     n_steps: int | None = None
     residual: float | None = None
     relations: tuple[str, ...] = ()
+    keys: frozenset[str] = frozenset()
 
     @property
     def is_explained(self) -> bool:
@@ -88,6 +90,7 @@ def by_convention(
                 tuple(sorted(frozenset.intersection(*fits[choice]))),
                 () if edit is None or edit.is_rewrite else tuple(line.text for line in edit.lines),
                 None if edit is None else edit.n_steps,
+                keys=frozenset() if edit is None or edit.is_rewrite else frozenset(line.key for line in edit.lines),
             )
         )
     return causes
@@ -105,7 +108,7 @@ def by_edit(
     places: dict[tuple[str, ...], list[tuple[str, int]]] = {}
     for tap, edit in edits.items():
         if edit.is_rewrite:
-            places.setdefault(("", *sorted(line.key for line in edit.lines)), []).append((tap, 0))
+            places.setdefault(("", *map(" ".join, edit.operators)), []).append((tap, 0))
             continue
         for n, line in enumerate(edit.lines):
             places.setdefault((line.key,), []).append((tap, n))
@@ -167,4 +170,18 @@ def _of_pieces(
         residual=max(edits[tap].residual for tap in taps),
         also_fits=edit.also_fits,
         relations=relations.get(first, ()),
+        keys=frozenset(line.key for line in lines),
     )
+
+
+def with_the_same_edits(conventions: Sequence[Cause], edits: Sequence[Cause]) -> list[Cause]:
+    """All causes, where an edit that is found beside a convention is that convention, at places where it has no name."""
+    joined, rest = list(conventions), []
+    for cause in edits:
+        same = next((n for n, one in enumerate(joined) if cause.kind == "edit" and cause.keys == one.keys), None)
+        if same is None:
+            rest.append(cause)
+        else:
+            taps = tuple(sorted({*joined[same].taps, *cause.taps}, key=graph_order))
+            joined[same] = replace(joined[same], taps=taps)
+    return [*joined, *rest]

@@ -19,7 +19,7 @@ from ..sides.side import Side
 from ..sides.trace_side import TraceSide, replayed, runnable
 from .arrays import compare_arrays
 from .catalogue import Explained, Explainer
-from .causes import Cause, by_convention, by_edit
+from .causes import Cause, by_convention, by_edit, with_the_same_edits
 from .edits.edit import Edit
 from .edits.search import EditSearch, Nodes
 from .edits.trial_search import TrialSearch
@@ -71,7 +71,8 @@ def faults(a: Side, b: Side, found: Mapping[str, Local], explainer: Explainer) -
     unnamed = [tap for tap in unnamed if tap not in below]
     related = {tap: _relations(found[tap], a) for tap in unnamed if tap not in search.edits}
     edited = {tap: search.edits[tap] for tap in unnamed if tap in search.edits}
-    causes += by_edit(edited, search.nodes_at, {tap: _masks(found[tap], a) for tap in edited if is_scores(tap)})
+    masks = {tap: _masks(found[tap], a) for tap in edited if is_scores(tap)}
+    causes = with_the_same_edits(causes, by_edit(edited, search.nodes_at, masks))
     causes += _unexplained(related, search)
     at_fault = tuple(tap for tap in suspects if tap in named or tap in unnamed)
     return Faults(

@@ -68,7 +68,7 @@ def _cause_lines(cause: RootCause, result: Result) -> Iterator[str]:
         yield f"A's line: {cause.a_source}"
     first = next(d for d in result.divergences if d.tap == cause.taps[0])
     if first.b_node and first.b_node.name:
-        beside = f": {'; and '.join(cause.edit)}" if cause.edit and cause.kind != "edit" else ""
+        beside = f": {'; and '.join(cause.edit)}" if cause.edit and cause.kind == "convention" else ""
         yield f"node {first.b_node.name}{_shortened(beside)}"
     if cause.effect is not None:
         yield f"effect on the logits: {effect_text(cause.effect)}"

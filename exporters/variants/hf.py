@@ -42,6 +42,12 @@ NORMS = {
 }
 IN_BLOCK = LINEARS | NORMS
 OUTSIDE = {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output"}
+# The modules of a block that are given a stage, and that stage.
+INPUTS_IN_BLOCK = {
+    "self_attn.o_proj": "attn_context",
+    "post_attention_layernorm": "attn_residual",
+    "mlp.down_proj": "ffn_act",
+}
 Attention = Literal["eager", "sdpa"]
 
 
@@ -159,12 +165,13 @@ def _hook_block(layer: nn.Module, marks: _Marks, block: int) -> None:
     for path, (_, stage) in IN_BLOCK.items():
         if path in present:
             _mark_output(present[path], marks, f"blk.{block}.{stage}")
-    _mark_input(present["self_attn.o_proj"], marks, f"blk.{block}.attn_context")
+    for path, stage in INPUTS_IN_BLOCK.items():  # a family that has no such module goes without the stage
+        if path in present:
+            _mark_input(present[path], marks, f"blk.{block}.{stage}")
     # `tap` gives the very tensor back, so the residual path reads the tapped value too. It must then not be the o_proj
     # tap itself, as it would be where a patched block leaves the residual out.
-    present["self_attn"].register_forward_hook(lambda _, __, output: (output[0].clone(), *output[1:]))
-    _mark_input(present["post_attention_layernorm"], marks, f"blk.{block}.attn_residual")
-    _mark_input(present["mlp.down_proj"], marks, f"blk.{block}.ffn_act")
+    if "self_attn" in present:
+        present["self_attn"].register_forward_hook(lambda _, __, output: (output[0].clone(), *output[1:]))
     _mark_output(layer, marks, f"blk.{block}.ffn_residual")
 
 

@@ -8,6 +8,7 @@ from .words import Line
 
 LARGEST = 10  # steps: an edit of more is no explanation, but a rewrite
 _MOST_LINES = 4
+_LONGEST = 300  # characters of a line
 Place = tuple[int | None, int | None]  # the nodes of A's program and of B's, by their place in it
 
 
@@ -20,6 +21,7 @@ class Edit:
     n_steps: how many steps it takes out of A or puts in, whichever is more; moves are not counted.
     residual: how far its output is from B's, relative to the difference that it explains.
     also_fits: other changes that give the same on this input, where changes were tried.
+    operators: what it takes out of A and what it puts in.
     """
 
     lines: tuple[Line, ...]
@@ -27,8 +29,10 @@ class Edit:
     n_steps: int
     residual: float
     also_fits: tuple[str, ...] = ()
+    operators: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
 
     @property
     def is_rewrite(self) -> bool:
-        """Whether so much changes that it explains nothing."""
-        return self.n_steps > LARGEST or len(self.lines) > _MOST_LINES
+        """Whether so much changes that it explains nothing: too many steps, or too many words for them."""
+        is_long = any(line.whole > _LONGEST and not line.is_number for line in self.lines)
+        return self.n_steps > LARGEST or len(self.lines) > _MOST_LINES or is_long

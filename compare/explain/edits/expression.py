@@ -9,6 +9,7 @@ import numpy as np
 
 from ....graphs.network import Attribute, Network, Step
 from ..arrays import shown
+from ..masks import mask_law
 
 _SUM, _PRODUCT, _SIGN, _POWER, _ATOM = range(5)
 _INFIX = {
@@ -58,6 +59,7 @@ _LAST_AXIS = frozenset(
     }
 )
 _MOST_ENTRIES = 8
+MASKED = -1e4  # what is added to a score that must not count
 Leaf = Callable[[str], str | None]
 
 
@@ -73,6 +75,14 @@ class Style:
     depth: int = 7
     with_moves: bool = False
     names: Mapping[str, str] = field(default_factory=dict)
+
+
+def is_mask(array: np.ndarray) -> bool:
+    """Whether an array is what is added to scores: 0, or so low that softmax makes it nothing."""
+    if array.dtype.kind != "f" or array.ndim < 2 or min(array.shape[-2:]) < 2:
+        return False
+    masked = array <= MASKED
+    return bool(masked.any()) and not np.any(array[~masked])
 
 
 def as_written(array: np.ndarray) -> np.ndarray:
@@ -106,10 +116,12 @@ def _written(network: Network, name: str, leaf: Leaf, style: Style, depth: int) 
         return value.label, _ATOM
     array = network.array(name)
     is_short = array is not None and array.size <= (_MOST_ENTRIES if value.kind == "constant" else 1)
-    if value.kind == "constant" and array is not None and array.size > _MOST_ENTRIES:
+    if value.kind == "constant" and array is not None and array.size > _MOST_ENTRIES and not is_mask(array):
         return f"constant {list(array.shape)}", _ATOM
     if array is not None and is_short and not value.is_data:
         return shown(as_written(array)), _ATOM
+    if array is not None and not value.is_data and is_mask(array):
+        return f"mask({mask_law(array <= MASKED)})", _ATOM
     if depth <= 0:
         return "...", _ATOM
     assert value.maker is not None
@@ -133,6 +145,8 @@ def _of_step(network: Network, step: Step, output: int, leaf: Leaf, style: Style
     if step.operator == "Gather" and not step.domain and len(arguments) == 2:
         axis = step.attributes.get("axis", 0)
         return f"{_tight(operands[0])}[{arguments[1]}{f' on axis {setting_text(axis)}' if axis else ''}]", _ATOM
+    if step.operator == "Clip" and len(arguments) == 2:
+        arguments[1] = f"{'min' if step.places[1] == 1 else 'max'}={arguments[1]}"
     arguments += _settings(step)
     text = f"{operator_name(step)}({', '.join(arguments)})"
     return (text if len(step.outputs) == 1 else f"{text}.{_part(step, output)}"), _ATOM

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -207,8 +207,15 @@ class RegionSearch:
         cost = sum(_cost(line) for line in lines) + _PER_STEP * (len(replaced) + len(brought))
         error = self._local.error
         residual = left / error if np.isfinite(error) and error else left
-        edit = Edit(tuple(lines), tuple(places), max(len(replaced), len(brought)), residual)
-        return edit, cost
+        n_steps = max(_n_steps(self._a, replaced), _n_steps(self._b, brought))
+        operators = tuple(step.operator for step in replaced), tuple(step.operator for step in brought)
+        return Edit(tuple(lines), tuple(places), n_steps, residual, operators=operators), cost
+
+
+def _n_steps(network: Network, steps: Sequence[Step]) -> int:
+    """How many steps these are; those that make no data, such as a mask or positions, are one together."""
+    n_data = sum(network.values[step.outputs[0]].is_data for step in steps)
+    return n_data + (n_data < len(steps))
 
 
 def _cost(line: Line) -> float:
@@ -254,8 +261,11 @@ def _steps_between(alignment: Alignment, piece: Piece, side: Literal["a", "b"]) 
     return [step for step in own if step.number not in paired] or own
 
 
-def first_of(network: Network, steps: list[Step]) -> Step | None:
-    """The first of these steps that makes data; the first at all where none does: then the mask or the positions are it."""
+def first_of(network: Network, steps: Sequence[Step]) -> Step | None:
+    """The first of these steps that makes data; where none does, the mask or the positions are it: then the first that
+    only this region has.
+    """
     no_moves = [step for step in steps if not step.is_move] or steps
     data = [step for step in no_moves if network.values[step.outputs[0]].is_data]
-    return min(data or no_moves, key=lambda step: step.number, default=None)
+    own = [step for step in no_moves if network.region.is_own(step.index)]
+    return min(data or own or no_moves, key=lambda step: step.number, default=None)

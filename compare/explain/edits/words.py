@@ -314,8 +314,10 @@ class Writer:
         reads = self._taps_read()
         if len(reads) == 1:
             text = _without(text, self._name(reads[0]), "x")
+        for label in sorted({*self._a.region.weight_names, *self._b.region.weight_names}, key=len, reverse=True):
+            text = _without(text, self._name(label), "the weight")
         text = re.sub(r"\bblk\.\d+\.", "", text)
-        text = re.sub(r"[\w.]+\.(weight|bias)\b", r"the \1", text)
+        text = re.sub(r"[\w.]+\.(?:weight|bias)\b", "the weight", text)
         text = re.sub(r"\b[qkv]_(proj|norm|rope)\b", r"qkv_\1", text)
         text = re.sub(r", x = .*", "", text)
         return re.sub(rf"\[{_NUMBER}(, {_NUMBER})+(, \.\.\.)?\]( of shape \[[^]]*\])?", "[...]", text)
