@@ -16,6 +16,7 @@ from .artifact import Artifact, Weight
 from .kernels import in_single
 from .slices import implicit_inputs, rename_captured, sliced
 from .sources import source_of
+from .stages import split_tap_name
 from .taps import Source
 
 
@@ -52,8 +53,9 @@ class Region:
         return source_of(self.nodes[index])
 
     def is_own(self, index: int) -> bool:
-        """Whether the program's node of that index is of no region before this one, by which it would be named."""
-        return self.nodes[index].name.startswith(f"{self.tap}/")
+        """Whether the program's node of that index is of this stage, of this block or one before, not of another stage."""
+        named = self.nodes[index].name.rsplit("/", 1)[0]
+        return split_tap_name(named)[1] == split_tap_name(self.tap)[1]
 
     def is_identical_to(self, other: Region) -> bool:
         """Whether the two are the same computation on the same weights and taps, node for node, by identity."""

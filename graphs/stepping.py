@@ -22,7 +22,7 @@ from .run import Runner
 from .slices import LOOKUPS, implicit_inputs, rename_captured
 
 FLOAT = "float"
-_SMALL_FLOATS = {
+SMALL_FLOATS = {
     "float16": np.dtype(np.float16),
     "bfloat16": BFLOAT16,
     "float8_e4m3fn": np.dtype(ml_dtypes.float8_e4m3fn),
@@ -67,7 +67,7 @@ def typed(array: np.ndarray) -> Typed:
     """An array as a program has it, by its own type: floats in float64."""
     if array.dtype in (np.float32, np.float64):
         return Typed(np.asarray(array, np.float64), FLOAT)
-    for name, dtype in _SMALL_FLOATS.items():
+    for name, dtype in SMALL_FLOATS.items():
         if array.dtype == dtype:
             return Typed(array.astype(np.float64), name)
     return Typed(array, array.dtype.name)
@@ -75,10 +75,10 @@ def typed(array: np.ndarray) -> Typed:
 
 def rounded(array: np.ndarray, kind: str) -> np.ndarray:
     """Float numbers as a type of fewer bits holds them, in float64; as they are where it holds them all."""
-    if kind not in _SMALL_FLOATS:
+    if kind not in SMALL_FLOATS:
         return array
     with np.errstate(over="ignore", invalid="ignore"):
-        return array.astype(np.float32).astype(_SMALL_FLOATS[kind]).astype(np.float64)
+        return array.astype(np.float32).astype(SMALL_FLOATS[kind]).astype(np.float64)
 
 
 class StepRunner:
@@ -167,7 +167,7 @@ class StepRunner:
         exact, _ = _model_of(node, context, types, constants, is_wide=False)
         inferred = {info.name: info.type.tensor_type.elem_type for info in _inferred(exact).graph.output}
         outputs = [f"y{n}" for n, name in enumerate(node.output) if name]
-        wide = next((kind for kind in types if kind == FLOAT or kind in _SMALL_FLOATS), FLOAT)
+        wide = next((kind for kind in types if kind == FLOAT or kind in SMALL_FLOATS), FLOAT)
         made = [_TYPE_OF_ELEMENT.get(inferred.get(name, 0), wide if not inferred.get(name) else "") for name in outputs]
         return self._runner.session(promoted(model, n_inputs)), made
 
@@ -184,12 +184,12 @@ def is_stored(value: Typed) -> bool:
 
 
 def _wide(value: Typed) -> np.ndarray:
-    is_float = value.type == FLOAT or value.type in _SMALL_FLOATS
+    is_float = value.type == FLOAT or value.type in SMALL_FLOATS
     return np.asarray(value.array, np.float64, order="C") if is_float else np.asarray(value.array, order="C")
 
 
 def _as_made(array: np.ndarray, kind: str) -> Typed:
-    if kind == FLOAT or kind in _SMALL_FLOATS:
+    if kind == FLOAT or kind in SMALL_FLOATS:
         return Typed(rounded(np.asarray(array, np.float64), kind), kind)
     return typed(np.asarray(array))
 
@@ -197,7 +197,7 @@ def _as_made(array: np.ndarray, kind: str) -> Typed:
 def _cast(value: Typed, to: str) -> Typed:
     if to == FLOAT:
         return value if value.type == FLOAT else Typed(_wide(value).astype(np.float64), FLOAT)
-    if to in _SMALL_FLOATS:
+    if to in SMALL_FLOATS:
         return Typed(rounded(_wide(value).astype(np.float64), to), to)
     with np.errstate(invalid="ignore"):
         return Typed(value.array.astype(np.dtype(to)), to)
@@ -250,7 +250,7 @@ def _model_of(
 
 
 def _element(kind: str, is_wide: bool) -> int:
-    if is_wide and kind in _SMALL_FLOATS:
+    if is_wide and kind in SMALL_FLOATS:
         return int(onnx.TensorProto.FLOAT)
     known = _ELEMENT_OF_TYPE.get(kind)
     if kind == FLOAT or known is None:

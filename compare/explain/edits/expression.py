@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ....graphs.network import Attribute, Network, Step
+from ....graphs.stepping import FLOAT, SMALL_FLOATS
 from ..arrays import shown
 from ..masks import mask_law
 
@@ -129,6 +130,17 @@ def _written(network: Network, name: str, leaf: Leaf, style: Style, depth: int) 
 
 
 def _of_step(network: Network, step: Step, output: int, leaf: Leaf, style: Style, depth: int) -> tuple[str, int]:
+    """A step, with the type in which it is computed where that is one of few bits."""
+    text, binds = _plain_step(network, step, output, leaf, style, depth)
+    made = None if step.operator == "Cast" or step.is_move else network.typed(step.outputs[0])
+    if made is None or made.type not in SMALL_FLOATS:
+        return text, binds
+    return f"{made.type}({text})", _ATOM
+
+
+def _plain_step(network: Network, step: Step, output: int, leaf: Leaf, style: Style, depth: int) -> tuple[str, int]:
+    if _is_widening(network, step):
+        return _written(network, step.operands[0], leaf, style, depth)
     operands = [_written(network, name, leaf, style, depth - 1) for name in step.operands]
     if not step.domain and step.operator in _INFIX and len(operands) == 2:
         sign, binds = _INFIX[step.operator]
@@ -150,6 +162,14 @@ def _of_step(network: Network, step: Step, output: int, leaf: Leaf, style: Style
     arguments += _settings(step)
     text = f"{operator_name(step)}({', '.join(arguments)})"
     return (text if len(step.outputs) == 1 else f"{text}.{_part(step, output)}"), _ATOM
+
+
+def _is_widening(network: Network, step: Step) -> bool:
+    """Whether a step is a cast of floats to more bits, which changes no number."""
+    if step.operator != "Cast" or step.attributes.get("to") != FLOAT:
+        return False
+    made = network.typed(step.operands[0])
+    return made is not None and made.type in SMALL_FLOATS
 
 
 def _tight(operand: tuple[str, int]) -> str:
