@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from .attention import STEPS, causal, patch_attention
-from .registry import FACTOR, PERMUTATION, SOME_CHANNELS, SOME_HEADS, SOME_ROWS, attention_of, fault
+from .registry import attention_of, fault
 
 
 @fault("scale missing", "attn_scores", "attention.scale")
@@ -98,7 +98,7 @@ def _after_merge(model: Any, block: int, change: Any) -> None:
     patch_attention(attention_of(model, block), merge=lambda attn, context: change(STEPS["merge"](attn, context)))
 
 
-@fault("context channel 3 of each head zeroed", "attn_context", relation=SOME_CHANNELS)
+@fault("context channel 3 of each head zeroed", "attn_context")
 def channel_zeroed(model: Any, block: int) -> None:
     def change(context: Tensor) -> Tensor:
         return context * (torch.arange(context.shape[-1]) != 3).to(context.dtype)
@@ -106,12 +106,12 @@ def channel_zeroed(model: Any, block: int) -> None:
     _after_merge(model, block, change)
 
 
-@fault("context of heads 0 and 1 swapped", "attn_context", relation=PERMUTATION)
+@fault("context of heads 0 and 1 swapped", "attn_context")
 def heads_swapped(model: Any, block: int) -> None:
     _after_merge(model, block, lambda context: context[:, :, [1, 0, 2, 3]])
 
 
-@fault("context of the last position halved", "attn_context", relation=SOME_ROWS)
+@fault("context of the last position halved", "attn_context")
 def last_position_halved(model: Any, block: int) -> None:
     def change(context: Tensor) -> Tensor:
         last = torch.arange(context.shape[1]) == context.shape[1] - 1
@@ -120,7 +120,7 @@ def last_position_halved(model: Any, block: int) -> None:
     _after_merge(model, block, change)
 
 
-@fault("context doubled", "attn_context", relation=FACTOR)
+@fault("context doubled", "attn_context")
 def context_doubled(model: Any, block: int) -> None:
     _after_merge(model, block, lambda context: context * 2.0)
 
@@ -130,7 +130,7 @@ def values_late(model: Any, block: int) -> None:
     patch_attention(attention_of(model, block), values=lambda attn, v, cos, sin: torch.roll(v, 1, dims=2))
 
 
-@fault("scores of head 2 too large", "attn_scores", relation=SOME_HEADS)
+@fault("scores of head 2 too large", "attn_scores")
 def one_head_louder(model: Any, block: int) -> None:
     def cap(attn: Any, scores: Tensor) -> Tensor:
         return torch.cat((scores[:, :2], scores[:, 2:3] * 1.25, scores[:, 3:]), dim=1)

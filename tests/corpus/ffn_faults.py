@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from transformers.activations import ACT2FN
 
-from .registry import FACTOR, SOME_CHANNELS, fault, mlp_of
+from .registry import fault, mlp_of
 
 
 @fault("gate and up swapped", "ffn_gate ffn_up", "ffn.gate_up")
@@ -88,7 +88,7 @@ def residual_halved(model: Any, block: int) -> None:
     patch_sum(model, block, "attn", lambda residual, branch: residual * 0.5 + branch)
 
 
-@fault("ffn residual times sqrt(1/2)", "ffn_residual", relation=FACTOR)
+@fault("ffn residual times sqrt(1/2)", "ffn_residual")
 def sum_scaled(model: Any, block: int) -> None:
     patch_sum(model, block, "ffn", lambda residual, branch: (residual + branch) * 0.5**0.5)
 
@@ -103,6 +103,6 @@ class HardGate(nn.Module):
         return nn.functional.silu(x) * (torch.arange(x.shape[-1]) >= 8).to(x.dtype)
 
 
-@fault("first eight activations dead", "ffn_act", relation=SOME_CHANNELS)
+@fault("first eight activations dead", "ffn_act")
 def dead_channels(model: Any, block: int) -> None:
     mlp_of(model, block).act_fn = HardGate()

@@ -11,7 +11,7 @@ from gguf.quants import dequantize, quantize
 from torch import Tensor, nn
 
 from .models import pair_rows
-from .registry import FACTOR, SHIFT, SIGN, SOME_CHANNELS, SOME_ROWS, attention_of, fault, mlp_of
+from .registry import attention_of, fault, mlp_of
 
 
 def set_weight(linear: Any, weight: Tensor) -> None:
@@ -139,22 +139,22 @@ def logits_scaled(model: Any, block: int) -> None:
 # What no catalogue has a name for.
 
 
-@fault("v_proj negated", "v_proj", relation=SIGN)
+@fault("v_proj negated", "v_proj")
 def v_negated(model: Any, block: int) -> None:
     afterwards(attention_of(model, block), "v_proj", lambda x: -x)
 
 
-@fault("ffn_down times 1.001", "ffn_down", relation=FACTOR)
+@fault("ffn_down times 1.001", "ffn_down")
 def down_louder(model: Any, block: int) -> None:
     afterwards(mlp_of(model, block), "down_proj", lambda x: x * 1.001)
 
 
-@fault("ffn_up one position late", "ffn_up", relation=SHIFT)
+@fault("ffn_up one position late", "ffn_up")
 def up_rolled(model: Any, block: int) -> None:
     afterwards(mlp_of(model, block), "up_proj", lambda x: torch.roll(x, 1, dims=1))
 
 
-@fault("v_proj one position late", "v_proj", relation=SHIFT)
+@fault("v_proj one position late", "v_proj")
 def v_rolled(model: Any, block: int) -> None:
     afterwards(attention_of(model, block), "v_proj", lambda x: torch.roll(x, 1, dims=1))
 
@@ -167,7 +167,7 @@ def gate_masked(model: Any, block: int) -> None:
     afterwards(mlp_of(model, block), "gate_proj", change)
 
 
-@fault("k_proj offset in its last two channels", "k_proj", relation=SOME_CHANNELS)
+@fault("k_proj offset in its last two channels", "k_proj")
 def k_channels(model: Any, block: int) -> None:
     def change(x: Tensor) -> Tensor:
         return torch.cat((x[..., :-2], x[..., -2:] + 0.25), dim=-1)
@@ -175,14 +175,14 @@ def k_channels(model: Any, block: int) -> None:
     afterwards(attention_of(model, block), "k_proj", change)
 
 
-@fault("embedding row of token 5 wrong", "embed", relation=SOME_ROWS, in_block=False)
+@fault("embedding row of token 5 wrong", "embed", in_block=False)
 def embedding_row(model: Any, block: int) -> None:
     weight = model.model.embed_tokens.weight.clone()
     weight[5] = weight[6]
     set_weight(model.model.embed_tokens, weight)
 
 
-@fault("head row 7 wrong", "logits", relation=SOME_CHANNELS, in_block=False)
+@fault("head row 7 wrong", "logits", in_block=False)
 def head_row(model: Any, block: int) -> None:
     weight = model.lm_head.weight.clone()
     weight[7] = weight[8]

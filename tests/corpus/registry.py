@@ -8,11 +8,6 @@ from typing import Any
 
 Patch = Callable[[Any, int], None]
 
-# The relations that a report may name where it has no convention.
-FACTOR, SIGN, PERMUTATION = "constant factor", "sign", "permutation"
-SHIFT = "shift by one position"
-SOME_HEADS, SOME_CHANNELS, SOME_ROWS = "some heads", "some channels", "some rows"
-
 
 @dataclass(frozen=True)
 class Fault:
@@ -21,7 +16,6 @@ class Fault:
     Attributes:
         stages: every region whose local error is real, and no other: what a report must blame, exactly.
         convention: the name that explains it, `family.aspect`; None where no catalogue has one.
-        relation: how the faulty tensor relates to the right one, where there is a plain relation.
         model: the kind of tiny model (models.KINDS) that it is put into.
         in_block: False where the fault is outside the blocks; `apply` then ignores its block.
     """
@@ -30,7 +24,6 @@ class Fault:
     stages: frozenset[str]
     apply: Patch = field(repr=False)
     convention: str | None = None
-    relation: str | None = None
     model: str = "qwen3"
     in_block: bool = True
 

@@ -212,6 +212,10 @@ class RegionSearch:
         return Edit(tuple(lines), tuple(places), n_steps, residual, operators=operators), cost
 
 
+def _makes_data(network: Network, steps: Sequence[Step]) -> bool:
+    return any(network.values[step.outputs[0]].is_data for step in steps)
+
+
 def _n_steps(network: Network, steps: Sequence[Step]) -> int:
     """How many steps these are; those that make no data, such as a mask or positions, are one together."""
     n_data = sum(network.values[step.outputs[0]].is_data for step in steps)
@@ -238,12 +242,19 @@ def _nodes(alignment: Alignment, piece: Piece) -> Place:
     if piece.kind in ("attributes", "literals", "view", "order"):
         ours, theirs = partner, piece.step
     else:
-        ours = first_of(a, _steps_between(alignment, piece, "a")) or partner or a.values[a.base(a.output)].maker
-        theirs = first_of(b, _steps_between(alignment, piece, "b")) or piece.step or b.values[b.base(b.output)].maker
+        inside_a, inside_b = (_steps_between(alignment, piece, side) for side in ("a", "b"))
+        if (
+            partner is not None
+            and not (inside_a and inside_b)
+            and not _makes_data(a, inside_a) | _makes_data(b, inside_b)
+        ):
+            inside_a, inside_b = [], []  # a table that one side has ready: both are told where it is read
+        ours = first_of(a, inside_a) or partner or a.values[a.base(a.output)].maker
+        theirs = first_of(b, inside_b) or piece.step or b.values[b.base(b.output)].maker
     return None if ours is None else ours.index, None if theirs is None else theirs.index
 
 
-def _steps_between(alignment: Alignment, piece: Piece, side: Literal["a", "b"]) -> list[Step]:
+def _steps_between(alignment: Alignment, piece: Piece, side: str) -> list[Step]:
     """The steps of a piece: between its value and those that both sides have."""
     network = alignment.a if side == "a" else alignment.b
     top = network.base(piece.ours if side == "a" else piece.theirs)

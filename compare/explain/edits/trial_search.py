@@ -13,6 +13,7 @@ from ...measure import distance
 from ...sides.graph_side import GraphSide
 from ...sides.side import Values
 from .edit import Edit
+from .keys import key_of, short_name
 from .solved import solved
 from .trials import Region, Trial, trials
 from .words import Line, Weights
@@ -47,8 +48,7 @@ class TrialSearch:
             network = self._graph.network(local.tap, self._values, self._stepper)
         except OpdiffError:
             return None
-        prefix = f"blk.{block}."
-        region = Region(network, len(self._graph.tokens), lambda label: label.removeprefix(prefix))
+        region = Region(network, len(self._graph.tokens), lambda label: short_name(label, block))
         limit = min(local.reach, _SHARE * local.error)
 
         def left(made: np.ndarray | None) -> float:
@@ -66,7 +66,7 @@ class TrialSearch:
         (_, rest, trial), *others = sorted(hits, key=lambda hit: hit[0])
         self._seen[key] = trial.key
         place = None if trial.step is None else trial.step.index
-        line = Line(trial.text, trial.key, len(trial.text))
+        line = Line(trial.text, key_of(trial.key, local.tap, [network.region]), len(trial.text))
         places = (place, None) if self._is_trace_b else (None, place)
         also = tuple(dict.fromkeys(o.text for _, _, o in others if o.text != trial.text))[:_MOST_OTHERS]
         return Edit((line,), (places,), 1, rest / local.error, also)

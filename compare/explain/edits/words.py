@@ -2,29 +2,27 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from ....graphs.network import Step
-from ....graphs.stages import split_tap_name, tap_name
+from ....graphs.stages import split_tap_name
 from ..arrays import Relation, compare_arrays, differing_part, told_apart
 from .alignment import Alignment
 from .expression import Style, formula, operator_name, setting_text, step_formula
+from .keys import STREAM, key_of, short_name, stream_before
 from .pieces import Piece
 
 Weights = Mapping[str, Callable[[], np.ndarray]]
 _SHORT, _WHOLE = Style(depth=7), Style(depth=60)
 _SMALL = 64  # entries: so few numbers may be another tensor's by chance
-_STREAM = "the residual stream"
 # What it is called where a region reads another tap than A's: by stage, what B reads, what A reads.
 _CALLED = {
-    ("ffn_norm", _STREAM, "attn_residual"): "parallel against sequential residual",
-    ("ffn_norm", "attn_residual", _STREAM): "sequential against parallel residual",
+    ("ffn_norm", STREAM, "attn_residual"): "parallel against sequential residual",
+    ("ffn_norm", "attn_residual", STREAM): "sequential against parallel residual",
 }
-_NUMBER = r"-?(?:\d[\d.]*(?:e[-+]?\d+)?|inf|nan)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +55,12 @@ class Writer:
         """The piece in words."""
         text, key = self._said(piece, _SHORT)
         whole = text if "..." not in text else self._said(piece, _WHOLE)[0]
-        return Line(text, self._anonymous(key or text), len(whole), self._is_number(piece))
+        return Line(
+            text,
+            key_of(key or text, self._a.region.tap, (self._a.region, self._b.region)),
+            len(whole),
+            self._is_number(piece),
+        )
 
     def cost(self, pair: tuple[str, str]) -> float:
         """How long a cut is in words."""
@@ -153,8 +156,8 @@ class Writer:
         return self._of_two(piece, ours, theirs, style, is_draft)
 
     def _other_tap(self, read: str, other: str) -> str:
-        before = tap_name("ffn_residual", self._block - 1) if self._block else "embed"
-        named = [_STREAM if name == before else name for name in (self._name(read), other)]
+        before = stream_before(self._block or 0)
+        named = [STREAM if name == before else name for name in (self._name(read), other)]
         called = _CALLED.get((split_tap_name(self._a.region.tap)[1], named[0], named[1]))
         return f"reads {self._name(read)} where A reads {other}" + (f" ({called})" if called else "")
 
@@ -287,9 +290,7 @@ class Writer:
         return formula(self._a, name, leaf, _SHORT, 3)
 
     def _name(self, label: str) -> str:
-        """A tap's or weight's name, without the region's own block."""
-        prefix = f"blk.{self._block}."
-        return label.removeprefix(prefix) if self._block is not None else label
+        return short_name(label, self._block)
 
     def _leaves(self, theirs: str) -> set[str]:
         """The values of A at which B's formula ends."""
@@ -305,27 +306,6 @@ class Writer:
             elif maker is not None:
                 stack.extend(maker.operands)
         return found
-
-    def _anonymous(self, text: str) -> str:
-        """The text without what is of this place alone: the tap that it reads, the block, the weights' names."""
-        before = "embed" if self._block == 0 else tap_name("ffn_residual", (self._block or 0) - 1)
-        for name in [] if self._block is None else [before]:
-            text = _without(text, name, _STREAM)
-        reads = self._taps_read()
-        if len(reads) == 1:
-            text = _without(text, self._name(reads[0]), "x")
-        for label in sorted({*self._a.region.weight_names, *self._b.region.weight_names}, key=len, reverse=True):
-            text = _without(text, self._name(label), "the weight")
-        text = re.sub(r"\bblk\.\d+\.", "", text)
-        text = re.sub(r"[\w.]+\.(?:weight|bias)\b", "the weight", text)
-        text = re.sub(r"\b[qkv]_(proj|norm|rope)\b", r"qkv_\1", text)
-        text = re.sub(r", x = .*", "", text)
-        return re.sub(rf"\[{_NUMBER}(, {_NUMBER})+(, \.\.\.)?\]( of shape \[[^]]*\])?", "[...]", text)
-
-    def _taps_read(self) -> list[str]:
-        """The taps that both regions read; none where they are not the same."""
-        ours, theirs = ({name for name in one.region.inputs if name != "tokens"} for one in (self._a, self._b))
-        return sorted(ours) if ours == theirs else []
 
 
 def _told(a: np.ndarray, b: np.ndarray) -> tuple[str, str]:
@@ -346,8 +326,3 @@ def _part(label: str) -> str:
 
 def _listed(shapes: list[list[int]]) -> str:
     return " and ".join(map(str, shapes))
-
-
-def _without(text: str, name: str, word: str) -> str:
-    """The text with a word in the place of a name."""
-    return re.sub(rf"(?<![\w.]){re.escape(name)}(?![\w.])", word, text)
