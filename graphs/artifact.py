@@ -17,6 +17,7 @@ from google.protobuf.message import DecodeError
 from .errors import InputError
 from .slices import producers
 from .sources import source_of
+from .stages import default_axes, is_stage, split_tap_name
 from .taps import Tap
 from .weights import SharedWeights, inside, written_beside
 
@@ -227,14 +228,30 @@ def _taps(path: Path, model: onnx.ModelProto, facts: Mapping[str, str]) -> Itera
         axes = {str(name): tuple(map(str, words)) for name, words in json.loads(facts.get("taps", "{}")).items()}
     except (ValueError, AttributeError, TypeError) as e:
         raise InputError(f"{path}: its table of taps cannot be read ({e}); export it again") from e
+    axes = axes or _named_as_stages(model.graph)
     if not axes:
-        raise InputError(f"{path}: no taps in it; export it with opdiff export, which exposes them")
+        raise InputError(
+            f"{path}: no taps in it: neither a table of them nor outputs that are named as stages (blk.0.q_proj, logits); "
+            "export it with opdiff export, which exposes them"
+        )
     maker = producers(model.graph)
     outputs = {output.name for output in model.graph.output}
     for name, words in axes.items():
         if name not in outputs or name not in maker:
             raise InputError(f"{path}: tap {name} is in its table of taps but no output of its graph; export it again")
         yield Tap(name, words, source_of(maker[name]))
+
+
+def _named_as_stages(graph: onnx.GraphProto) -> dict[str, tuple[str, ...]]:
+    """For a graph that opdiff did not export: the outputs that have a stage's name, with the axes of such a rank."""
+    found = {}
+    for output in graph.output:
+        dims = output.type.tensor_type.shape.dim
+        layouts = default_axes(split_tap_name(output.name)[1], len(dims)) if is_stage(output.name) else ()
+        in_batch = [words for words in layouts if words[0] == "batch"]
+        if layouts:
+            found[output.name] = in_batch[0] if in_batch and dims[0].dim_value == 1 else layouts[0]
+    return found
 
 
 def _weights(path: Path, initializers: Iterable[onnx.TensorProto], maps: Maps) -> dict[str, Weight]:

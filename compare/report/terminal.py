@@ -11,8 +11,8 @@ from rich.table import Table
 from ..result import Divergence, Effect, Position, Result, RootCause, Row
 from .words import places
 
-_SHOWN_DIVERGENCES = 12
 _SHOWN_SHARES = 6
+_SHOWN_TOKENS = 2
 _LONGEST = 300  # characters of an edit beside a name
 
 
@@ -163,38 +163,35 @@ def _position_table(result: Result) -> Table:
 
 def _largest(position: Position, side: str) -> str:
     top = position.a_top if side == "a" else position.b_top
-    return ", ".join(f"{token}: {logit:.4g}" for token, logit in top[:3])
+    return ", ".join(f"{token}: {logit:.4g}" for token, logit in top[:_SHOWN_TOKENS])
 
 
 def _divergence_table(divergences: Sequence[Divergence]) -> Table:
+    """One line for each stage at fault: its worst block."""
     table = Table(title="Regions at fault (local: on A's values, in double precision)", title_justify="left")
     for heading in ("tap", "local error", "float32 floor", "propagated NMSE", "moves the logits by", "op", "source"):
         is_text = heading in ("tap", "op", "source")
         table.add_column(heading, justify="left" if is_text else "right", no_wrap=heading in ("tap", "source"))
-    for d in divergences[:_SHOWN_DIVERGENCES]:
-        effect = _moved(d.effect)
-        node = d.b_node
+    stages: dict[str, list[Divergence]] = {}
+    for divergence in divergences:
+        stages.setdefault(divergence.stage, []).append(divergence)
+    for members in stages.values():
+        worst = max(members, key=lambda d: d.error / (d.floor or 1.0))
+        moved = [d.effect for d in members if d.effect is not None]
+        effect = "-" if not moved else f"{max(e.max_change for e in moved):.3g}"
+        if moved and not any(e.changes_logits for e in moved):
+            effect = "nothing" if all(_is_without(e) for e in moved) else "NaN"
+        node, rest = worst.b_node, len(members) - 1
         table.add_row(
-            d.tap,
-            f"{d.error:.2e}",
-            f"{d.floor:.1e}",
-            _number(d.propagated.nmse),
+            worst.tap + (f" and {rest} more" if rest else ""),
+            f"{worst.error:.2e}",
+            f"{worst.floor:.1e}",
+            _number(worst.propagated.nmse),
             effect,
             node.op_type if node else "-",
             _short(node.source) if node and node.source else "-",
         )
-    rest = len(divergences) - _SHOWN_DIVERGENCES
-    if rest > 0:
-        table.add_row(f"and {rest} more (--json has all)", *[""] * 6)
     return table
-
-
-def _moved(effect: Effect | None) -> str:
-    if effect is None:
-        return "-"
-    if effect.finite not in ("kept", "unlike_a"):
-        return {"made": "makes them finite", "lost": "makes them NaN"}.get(effect.finite, "NaN both times")
-    return f"{effect.max_change:.3g}" if effect.changes_logits else "nothing"
 
 
 def _short(source: str) -> str:
