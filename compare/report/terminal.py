@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
@@ -63,9 +64,9 @@ def _reservations(result: Result) -> str:
 
 def _cause_lines(cause: RootCause, result: Result) -> Iterator[str]:
     if cause.source:
-        yield f"B's line: {cause.source}"
+        yield f"B's line: {_from_here(cause.source)}"
     if cause.a_source:
-        yield f"A's line: {cause.a_source}"
+        yield f"A's line: {_from_here(cause.a_source)}"
     first = next(d for d in result.divergences if d.tap == cause.taps[0])
     if first.b_node and first.b_node.name:
         beside = f": {'; and '.join(cause.edit)}" if cause.edit and cause.kind == "convention" else ""
@@ -192,6 +193,12 @@ def _divergence_table(divergences: Sequence[Divergence]) -> Table:
             _short(node.source) if node and node.source else "-",
         )
     return table
+
+
+def _from_here(source: str) -> str:
+    """A source line, its path from the current folder where it lies below that."""
+    path = Path(source)
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else source
 
 
 def _short(source: str) -> str:
