@@ -247,7 +247,7 @@ def _in_single(sides: Sequence[Side]) -> Iterator[str]:
 
 
 def _recorded(opened: Sequence[Artifact | Trace], at_fault: Faults) -> Iterator[str]:
-    """What is other where a side is a trace."""
+    """What a reader should know where a side is a trace."""
     for name, one in zip("AB", opened, strict=False):
         if isinstance(one, Trace):
             yield (

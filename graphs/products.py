@@ -151,19 +151,20 @@ class Multiplier:
         self.n_weights_read = 0
 
     def finish(self, running: Running[T]) -> T:
-        """What a running program comes to."""
+        """Run a program to its end and return its result."""
         (result,) = self.together([running])
         if isinstance(result, OpdiffError):
             raise result
         return result
 
     def together(self, programs: Sequence[Running[T]], by_difference: bool = False) -> list[T | OpdiffError]:
-        """What running programs come to, or why one came to nothing; those that want the same weight share its products.
+        """Run several programs side by side; products with the same weight are computed once. Return each one's result,
+        or its error.
 
-        by_difference: it is what they come to other than each other that is asked for. Where all of them want the same
-        weight, the first is then multiplied in float32, and of each other what it has other than the nearest of the first
-        two and the two before it: a difference is good to float32's seven digits, however small it is, and what the first
-        was rounded by is in all of them.
+        by_difference: only the differences between the results matter. Where all programs want the same weight, the first
+        product is then taken in float32, and of every other one only its difference from the nearest of the first two and
+        the two before it. A difference is so good to float32's seven digits, however small it is; the first product's
+        rounding is in all of them.
         """
         results: dict[int, T | OpdiffError] = {}
         wanted = {n: found for n in range(len(programs)) if (found := _advanced(programs[n], None, n, results))}
@@ -187,7 +188,7 @@ class Multiplier:
         return [part.reshape(*f.x.shape[:-1], -1) for f, part in zip(wanted, _parted(product, rows), strict=True)]
 
     def _differences(self, wanted: Sequence[Factors]) -> list[np.ndarray]:
-        """The same, of all but the first what it has other than another; as they are where that cannot be said."""
+        """The same, but of all but the first only the difference from another one; whole where float32 cannot hold it."""
         near = [found for n in range(1, len(wanted)) if (found := _nearest(wanted, n))]
         first = wanted[0].rows.astype(np.float32)
         if not near or len(near) + 1 < len(wanted) or not np.isfinite(first).all():
@@ -252,7 +253,7 @@ class Multiplier:
 
 @dataclass(frozen=True, slots=True)
 class _Near:
-    """What one has other than another before it, in float32."""
+    """The difference of one from another before it, in float32."""
 
     base: int
     difference: np.ndarray

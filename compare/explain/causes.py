@@ -47,7 +47,7 @@ class Cause:
 
     @property
     def is_explained(self) -> bool:
-        """Whether it says what is other, by a name or by a small edit."""
+        """Whether it says what differs, by a name or by a small edit."""
         return self.kind in ("convention", "edit")
 
 

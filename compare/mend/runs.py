@@ -1,4 +1,4 @@
-"""Runs of a side from the tokens on, with changes in it, side by side: what a change leaves as it is, is run once."""
+"""Run a side from the tokens on, as it is and with changes, side by side. What a change does not touch is run once."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Ran = dict[str, np.ndarray] | OpdiffError
 
 @dataclass(frozen=True)
 class Change:
-    """What is other in a run: taps whose region another side runs in this one's place, and taps whose value is set."""
+    """The changes of one run: taps whose region another side runs instead, and taps whose value is set."""
 
     mended: Mapping[str, GraphSide] = field(default_factory=dict)
     given: Values = field(default_factory=dict)
@@ -32,14 +32,14 @@ def run_changed(
     known: Values | None = None,
     by_difference: bool = False,
 ) -> list[Ran]:
-    """The wanted taps' values of a side as it is, and then as each change leaves it, or why it cannot run so.
+    """Run a side as it is, and once for each change; return the wanted taps of each run, or the error of a run that fails.
 
-    Only what they depend on is run, and kept while it is read; each weight is read once for all of them.
+    Only what the wanted taps depend on is run, and dropped when nothing reads it any more. Each weight is read once for all runs.
 
     Args:
         known: the values of the side as it is, where they are known.
-        by_difference: it is what they have other than each other that is asked for: in float64 that is good to seven
-            digits, however small it is, while what all of them have may be rounded as in float32.
+        by_difference: only the differences between the runs matter: each is good to seven digits, however small it is,
+            while what all runs share may be rounded as in float32.
     """
     wanted = set(wanted)
     first = _Run(side, Change(given=known or {}))
@@ -74,7 +74,7 @@ class _Run:
         return self._failure or (None if self.base is None else self.base.failure)
 
     def take(self, tap: str, value: np.ndarray | OpdiffError) -> None:
-        """What the tap's region came to."""
+        """Keep the result of the tap's region, or its error."""
         if isinstance(value, OpdiffError):
             self._failure = value
         else:

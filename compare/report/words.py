@@ -17,7 +17,7 @@ _AGREES = {
 
 
 def cause_text(a: str, b: str, cause: Cause, agrees: str | None) -> str:
-    """One sentence: what is other, where, and whom the reference agrees with."""
+    """One sentence: what differs, where, and whom the reference agrees with."""
     text = f"{_difference(a, b, cause)}; at {places(cause.taps)}"
     if agrees in ("a", "b"):
         return f"{text}; the reference agrees with {a if agrees == 'a' else b}"

@@ -133,9 +133,9 @@ class GraphSide(Side):
         return self.canonical(tap, own)
 
     def together(self, runs: Sequence[Running[T]], by_difference: bool) -> list[T | OpdiffError]:
-        """What runs of this side, and of those that share its runner, come to; each weight is read once for all of them.
+        """Finish several runs, of this side and of others that share its runner; each weight is read once for all.
 
-        by_difference: for what they come to other than each other.
+        by_difference: only the differences between the results matter.
         """
         return self._runner.together(runs, by_difference)
 

@@ -230,7 +230,7 @@ def _softmax_axes(region: Region) -> Iterator[Trial]:
 
 
 def _positions(region: Region) -> Iterator[Trial]:
-    """Positions that are others, from some token on."""
+    """Other positions, from some token on."""
     n = region.n_tokens
     for name in region.inside:
         value, array = region.network.values[name], region.network.array(name)
