@@ -87,7 +87,7 @@ class StepRunner:
     `work` counts what was spent: the elements made, and a fixed share for each call.
     """
 
-    CALL = 20_000  # what a call costs beside its elements, counted in elements
+    CALL, ELEMENT = 20_000, 2  # what a call costs beside its elements, and what an element does
 
     def __init__(self, runner: Runner) -> None:
         self._runner = runner
@@ -111,7 +111,7 @@ class StepRunner:
         made = self._in_numpy(node, inputs)
         if made is None:
             made = self._in_onnxruntime(node, context, inputs, held)
-        self.work += self.CALL + sum(value.array.size for value in made)
+        self.work += self.CALL + self.ELEMENT * sum(value.array.size for value in made)
         return made
 
     def _in_numpy(self, node: onnx.NodeProto, inputs: Sequence[Typed | None]) -> list[Typed] | None:

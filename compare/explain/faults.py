@@ -10,7 +10,7 @@ import numpy as np
 from ...graphs.axes import canonical_axes, same_shape, unbatched
 from ...graphs.errors import ShapeError
 from ...graphs.stages import graph_order, split_tap_name
-from ..conventions.explain import BESIDE_AN_EDIT, WHOLE
+from ..conventions.explain import BESIDE_A_REWRITE, BESIDE_AN_EDIT, WHOLE
 from ..judge.cancel import cancelling
 from ..judge.locate import Local, is_scores
 from ..measure import comparable, distance, unmasked
@@ -111,8 +111,8 @@ class _Search:
         edit = self._search.edit(local)
         if edit is not None:
             self.edits[local.tap] = edit
-        is_small = edit is not None and not edit.is_rewrite
-        return again or self._explainer.explain(local, BESIDE_AN_EDIT if is_small else WHOLE)
+        budget = WHOLE if edit is None else BESIDE_A_REWRITE if edit.is_rewrite else BESIDE_AN_EDIT
+        return again or self._explainer.explain(local, budget)
 
     def _against_a_trace(self, local: Local) -> Explained:
         """A name, or what is tried where there is none."""
