@@ -34,7 +34,8 @@ def promoted(program: onnx.ModelProto, n_inputs: int, perturb: Exact | None = No
     model = onnx.ModelProto()
     model.CopyFrom(program)
     if names := _to_inline(model):
-        model = onnx.inliner.inline_selected_functions(model, names, exclude=False, inline_schema_functions=True)
+        typed = _with_types(model)
+        model = onnx.inliner.inline_selected_functions(typed, names, exclude=False, inline_schema_functions=True)
     graph = model.graph
     singles = in_single(model)
     casts: list[onnx.NodeProto] = []
@@ -66,6 +67,17 @@ def promoted(program: onnx.ModelProto, n_inputs: int, perturb: Exact | None = No
     graph.node.extend(copies)
     del graph.value_info[:]
     return model
+
+
+def _with_types(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model with the types of its values, its constants too: the inliner asserts that it knows them."""
+    typed = onnx.shape_inference.infer_shapes(model)
+    known = {info.name for info in (*typed.graph.input, *typed.graph.value_info, *typed.graph.output)}
+    for tensor in typed.graph.initializer:
+        if tensor.name not in known:
+            info = onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims))
+            typed.graph.value_info.append(info)
+    return typed
 
 
 def _to_inline(model: onnx.ModelProto) -> list[tuple[str, str]]:
