@@ -5,26 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
-
-from ...graphs.axes import canonical_axes, same_shape, unbatched
-from ...graphs.errors import ShapeError
 from ...graphs.stages import graph_order, split_tap_name
 from ..conventions.explain import BESIDE_A_REWRITE, BESIDE_AN_EDIT, WHOLE
 from ..judge.cancel import cancelling
 from ..judge.locate import Local, is_scores
-from ..measure import comparable, distance, unmasked
 from ..sides.graph_side import GraphSide
 from ..sides.side import Side
 from ..sides.trace_side import TraceSide, replayed, runnable
-from .arrays import compare_arrays
 from .catalogue import Explained, Explainer
 from .causes import Cause, by_convention, by_edit, with_the_same_edits
 from .edits.edit import Edit
 from .edits.search import EditSearch, Nodes
 from .edits.trial_search import TrialSearch
-from .masks import mask_difference
-from .relations import relations
+from .relations import masks_of, relations_of
 
 
 @dataclass(frozen=True)
@@ -69,9 +62,9 @@ def faults(a: Side, b: Side, found: Mapping[str, Local], explainer: Explainer) -
     unnamed = [tap for tap in suspects if not explained[tap].candidates]
     below = tuple(tap for tap in unnamed if _is_below_float32(found[tap], search.edits.get(tap)))
     unnamed = [tap for tap in unnamed if tap not in below]
-    related = {tap: _relations(found[tap], a) for tap in unnamed if tap not in search.edits}
+    related = {tap: relations_of(found[tap], a) for tap in unnamed if tap not in search.edits}
     edited = {tap: search.edits[tap] for tap in unnamed if tap in search.edits}
-    masks = {tap: _masks(found[tap], a) for tap in edited if is_scores(tap)}
+    masks = {tap: masks_of(found[tap], a) for tap in edited if is_scores(tap)}
     causes = with_the_same_edits(causes, by_edit(edited, search.nodes_at, masks))
     causes += _unexplained(related, search)
     at_fault = tuple(tap for tap in suspects if tap in named or tap in unnamed)
@@ -204,50 +197,3 @@ def _unexplained(related: Mapping[str, tuple[str, ...]], search: _Search) -> Ite
         groups.setdefault((split_tap_name(tap)[1], operators, found[:1]), []).append(tap)
     for taps in groups.values():
         yield Cause("unexplained", tuple(taps), search.nodes(taps[0]), relations=related[taps[0]])
-
-
-def _aligned(local: Local, a: Side) -> tuple[np.ndarray, np.ndarray] | None:
-    """Both outputs without a batch of one, in one shape; None where they have none in common."""
-    if local.a64 is None or local.b64 is None:
-        return None
-    axes = a.taps[local.tap].axes
-    try:
-        return same_shape(unbatched(local.a64, axes), unbatched(local.b64, axes))
-    except ShapeError:
-        return None
-
-
-def _masks(local: Local, a: Side) -> tuple[str, ...]:
-    """What each side masks, where that is not the same."""
-    found = _aligned(local, a)
-    if found is None:
-        return ()
-    left, right = found
-    said = mask_difference(left, right, ~unmasked(left), ~unmasked(right))
-    return () if said is None else (said,)
-
-
-def _relations(local: Local, a: Side) -> tuple[str, ...]:
-    """What B's value is to A's; where only masked entries differ, what each side masks, and nothing else."""
-    found = _aligned(local, a)
-    if found is None:
-        return ()
-    left, right = found
-    words = [word for word in canonical_axes(a.taps[local.tap].axes) if word != "batch"]
-    if left.ndim != len(words):
-        words = [*words[: left.ndim - 1], "channel"]
-    if not is_scores(local.tap):
-        return _plain_relations(left, right, words, local)
-    masks = _masks(local, a)
-    left, right, _ = comparable(left, right, True)
-    is_only_masks = distance(left, right, False) <= local.reach
-    return masks if is_only_masks else (*masks, *_plain_relations(left, right, words, local))
-
-
-def _plain_relations(left: np.ndarray, right: np.ndarray, words: Sequence[str], local: Local) -> tuple[str, ...]:
-    def meets(one: np.ndarray, other: np.ndarray) -> bool:
-        return distance(one, other, False) <= local.reach
-
-    found = relations(left, right, words, meets)
-    law = compare_arrays(left, right, words)
-    return found if not law.telling or any("there:" in one for one in found) else (*found, law.text)

@@ -7,8 +7,17 @@ from itertools import pairwise
 
 import numpy as np
 
+from ...graphs.axes import canonical_axes, same_shape, unbatched
+from ...graphs.errors import ShapeError
+from ..judge.locate import Local, is_scores
+from ..measure import comparable, distance, unmasked
+from ..sides.side import Side
+from .masks import mask_difference
+
 Meets = Callable[[np.ndarray, np.ndarray], bool]
 _FEW = 8
+_FEWEST_PER_INDEX = 4
+_EQUAL_BUT_FOR, _THERE = "equal but for ", ", there: "
 
 
 def relations(a: np.ndarray, b: np.ndarray, axes: Sequence[str], meets: Meets) -> tuple[str, ...]:
@@ -22,7 +31,15 @@ def relations(a: np.ndarray, b: np.ndarray, axes: Sequence[str], meets: Meets) -
     if a.shape != b.shape or not (np.isfinite(a).all() and np.isfinite(b).all()):
         return tuple(_non_finite(a, b))
     whole = tuple(_of_the_whole(a, b, axes, meets))
-    return whole or tuple(_of_a_part(a, b, axes, meets))
+    if whole:
+        return whole
+    parts = tuple(_of_a_part(a, b, axes, meets))
+    return tuple(filter(is_law, parts)) or tuple(_per_index(a, b, axes, meets)) or parts
+
+
+def is_law(relation: str) -> bool:
+    """Whether a relation says what B's value is, not only where it differs."""
+    return not relation.startswith(_EQUAL_BUT_FOR) or _THERE in relation
 
 
 def _non_finite(a: np.ndarray, b: np.ndarray) -> Iterator[str]:
@@ -62,6 +79,21 @@ def _factor(a: np.ndarray, b: np.ndarray) -> float | None:
     power = float(np.sum(a * a))
     factor = float(np.sum(a * b)) / power if power else None
     return -1.0 if factor is not None and abs(factor + 1) < 1e-12 else factor
+
+
+def _per_index(a: np.ndarray, b: np.ndarray, axes: Sequence[str], meets: Meets) -> Iterator[str]:
+    """A factor, or an offset, for each index of one axis, where each holds for several entries."""
+    for axis, word in enumerate(axes):
+        others = tuple(other for other in range(a.ndim) if other != axis)
+        if a.size < _FEWEST_PER_INDEX * a.shape[axis] or a.shape[axis] < 2:
+            continue
+        power = np.sum(a * a, others, keepdims=True)
+        factors = np.sum(a * b, others, keepdims=True) / np.where(power == 0, 1.0, power)
+        if meets(a * factors, b):
+            yield f"A's times one factor per {word}, {factors.min():.5g} .. {factors.max():.5g}"
+        offsets = np.mean(b - a, others, keepdims=True)
+        if meets(a + offsets, b):
+            yield f"A's plus one constant per {word}, {offsets.min():.5g} .. {offsets.max():.5g}"
 
 
 def _shifts(a: np.ndarray, b: np.ndarray, axes: Sequence[str], meets: Meets) -> Iterator[str]:
@@ -107,12 +139,57 @@ def _of_a_part(a: np.ndarray, b: np.ndarray, axes: Sequence[str], meets: Meets) 
         differ = [i for i in range(n) if not meets(left[i], right[i])]
         if not 0 < len(differ) <= n // 2:
             continue
-        inner = [w for w in axes if w != word]
-        within = set.intersection(*({*_of_the_whole(left[i], right[i], inner, meets)} for i in differ[:_FEW]))
-        named = f", there: {sorted(within)[0]}" if within else ""
-        yield f"equal but for {word} {_shortened(differ)} of {n}{named}"
+        words = [word, *(w for w in axes if w != word)]
+        within = next(_of_the_whole(left[differ], right[differ], words, meets), "")
+        named = f"{_THERE}{within}" if within else ""
+        yield f"{_EQUAL_BUT_FOR}{word} {_shortened(differ)} of {n}{named}"
 
 
 def _shortened(numbers: Sequence[int]) -> str:
     first = ", ".join(map(str, numbers[:_FEW]))
     return first + (f", ... ({len(numbers)} in all)" if len(numbers) > _FEW else "")
+
+
+def _aligned(local: Local, a: Side) -> tuple[np.ndarray, np.ndarray] | None:
+    """Both outputs without a batch of one, in one shape; None where they have none in common."""
+    if local.a64 is None or local.b64 is None:
+        return None
+    axes = a.taps[local.tap].axes
+    try:
+        return same_shape(unbatched(local.a64, axes), unbatched(local.b64, axes))
+    except ShapeError:
+        return None
+
+
+def masks_of(local: Local, a: Side) -> tuple[str, ...]:
+    """What each side masks, where that is not the same."""
+    found = _aligned(local, a)
+    if found is None:
+        return ()
+    left, right = found
+    said = mask_difference(left, right, ~unmasked(left), ~unmasked(right))
+    return () if said is None else (said,)
+
+
+def relations_of(local: Local, a: Side) -> tuple[str, ...]:
+    """What B's value is to A's; where only masked entries differ, what each side masks, and nothing else."""
+    found = _aligned(local, a)
+    if found is None:
+        return ()
+    left, right = found
+    words = [word for word in canonical_axes(a.taps[local.tap].axes) if word != "batch"]
+    if left.ndim != len(words):
+        words = [*words[: left.ndim - 1], "channel"]
+    if not is_scores(local.tap):
+        return _plain_relations(left, right, words, local)
+    masks = masks_of(local, a)
+    left, right, _ = comparable(left, right, True)
+    is_only_masks = distance(left, right, False) <= local.reach
+    return masks if is_only_masks else (*masks, *_plain_relations(left, right, words, local))
+
+
+def _plain_relations(left: np.ndarray, right: np.ndarray, words: Sequence[str], local: Local) -> tuple[str, ...]:
+    def meets(one: np.ndarray, other: np.ndarray) -> bool:
+        return distance(one, other, False) <= local.reach
+
+    return relations(left, right, words, meets)

@@ -16,6 +16,7 @@ from .trials import Region, Trial
 
 _LARGEST = 1 << 16  # entries of a constant that may have another factor
 _FEWEST_CLIPPED = 2
+_CLIPPED_FROM = 0.7  # of the largest value: where the search for a clamp begins
 _PLAIN, _ODD = 1, 20  # ranks: a number of few digits, as somebody types it, and any other
 
 
@@ -75,9 +76,15 @@ def _numbers(region: Region) -> Iterator[Number]:
             if isinstance(number, float) and number:
                 text = f"{step.operator} with {attribute}={{}} where A has {shown(np.asarray(number, np.float32))}"
                 yield text, text, step, number, _with_attribute(region, step, attribute)
-    for step, output, array in region.data_steps():
-        text = f"{region.said_of(step)} times {{}}"
-        yield text, text, step, 1.0, _with_factor(region, output, array)
+    for name, array in region.data_values():
+        text, maker = f"{region.said(name)} times {{}}", network.values[name].maker
+        yield text, text, maker, 1.0, _with_factor(region, name, array)
+    for name, array in region.data_values():
+        largest = float(np.abs(array[np.isfinite(array)]).max(initial=0.0))
+        if largest and name != network.output:
+            text = f"clip(x, -{{0}}, {{0}}) is extra, x = {region.said(name)}"
+            start = _CLIPPED_FROM * largest
+            yield text, "clip at {0} is extra", network.values[name].maker, start, _clipped(region, name, array)
 
 
 def _with_constant(
@@ -87,6 +94,10 @@ def _with_constant(
         return region.with_value(name, lambda: array * number if is_factor else np.full(array.shape, number))
 
     return make
+
+
+def _clipped(region: Region, name: str, array: np.ndarray) -> Callable[[float], np.ndarray | None]:
+    return lambda number: region.with_value(name, lambda: np.clip(array, -abs(number), abs(number)))
 
 
 def _with_factor(region: Region, name: str, array: np.ndarray) -> Callable[[float], np.ndarray | None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -12,6 +13,7 @@ from ...judge.locate import Local, is_scores
 from ...measure import distance
 from ...sides.graph_side import GraphSide
 from ...sides.side import Values
+from ..relations import is_law, relations_of
 from .edit import Edit
 from .keys import key_of, short_name
 from .solved import solved
@@ -62,7 +64,7 @@ class TrialSearch:
         key = self._graph.regions[local.tap].program.signature, stage
         hits = self._hits(region, local, recorded, self._seen.get(key), left, limit)
         if not hits:
-            return None
+            return self._of_the_output(local)
         (_, rest, trial), *others = sorted(hits, key=lambda hit: hit[0])
         self._seen[key] = trial.key
         place = None if trial.step is None else trial.step.index
@@ -70,6 +72,14 @@ class TrialSearch:
         places = (place, None) if self._is_trace_b else (None, place)
         also = tuple(dict.fromkeys(o.text for _, _, o in others if o.text != trial.text))[:_MOST_OTHERS]
         return Edit((line,), (places,), 1, rest / local.error, also)
+
+    def _of_the_output(self, local: Local) -> Edit | None:
+        """What the recorded value is of the region's, where one law gives it."""
+        law = next(filter(is_law, relations_of(local, self._graph)), None)
+        if law is None:
+            return None
+        text = f"what comes out is {law}"
+        return Edit((Line(text, re.sub(r"\d[\d.e+-]*", "n", text), len(text)),), ((None, None),), 1, 0.0)
 
     def _hits(
         self,

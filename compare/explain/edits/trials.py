@@ -51,6 +51,14 @@ class Region:
         self.inside = [one for one in network.values if one in inside]
         self.steps = [step for step in reversed(network.steps) if not inside.isdisjoint(step.outputs)]
 
+    def data_values(self) -> Iterator[tuple[str, np.ndarray]]:
+        """The floating-point data that the region's steps make, and that it reads."""
+        yield from ((output, array) for _, output, array in self.data_steps())
+        for name in self.inside:
+            array = self.data(name)
+            if array is not None and self.network.values[name].kind == "input":
+                yield name, array
+
     def data_steps(self) -> Iterator[tuple[Step, str, np.ndarray]]:
         """Steps that make floating-point data, but for moves, with their first output: the last step first."""
         for step in self.steps:
@@ -148,9 +156,10 @@ def _doubled(region: Region) -> Iterator[Trial]:
 
 def _turned(region: Region) -> Iterator[Trial]:
     """A sign turned, operands in the other order, a square operand of a product transposed."""
-    for step, output, array in region.data_steps():
+    for name, array in region.data_values():
+        yield region.trial(name, f"the sign of {region.said(name)} is turned", partial(np.negative, array))
+    for step, output, _ in region.data_steps():
         said = region.said_of(step)
-        yield region.trial(output, f"the sign of {said} is turned", partial(np.negative, array))
         operands = [region.network.typed(name) for name in step.operands]
         if step.operator in ("Sub", "Div", "MatMul") and len(operands) == 2:
             text = f"{said} with its operands in the other order"
@@ -252,13 +261,13 @@ def _positions(region: Region) -> Iterator[Trial]:
 
 def _orders(region: Region) -> Iterator[Trial]:
     """Values of the token, or head, before or after; or in reverse order."""
-    for step, output, array in region.data_steps():
-        said = region.said_of(step)
+    for name, array in region.data_values():
+        said = region.said(name)
         for axis in [axis for axis in range(array.ndim - 1) if array.shape[axis] > 1]:
             for by in (1, -1):
                 text = f"{said} at index i{-by:+d} for i along axis {axis}"
-                yield region.trial(output, text, partial(np.roll, array, by, axis))
-            yield region.trial(output, f"{said} in reverse order along axis {axis}", partial(np.flip, array, axis))
+                yield region.trial(name, text, partial(np.roll, array, by, axis))
+            yield region.trial(name, f"{said} in reverse order along axis {axis}", partial(np.flip, array, axis))
 
 
 def _other_weights(region: Region, weights: Weights) -> Iterator[Trial]:
@@ -287,6 +296,8 @@ def _other_weights(region: Region, weights: Weights) -> Iterator[Trial]:
             yield _of_weight(
                 region, name, f"{own} is left out: zeros", "the weight is left out", partial(np.zeros_like, array)
             )
+            for text, change in (("in reverse", np.flip), ("rolled by 1", partial(np.roll, shift=1))):
+                yield _of_weight(region, name, f"{own} is {text}", f"the weight is {text}", partial(change, array))
         elif array.ndim == 2 and array.shape[0] == array.shape[1]:
             yield _of_weight(
                 region, name, f"{own} is transposed", "the weight is transposed", partial(np.transpose, array)

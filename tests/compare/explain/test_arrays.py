@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
 from opdiff.compare.explain.arrays import Relation, compare_arrays, differing_part, shown, told_apart
-from opdiff.compare.explain.digits import spans
+from opdiff.compare.explain.arrays.digits import spans
 
 RNG = np.random.default_rng(0)
 A = RNG.standard_normal((256, 128)).astype(np.float32)
