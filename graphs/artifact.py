@@ -22,6 +22,7 @@ from .taps import Tap
 from .weights import SharedWeights, inside, written_beside
 
 FORMAT = "1"
+PRODUCER = "opdiff"
 _KEY = "opdiff."
 Maps = dict[Path, np.memmap]  # weight files, by their resolved paths
 
@@ -162,6 +163,7 @@ def save_artifact(
 ) -> None:
     """Write the graph with its taps' axes and the exporter's facts, checked by onnx.checker, whole or not at all."""
     facts = {"format": FORMAT, "taps": json.dumps({name: list(words) for name, words in axes.items()}), **facts}
+    model.producer_name = PRODUCER
     onnx.helper.set_model_props(model, {_KEY + key: value for key, value in facts.items()})
     _check(model)
     with written_beside(path) as partial:
@@ -228,7 +230,8 @@ def _taps(path: Path, model: onnx.ModelProto, facts: Mapping[str, str]) -> Itera
         axes = {str(name): tuple(map(str, words)) for name, words in json.loads(facts.get("taps", "{}")).items()}
     except (ValueError, AttributeError, TypeError) as e:
         raise InputError(f"{path}: its table of taps cannot be read ({e}); export it again") from e
-    axes = axes or _named_as_stages(model.graph)
+    if not axes and model.producer_name != PRODUCER:  # one of opdiff's own without its table is cut short
+        axes = _named_as_stages(model.graph)
     if not axes:
         raise InputError(
             f"{path}: no taps in it: neither a table of them nor outputs that are named as stages (blk.0.q_proj, logits); "

@@ -117,6 +117,20 @@ def test_graph_without_taps_is_refused(path):
     assert "no taps in it" in refusal(rewrite(path, forget))
 
 
+def test_graph_by_another_hand_has_the_outputs_that_are_named_as_stages_for_taps(path):
+    def by_another_hand(model: onnx.ModelProto) -> None:
+        del model.metadata_props[:]
+        model.producer_name = "somebody"
+
+    found = load_artifact(rewrite(path, by_another_hand))
+    assert {tap.name: tap.axes for tap in found.taps} == {
+        "embed": ("token", "channel"),
+        "blk.0.ffn_down": ("token", "channel"),
+        "blk.1.ffn_down": ("token", "channel"),
+        "logits": ("token", "vocab"),
+    }
+
+
 @pytest.mark.parametrize("table", ["[]", "{", "7", '{"logits": 7}', "null"])
 def test_table_of_taps_that_is_no_table_is_refused(tmp_path, table):
     path = save_text(tmp_path / "a.onnx", ONE_TAP, {"logits": ("token",)}, facts={"taps": table})

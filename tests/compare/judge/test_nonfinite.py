@@ -91,8 +91,7 @@ def test_its_effect_is_that_the_logits_become_finite(overflow):
     assert effect is not None
     assert (effect.changes_logits, effect.finite, effect.alone[2]) == (True, "made", None)
     assert effect_text(effect) == "mended alone: mending it makes the logits finite"
-    assert result.closed.complete is False
-    assert "NaN" in result.closed.text
+    assert result.closed.complete
 
 
 def test_the_logits_shown_are_those_of_onnxruntime_for_the_file(overflow):
