@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 
 import numpy as np
@@ -19,6 +20,7 @@ from .settings import Settings, Value
 IsMet = Callable[[Array, Settings], bool]
 EVALUATION_WORK = 20_000  # what an evaluation costs beside its elements, counted in elements
 WEIGHT_WORK = 1 / 16  # what an element of a weight that is multiplied with costs, besides what its products cost,
+ALSO_WORK = 5e7  # what may be spent on finding out what fits as well
 PRODUCT_TOKENS = 16  # which is as much again for so many tokens
 
 
@@ -36,6 +38,7 @@ class Budget:
 
 WHOLE = Budget(4e8, 1e8, 4e7, True)  # some seconds
 BESIDE_A_REWRITE = Budget(1e8, 5e7, 0, True)  # where the place is known, and that much is other there
+NEAR = Budget(1.5e8, 0, 0, False)  # from what explained a block before
 BESIDE_AN_EDIT = Budget(6e7, 3e7, 0, False)  # for a name, where the explanation is known
 
 
@@ -126,6 +129,7 @@ class _Search:
         self.order = {entered.name: place for place, entered in enumerate(conventions())}
         self.trials: dict[Changes, _Trial] = {}
         self.offered: dict[tuple[Changes, str], list[Value]] = {}
+        self.offered_hits: set[tuple[Changes, str]] = set()
         self.seen: dict[bytes, _Trial] = {}  # by the prediction's digest: what gave it first
 
     @property
@@ -139,13 +143,9 @@ class _Search:
         """The explanations with the fewest deviations, the likeliest first; none where nothing fits."""
         if self.trial(()).fits:
             return [()]
-        levels: list[Callable[[], Iterable[Changes]]] = [
-            lambda: self.extended((), last_resort=False, limit=self.budget.singles),
-            lambda: self.doubled(last_resort=False),
-        ]
+        levels: list[Callable[[], Iterable[Changes]]] = [partial(self.singled, False), partial(self.doubled, False)]
         if self.budget.with_last_resorts:
-            levels.append(lambda: self.extended((), last_resort=True, limit=self.budget.singles))
-            levels.append(lambda: self.doubled(last_resort=True))
+            levels += [partial(self.singled, True), partial(self.doubled, True)]
         if self.budget.triples:
             levels.append(self.tripled)
         for level in levels:
@@ -153,6 +153,13 @@ class _Search:
             if hits:
                 return [hit for hit in hits if all(is_plain(value) for _, value in hit)] or hits
         return []
+
+    def singled(self, last_resort: bool) -> Iterator[Changes]:
+        """The hits with one deviation. Where one that is offered fits, others are solved for only as far as that is cheap."""
+        hits = list(self.extended((), last_resort=last_resort, solved=False, limit=self.budget.singles))
+        yield from hits
+        limit = ALSO_WORK if hits else self.budget.singles
+        yield from self.extended((), last_resort=last_resort, solved=True, limit=limit)
 
     def in_order(self, hits: Iterable[Changes]) -> list[Changes]:
         """Each set of changes once, its own changes in the order of the catalogue, likelier sets first."""
@@ -162,20 +169,24 @@ class _Search:
             key=lambda hit: (sum(entered.rank for entered, _ in hit), [self.order[entered.name] for entered, _ in hit]),
         )
 
-    def extended(self, base: Changes, *, last_resort: bool, limit: float) -> Iterator[Changes]:
-        """The hits that have one deviation more than `base`."""
+    def extended(self, base: Changes, *, last_resort: bool, solved: bool, limit: float) -> Iterator[Changes]:
+        """The hits that have one deviation more than `base`: an alternative that is offered, or one that is solved for."""
         for entered in self.readable(base):
             if self.work > limit:
                 return
             if entered.last_resort is last_resort:
-                yield from self.extended_by(base, entered)
+                yield from self.solved_by(base, entered) if solved else self.offered_by(base, entered)
 
-    def extended_by(self, base: Changes, entered: Convention) -> Iterator[Changes]:
-        """The hits with one convention more: its alternatives, or where none of them fits, what its fit solves."""
-        hits = [(*base, (entered, value)) for value in self.alternatives(base, entered)]
-        hits = [changes for changes in hits if self.is_hit(changes)]
-        yield from hits
-        if entered.fit is None or hits:
+    def offered_by(self, base: Changes, entered: Convention) -> Iterator[Changes]:
+        """The hits with one of a convention's alternatives more."""
+        longer = ((*base, (entered, value)) for value in self.alternatives(base, entered))
+        for hit in filter(self.is_hit, longer):
+            self.offered_hits.add((base, entered.name))
+            yield hit
+
+    def solved_by(self, base: Changes, entered: Convention) -> Iterator[Changes]:
+        """The hit with what a convention's fit solves, where none of its alternatives is one."""
+        if entered.fit is None or (base, entered.name) in self.offered_hits:
             return
         for fitted in entered.fit(self.question(base)):
             if self.is_hit((*base, (entered, fitted.raw))):
@@ -186,17 +197,25 @@ class _Search:
         """The shortest way to write a fitted value that still fits."""
         return next(value for value in fitted.values if self.trial((*base, (entered, value))).fits)
 
-    def doubled(self, *, last_resort: bool) -> Iterator[Changes]:
-        """The hits with two deviations."""
-        for base in self.bases((), self.budget.pairs):
-            yield from self.extended(base, last_resort=last_resort, limit=self.budget.pairs)
+    def doubled(self, last_resort: bool) -> Iterator[Changes]:
+        """The hits with two deviations: those that are offered, or else those of which one is solved for."""
+        for solved in (False, True):
+            hits = [
+                hit
+                for base in self.bases((), self.budget.pairs)
+                for hit in self.extended(base, last_resort=last_resort, solved=solved, limit=self.budget.pairs)
+            ]
+            yield from hits
+            if hits:
+                return
 
     def tripled(self) -> Iterator[Changes]:
         """The hits with three deviations, as long as they are cheap."""
         limit = self.work + self.budget.triples
         for first in self.bases((), limit):
             for second in self.bases(first, limit):
-                yield from self.extended(second, last_resort=False, limit=limit)
+                for solved in (False, True):
+                    yield from self.extended(second, last_resort=False, solved=solved, limit=limit)
 
     def bases(self, base: Changes, limit: float) -> Iterator[Changes]:
         """`base` with one alternative more, where that gives a prediction of its own: what is inert is not combined."""

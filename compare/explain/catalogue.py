@@ -13,7 +13,7 @@ from ...graphs.axes import unbatched
 from ...graphs.errors import OpdiffError
 from ...graphs.stages import split_tap_name
 from ..conventions import Case, Deviation, Explanation, Settings, Value, evaluate, explain, standard_settings
-from ..conventions.explain import WHOLE, Budget
+from ..conventions.explain import NEAR, WHOLE, Budget
 from ..conventions.registry import REGISTER
 from ..judge.locate import DOUBLE_UNIT, SINGLE_UNIT, Local, is_equal, is_scores
 from ..measure import distance, size
@@ -131,9 +131,11 @@ class Explainer:
         known = self._seen.get((case.stage, side))
         if known is not None and self._reproduces(case, known, is_met):
             return Explanation(True, known)
-        found = explain(case, output, start, is_met, budget)
-        if not found.found and known is not None and known != start:
-            found = _from_start(start, known, explain(case, output, known, is_met, budget)) or found
+        found = None
+        if known is not None and known != start:
+            near = explain(case, output, known, is_met, NEAR)
+            found = self._needed(case, start, known, near, is_met)
+        found = found or explain(case, output, start, is_met, budget)
         if found.found:
             self._seen[case.stage, side] = found.settings
         return found
@@ -143,6 +145,19 @@ class Explainer:
         name, ours, theirs = choice
         assert self._config is not None
         return REGISTER[name].written(ours, self._config), REGISTER[name].written(theirs, self._config)
+
+    def _needed(
+        self, case: Case, start: Settings, known: Settings, near: Explanation, is_met: Callable[..., bool]
+    ) -> Explanation | None:
+        """What a search from what explained a block before found, as deviations from the start; None where it found
+        nothing, or where some of what explained that block is not needed here.
+        """
+        if not near.found:
+            return None
+        for name, ours, _ in choices(start, known):
+            if self._reproduces(case, near.settings.with_value(name, ours), is_met):
+                return None
+        return _from_start(start, known, near)
 
     def cancels(self, taps: Sequence[str], readers: Sequence[str], settings: Settings, without: Settings) -> bool:
         """Whether two settings give the same to all that read these taps, so that their difference is none."""
