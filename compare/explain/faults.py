@@ -140,6 +140,7 @@ def harmless_places(a: Side, b: Side, cause: Cause, found: Mapping[str, Local]) 
     if not (isinstance(a, GraphSide) and isinstance(b, GraphSide)):
         return ()
     programs = {(a.regions[t].program.signature, b.regions[t].program.signature) for t in cause.taps}
+    programs = {(ours, theirs) for ours, theirs in programs if ours != theirs}  # else they only read other values
     return tuple(
         tap
         for tap in b.regions

@@ -9,12 +9,13 @@ import numpy as np
 from ...graphs.axes import same_shape
 from ...graphs.errors import OpdiffError
 from ...graphs.stages import LOGITS
-from ..judge.locate import SINGLE_UNIT
+from ..judge.locate import DOUBLE_UNIT, SINGLE_UNIT
 from ..measure import norm
 from ..result import Effect
 from ..sides.graph_side import GraphSide
 from .runs import Change, run_changed
 
+_ROUNDING = 32 * DOUBLE_UNIT  # of the logits: what is no difference at a position
 _BYTES_AT_ONCE = 1 << 28  # of logits, which all runs that are made at once have in memory
 Logits = np.ndarray | OpdiffError  # or why there are none
 Mending = tuple[Sequence[str], frozenset[str]]  # the regions of a group, and those that were mended before it
@@ -108,9 +109,10 @@ class Effects:
     def _shares(self, mended: frozenset[str]) -> tuple[float | None, ...]:
         if mended not in self._known_shares:
             rest = self._per_position(self.logits(mended))
-            pairs = zip(rest, self._difference, strict=True)
+            least = _ROUNDING * self._per_position(np.zeros_like(self.a_logits))
             self._known_shares[mended] = tuple(
-                float(1 - now / then) if then > 0 and np.isfinite(now + then) else None for now, then in pairs
+                float(1 - now / then) if then > few and np.isfinite(now + then) else None
+                for now, then, few in zip(rest, self._difference, least, strict=True)
             )
         return self._known_shares[mended]
 

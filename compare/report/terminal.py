@@ -72,7 +72,7 @@ def _cause_lines(cause: RootCause, result: Result) -> Iterator[str]:
         beside = f": {'; and '.join(cause.edit)}" if cause.edit and cause.kind == "convention" else ""
         yield f"node {first.b_node.name}{_shortened(beside)}"
     if cause.effect is not None:
-        yield f"effect on the logits: {effect_text(cause.effect)}"
+        yield f"effect on the logits: {effect_text(cause.effect)}{_shared_with(cause, result)}"
     without = [d.tap for d in result.divergences if d.tap in cause.taps and d.effect and _is_without(d.effect)]
     if without and len(without) < len(cause.taps):
         yield f"without effect on this input: {places(without)}"
@@ -80,6 +80,13 @@ def _cause_lines(cause: RootCause, result: Result) -> Iterator[str]:
         yield f"computed the same two ways, but equal with these weights: {places(cause.harmless_at)}"
     if cause.also_fits:
         yield f"this input cannot tell it from: {'; '.join(cause.also_fits)}"
+
+
+def _shared_with(cause: RootCause, result: Result) -> str:
+    """Regions are mended whole: which other causes go with this one."""
+    taps = set(cause.taps)
+    others = [str(n) for n, one in enumerate(result.root_causes, 1) if one is not cause and taps & set(one.taps)]
+    return f" (regions are mended whole, and cause {', '.join(others)} is in some of these too)" if others else ""
 
 
 def _shortened(text: str) -> str:

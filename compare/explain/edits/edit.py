@@ -8,7 +8,7 @@ from .words import Line
 
 LARGEST = 10  # steps: an edit of more is no explanation, but a rewrite
 _MOST_LINES = 4
-_LONGEST = 300  # characters of a line
+_LONGEST = 400  # characters of a line
 Place = tuple[int | None, int | None]  # the nodes of A's program and of B's, by their place in it
 
 
@@ -34,5 +34,5 @@ class Edit:
     @property
     def is_rewrite(self) -> bool:
         """Whether so much changes that it explains nothing: too many steps, or too many words for them."""
-        is_long = any(line.whole > _LONGEST and not line.is_number for line in self.lines)
+        is_long = any(len(line.text) > _LONGEST and not line.is_number for line in self.lines)
         return self.n_steps > LARGEST or len(self.lines) > _MOST_LINES or is_long

@@ -59,7 +59,7 @@ _LAST_AXIS = frozenset(
         "Concat",
     }
 )
-_MOST_ENTRIES = 8
+_MOST_ENTRIES = 4
 MASKED = -1e4  # what is added to a score that must not count
 Leaf = Callable[[str], str | None]
 
@@ -111,7 +111,7 @@ def _written(network: Network, name: str, leaf: Leaf, style: Style, depth: int) 
         name = maker.operands[0]
     known = style.names.get(name) or leaf(name)
     if known is not None:
-        return known, _ATOM
+        return known, _ATOM if _is_atom(known) else _SUM
     value = network.values[name]
     if value.kind in ("input", "weight"):
         return value.label, _ATOM
@@ -162,6 +162,18 @@ def _plain_step(network: Network, step: Step, output: int, leaf: Leaf, style: St
     arguments += _settings(step)
     text = f"{operator_name(step)}({', '.join(arguments)})"
     return (text if len(step.outputs) == 1 else f"{text}.{_part(step, output)}"), _ATOM
+
+
+def _is_atom(text: str) -> bool:
+    """Whether a word binds by itself: a name, or a call or brackets that enclose all of it."""
+    depth = 0
+    for n, letter in enumerate(text):
+        depth += (letter in "([") - (letter in ")]")
+        if not depth and letter == " " and not text.startswith("constant ["):
+            return False
+        if not depth and letter in ")]" and n + 1 < len(text) and text[n + 1] not in "[.":
+            return False
+    return True
 
 
 def _is_widening(network: Network, step: Step) -> bool:

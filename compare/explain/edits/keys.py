@@ -15,12 +15,12 @@ _NUMBER = r"-?(?:\d[\d.]*(?:e[-+]?\d+)?|inf|nan)"
 def key_of(text: str, tap: str, regions: Sequence[Region]) -> str:
     """A line's key: the tap that the regions read, the block, the weights' names, shapes and sizes are left out."""
     block = split_tap_name(tap)[0]
-    if block is not None:
-        text = without(text, stream_before(block), STREAM)
     reads = [{name for name in region.inputs if name != "tokens"} for region in regions]
     common = sorted(reads[0]) if all(names == reads[0] for names in reads) else []
     if len(common) == 1:
         text = without(text, short_name(common[0], block), "x")
+    if block is not None:
+        text = without(text, stream_before(block), STREAM)
     labels = {label for region in regions for label in region.weight_names}
     for label in sorted(labels, key=len, reverse=True):
         text = without(text, short_name(label, block), "the weight")
@@ -30,7 +30,8 @@ def key_of(text: str, tap: str, regions: Sequence[Region]) -> str:
     text = re.sub(r", x = .*", "", text)
     text = re.sub(r"\b[A-Z]=\d+(, )?", "", text)  # sizes that an operator is told
     text = re.sub(rf"\[{_NUMBER}(, {_NUMBER})+(, \.\.\.)?\]( of shape \[[^]]*\])?", "[...]", text)
-    return re.sub(r"\bconstant \[[^]]*\]", "a constant", text)
+    text = re.sub(r"\bconstant \[[^]]*\]", "a constant", text)
+    return re.sub(r"\[(?:part )?-?\d[^\[\]]*\]", "[part]", text)  # which part of a value a block or a head takes
 
 
 def stream_before(block: int) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -52,6 +53,7 @@ class Merged:
         self._a, self._b = alignment.a, alignment.b
         self._values: dict[str, Typed] = {}
         self._edited: dict[str, Typed] = {}
+        self._open: set[tuple[str, str]] = set()
         self._by_partner = {ours.number: number for number, ours in alignment.partner.items()}
         self._steps_of_b = {step.number: step for step in alignment.between_b}
         self.brought: dict[int, Step] = {}  # B's steps that were run
@@ -64,7 +66,8 @@ class Merged:
     def value(self, name: str) -> Typed:
         """A value of B, as the choices make it."""
         if name not in self._values:
-            self._values[name] = self._made(name)
+            with self._entered(("b", name)):
+                self._values[name] = self._made(name)
         return self._values[name]
 
     def _made(self, name: str) -> Typed:
@@ -108,8 +111,20 @@ class Merged:
     def _edited_value(self, name: str) -> Typed:
         """A value of A, with the edits above it."""
         if name not in self._edited:
-            self._edited[name] = self._edited_made(name)
+            with self._entered(("a", name)):
+                self._edited[name] = self._edited_made(name)
         return self._edited[name]
+
+    @contextmanager
+    def _entered(self, value: tuple[str, str]) -> Iterator[None]:
+        """While a value is made, it may not be asked for: pairs of steps that stand in another order make a circle."""
+        if value in self._open:
+            raise InputError("the two sides' steps stand in another order")
+        self._open.add(value)
+        try:
+            yield
+        finally:
+            self._open.discard(value)
 
     def _edited_made(self, name: str) -> Typed:
         step = self._a.values[name].maker

@@ -17,6 +17,7 @@ from .pieces import Piece
 
 Weights = Mapping[str, Callable[[], np.ndarray]]
 _SHORT, _WHOLE = Style(depth=7), Style(depth=60)
+_DEFINED = ", x = "  # behind it stands what x is
 _SMALL = 64  # entries: so few numbers may be another tensor's by chance
 # What it is called where a region reads another tap than A's: by stage, what B reads, what A reads.
 _CALLED = {
@@ -29,7 +30,7 @@ _CALLED = {
 class Line:
     """One piece in words. `key` is the same for the same mistake elsewhere: in another block, on another weight.
 
-    whole: the length of the text with nothing left out of it.
+    whole: the length of the text with nothing left out of it, but for what x is.
     is_number: whether it is only another number, or another weight.
     """
 
@@ -54,7 +55,7 @@ class Writer:
     def line(self, piece: Piece) -> Line:
         """The piece in words."""
         text, key = self._said(piece, _SHORT)
-        whole = text if "..." not in text else self._said(piece, _WHOLE)[0]
+        whole = (text if "..." not in text else self._said(piece, _WHOLE)[0]).split(_DEFINED)[0]
         return Line(
             text,
             key_of(key or text, self._a.region.tap, (self._a.region, self._b.region)),
@@ -64,7 +65,7 @@ class Writer:
 
     def cost(self, pair: tuple[str, str]) -> float:
         """How long a cut is in words."""
-        return len(self._said(Piece("cut", *pair), _WHOLE, is_draft=True)[0])
+        return len(self._said(Piece("cut", *pair), _WHOLE, is_draft=True)[0].split(_DEFINED)[0])
 
     def _is_number(self, piece: Piece) -> bool:
         ours = self._a.values[self._a.base(piece.ours)].kind
