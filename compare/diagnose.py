@@ -289,9 +289,14 @@ def _notes(
             f"{len(at_fault.below)} regions differ in double precision by less than float32 resolves there, and nothing "
             f"names the difference: {', '.join(at_fault.below[:4])}; taken for rounding"
         )
-    if at_fault.cancelled:
-        taps = [tap for group in at_fault.cancelled for tap in group]
+    cancelled = [tap for group in at_fault.cancelled for tap in group if tap not in at_fault.unread]
+    if cancelled:
         yield (
-            f"differ on their own, but not together with what reads them, so no fault: {places(taps)}"
+            f"differ on their own, but not together with what reads them, so no fault: {places(cancelled)}"
             + ("; or what the trace holds there is not what its runtime went on with" if with_trace else "")
+        )
+    if at_fault.unread:
+        yield (
+            "differ where nothing reads it on this input (an expert that no token chose, an entry that is masked), so that "
+            f"a fault cannot show there: {places(at_fault.unread)}; other tokens may show it"
         )

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from ...graphs.stages import graph_order, split_tap_name
 from ..conventions.explain import BESIDE_A_REWRITE, BESIDE_AN_EDIT, WHOLE
-from ..judge.cancel import cancelling
+from ..judge.cancel import cancelling, is_unread
 from ..judge.locate import Local, is_scores
 from ..sides.graph_side import GraphSide
 from ..sides.side import Side
@@ -22,7 +22,8 @@ from .relations import masks_of, relations_of
 
 @dataclass(frozen=True)
 class Faults:
-    """All faults. `cancelled` are groups of taps that differ but cancel; `below` differ by less than float32 resolves.
+    """All faults. `cancelled` are groups of taps that differ but cancel; of `unread` ones the difference reaches nothing;
+    `below` differ by less than float32 resolves.
 
     edits: of the regions for which one was looked for.
     """
@@ -35,6 +36,7 @@ class Faults:
     nodes: Mapping[str, Nodes]
     relations: Mapping[str, tuple[str, ...]]
     cancelled: tuple[tuple[str, ...], ...]
+    unread: tuple[str, ...]
     below: tuple[str, ...]
 
     @property
@@ -77,6 +79,7 @@ def faults(a: Side, b: Side, found: Mapping[str, Local], explainer: Explainer) -
         {tap: search.nodes(tap) for tap in at_fault},
         related,
         (*cancelled, *dropped),
+        tuple(tap for group in cancelled if is_unread(a, b, group, found) for tap in group),
         below,
     )
 

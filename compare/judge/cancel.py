@@ -9,10 +9,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain, combinations
 
 from ...graphs.stages import split_tap_name
-from ..measure import distance
+from ..measure import distance, size
 from ..sides.side import Side
 from ..sides.trace_side import TraceSide, joined, replayed, runnable
-from .locate import Local, is_scores, judge_region
+from .locate import DOUBLE_UNIT, SINGLE_UNIT, Local, is_scores, judge_region
 
 _LARGEST = 8
 
@@ -70,6 +70,19 @@ def _cancels(a: Side, b: Side, group: tuple[str, ...], found: Mapping[str, Local
     if not all(_agrees(judge_region(left, right, tap), a, b, group, found) for tap in readers):
         refuted.add(key)
         return False
+    return True
+
+
+def is_unread(a: Side, b: Side, group: Sequence[str], found: Mapping[str, Local]) -> bool:
+    """Whether a group's difference reaches nothing on this input: an expert that no token chose, an entry that is masked."""
+    graph, values = runnable(a, b), replayed(a, b).values
+    others = {tap: found[tap].a64 if isinstance(b, TraceSide) else found[tap].b64 for tap in group}
+    given = {**values, **{tap: value for tap, value in others.items() if value is not None}}
+    for tap in a.readers(group):
+        right = graph.run(tap, values, "float64")
+        reached = distance(right, graph.run(tap, given, "float64"), is_scores(tap))
+        if reached > (SINGLE_UNIT * DOUBLE_UNIT) ** 0.5 * size(right, is_scores(tap)):
+            return False
     return True
 
 
