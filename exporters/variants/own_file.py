@@ -29,7 +29,7 @@ def beside(folder: Path) -> Iterator[None]:
     own = _imported.setdefault(folder, {})
     names = {path.stem for path in folder.iterdir() if path.suffix == ".py" or path.is_dir()}
     hidden = {
-        name: module for name, module in sys.modules.items() if _is_users(name) and name.partition(".")[0] in names
+        name: module for name, module in sys.modules.items() if name.partition(".")[0] in names and _is_users(name)
     }
     before = set(sys.modules) - set(hidden)
     for name in hidden:
