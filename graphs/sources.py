@@ -13,8 +13,8 @@ _FRAME = re.compile(r'File "([^"]+)", line (\d+), in (\w+)')
 _INSTALLED = re.compile(r"/(?:site|dist)-packages/")
 # what wraps a module's own code, and never computes anything of it
 _WRAPPERS = re.compile(
-    r"/(?:site|dist)-packages/torch/|/transformers/(?:utils/|modeling_rope_utils\.py)"
-    r"|/exporters/(?:tapping|to_onnx|marks|variants/hf)\.py$|^<"
+    r"(?:^|/)torch/(?:fx|_\w+|export|utils|nn|onnx)/|/(?:site|dist)-packages/torch/"
+    r"|/transformers/(?:utils/|modeling_rope_utils\.py)|/exporters/(?:tapping|to_onnx|marks|variants/hf)\.py$|^<"
 )
 
 

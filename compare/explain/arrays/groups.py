@@ -26,6 +26,7 @@ _LEVELS_FOR_A_REACH = 8
 _ROOM = 1e-3
 _MOST_STEPS = 256
 _FLOAT8 = (ml_dtypes.float8_e4m3fn, ml_dtypes.float8_e5m2)
+_DUST = 1e-9  # beside a factor: a constant that is rounding
 
 
 @dataclass(frozen=True, slots=True)
@@ -435,6 +436,9 @@ def _in_steps_of_a(pair: ArrayPair, gathering: Gathering, fit: Fit) -> str:
 
 def _tell_affine(pair: ArrayPair, gathering: Gathering, fit: Fit) -> Relation:
     changed = _changed(fit)
+    if np.abs(fit.more[changed, 0]).max(initial=0.0) <= _DUST * np.abs(fit.numbers[changed]).max(initial=0.0):
+        text = f"A's, times one factor per {gathering.label} {_range(fit.numbers[changed])}{_in_some(fit)}"
+        return Relation(text, f"factor per {gathering.label}", True)
     text = f"A's, times one factor and plus one constant per {gathering.label} (factors {_range(fit.numbers[changed])[1:-1]}"
     return Relation(
         f"{text}, constants {_range(fit.more[changed, 0])[1:-1]}){_in_some(fit)}",
