@@ -37,7 +37,7 @@ class Budget:
 
 
 WHOLE = Budget(4e8, 1e8, 4e7, True)  # some seconds
-BESIDE_A_REWRITE = Budget(1e8, 5e7, 0, True)  # where the place is known, and that much is other there
+BESIDE_A_REWRITE = Budget(6e7, 3e7, 0, True)  # where the place is known, and that much is other there
 NEAR = Budget(1.5e8, 0, 0, False)  # from what explained a block before
 BESIDE_AN_EDIT = Budget(6e7, 3e7, 0, False)  # for a name, where the explanation is known
 
