@@ -76,11 +76,11 @@ def _cancels(a: Side, b: Side, group: tuple[str, ...], found: Mapping[str, Local
 def is_unread(a: Side, b: Side, group: Sequence[str], found: Mapping[str, Local]) -> bool:
     """Whether a group's difference reaches nothing on this input: an expert that no token chose, an entry that is masked."""
     graph, values = runnable(a, b), replayed(a, b).values
-    others = {tap: found[tap].a64 if isinstance(b, TraceSide) else found[tap].b64 for tap in group}
-    given = {**values, **{tap: value for tap, value in others.items() if value is not None}}
+    ours = {tap: value for tap in group if (value := found[tap].a64) is not None}
+    theirs = {tap: value for tap in group if (value := found[tap].b64) is not None}
     for tap in a.readers(group):
-        right = graph.run(tap, values, "float64")
-        reached = distance(right, graph.run(tap, given, "float64"), is_scores(tap))
+        right = graph.run(tap, {**values, **ours}, "float64")
+        reached = distance(right, graph.run(tap, {**values, **theirs}, "float64"), is_scores(tap))
         if reached > (SINGLE_UNIT * DOUBLE_UNIT) ** 0.5 * size(right, is_scores(tap)):
             return False
     return True
