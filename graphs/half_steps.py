@@ -15,6 +15,7 @@ import onnx
 from onnx import TensorProto, numpy_helper
 
 from .halves import HALVES
+from .kernels import kinds_in, kinds_of
 from .slices import implicit_inputs
 
 _FLOAT = TensorProto.FLOAT
@@ -30,11 +31,10 @@ def computes_in_half(model: onnx.ModelProto) -> bool:
     """Whether a node makes a value in half precision by more than looking at a weight that is stored so."""
     if not _names_halves(model.graph):
         return False
-    graph = onnx.shape_inference.infer_shapes(model).graph
-    types = _elem_types(graph)
+    types = kinds_of(model)
     return any(
         node.op_type == "Cast" or not _is_move(node)
-        for node in graph.node
+        for node in model.graph.node
         if any(types.get(name) in HALVES for name in node.output) and node.op_type != "Constant"
     )
 
@@ -51,8 +51,8 @@ def with_half_steps(program: onnx.ModelProto, n_inputs: int) -> onnx.ModelProto 
     if not _names_halves(program.graph):
         return None
     model = onnx.shape_inference.infer_shapes(program)
-    types = _elem_types(model.graph)
-    weights = {info.name for info in model.graph.input[n_inputs:] if types[info.name] in HALVES}
+    types = kinds_in(model.graph)
+    weights = {info.name for info in model.graph.input[n_inputs:] if types.get(info.name) in HALVES}
     halves = {name for name, kind in types.items() if kind in HALVES} - weights
     made = halves.intersection((*(i.name for i in model.graph.input), *_made_by_more_than_moving(model.graph, weights)))
     if not made or any(_is_closed(node) and halves.union(weights) & _touched(node) for node in model.graph.node):
@@ -72,13 +72,8 @@ def with_half_steps(program: onnx.ModelProto, n_inputs: int) -> onnx.ModelProto 
 
 def half_type(program: onnx.ModelProto, name: str) -> str | None:
     """`float16` or `bfloat16`, where a value of the program is in that."""
-    kind = _elem_types(onnx.shape_inference.infer_shapes(program).graph).get(name)
+    kind = kinds_of(program).get(name)
     return TensorProto.DataType.Name(kind).lower() if kind in HALVES else None
-
-
-def _elem_types(graph: onnx.GraphProto) -> dict[str, int]:
-    known = {info.name: info.type.tensor_type.elem_type for info in (*graph.value_info, *graph.input, *graph.output)}
-    return known | {tensor.name: tensor.data_type for tensor in graph.initializer}
 
 
 def _names_halves(graph: onnx.GraphProto) -> bool:

@@ -67,7 +67,11 @@ def versions_of(model: onnx.ModelProto) -> dict[str, int]:
 
 def kinds_of(model: onnx.ModelProto) -> dict[str, int]:
     """The element type of each value that onnx knows."""
-    graph = onnx.shape_inference.infer_shapes(model).graph
+    return kinds_in(onnx.shape_inference.infer_shapes(model).graph)
+
+
+def kinds_in(graph: onnx.GraphProto) -> dict[str, int]:
+    """The element type of each value that the graph states."""
     known = {info.name: info.type.tensor_type.elem_type for info in (*graph.input, *graph.value_info, *graph.output)}
     return {name: kind for name, kind in (known | {i.name: i.data_type for i in graph.initializer}).items() if kind}
 

@@ -310,12 +310,6 @@ class Network:
             name = maker.operands[0]
         return name
 
-    def moves(self, name: str) -> Iterator[Step]:
-        """The moves between a value and its base, the last one first."""
-        while (maker := self.values[name].maker) is not None and maker.is_move:
-            yield maker
-            name = maker.operands[0]
-
     def cone(self, top: str, stops: Iterable[str] = ()) -> Iterator[str]:
         """The values that one is made of, itself first, moved ones too; those at which to stop are not entered."""
         stops, seen, stack = set(stops), set(), [top]

@@ -19,7 +19,7 @@ from .errors import InputError
 from .products import Session
 from .promote import promoted
 from .run import Runner
-from .slices import LOOKUPS, implicit_inputs, rename_captured
+from .slices import implicit_inputs, rename_captured
 
 FLOAT = "float"
 SMALL_FLOATS = {
@@ -130,7 +130,7 @@ class StepRunner:
             return None
         if node.op_type in _VIEWS:
             return [_view(node, first, inputs)]
-        if node.op_type in LOOKUPS and node.op_type == "Gather" and inputs[1] is not None:
+        if node.op_type == "Gather" and inputs[1] is not None:
             axis = next((a.i for a in node.attribute if a.name == "axis"), 0)
             return [typed(np.take(first.array, inputs[1].array, axis))]
         return None
@@ -250,14 +250,8 @@ def _model_of(
 
 
 def _element(kind: str, is_wide: bool) -> int:
-    if is_wide and kind in SMALL_FLOATS:
-        return int(onnx.TensorProto.FLOAT)
-    known = _ELEMENT_OF_TYPE.get(kind)
-    if kind == FLOAT or known is None:
-        return (
-            int(onnx.TensorProto.FLOAT) if kind == FLOAT else int(onnx.helper.np_dtype_to_tensor_dtype(np.dtype(kind)))
-        )
-    return int(known)
+    known = _ELEMENT_OF_TYPE.get(FLOAT if is_wide and kind in SMALL_FLOATS else kind)
+    return int(onnx.helper.np_dtype_to_tensor_dtype(np.dtype(kind)) if known is None else known)
 
 
 def _inferred(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -39,6 +39,15 @@ decoder (int64[T] tokens) => (float[T,4] embed, float[T,4] "blk.0.attn_norm", fl
 """  # fmt: skip
 
 
+def changed(*replacements: tuple[str, str]) -> str:
+    """TEXT with some of it written otherwise."""
+    text = TEXT
+    for old, new in replacements:
+        assert old in text
+        text = text.replace(old, new)
+    return text
+
+
 def weights() -> dict[str, np.ndarray]:
     random = np.random.default_rng(0)
     shapes = {"table": (8, 4), "w0": (4, 4), "w1": (4, 4), "gain": (4,)}

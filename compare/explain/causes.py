@@ -80,6 +80,7 @@ def by_convention(
     causes = []
     for choice, places in taps.items():
         edit = edits.get(alone.get(choice, ""))
+        told = () if edit is None or edit.is_rewrite else edit.lines
         causes.append(
             Cause(
                 "convention",
@@ -88,9 +89,9 @@ def by_convention(
                 choice,
                 written(choice),
                 tuple(sorted(frozenset.intersection(*fits[choice]))),
-                () if edit is None or edit.is_rewrite else tuple(line.text for line in edit.lines),
+                tuple(line.text for line in told),
                 None if edit is None else edit.n_steps,
-                keys=frozenset() if edit is None or edit.is_rewrite else frozenset(line.key for line in edit.lines),
+                keys=frozenset(line.key for line in told),
             )
         )
     return causes

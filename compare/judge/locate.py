@@ -57,10 +57,6 @@ class Local:
         """How near a prediction must come to be called equal: rounding, of values or of constants."""
         return max(self.threshold, self.constants)
 
-    def is_met_by(self, prediction: np.ndarray) -> bool:
-        assert self.b64 is not None
-        return is_equal(self, self.b64, prediction)
-
 
 def is_scores(tap: str) -> bool:
     """Whether a tap holds attention scores, where a masked entry is no number to compare."""

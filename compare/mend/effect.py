@@ -44,6 +44,7 @@ class Effects:
         self._measure(sets)
         self.a_logits = self.logits(self._all)
         self._difference = self._per_position(self.logits(()))
+        self._least = _ROUNDING * self._per_position(np.zeros_like(self.a_logits))
 
     def after(self, group: Sequence[str], before: frozenset[str]) -> Effect | None:
         """The effect of a group, mended alone, and mended after those before it; None where B cannot run so mended."""
@@ -109,10 +110,9 @@ class Effects:
     def _shares(self, mended: frozenset[str]) -> tuple[float | None, ...]:
         if mended not in self._known_shares:
             rest = self._per_position(self.logits(mended))
-            least = _ROUNDING * self._per_position(np.zeros_like(self.a_logits))
             self._known_shares[mended] = tuple(
                 float(1 - now / then) if then > few and np.isfinite(now + then) else None
-                for now, then, few in zip(rest, self._difference, least, strict=True)
+                for now, then, few in zip(rest, self._difference, self._least, strict=True)
             )
         return self._known_shares[mended]
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from .words import Line
 
 LARGEST = 10  # steps: an edit of more is no explanation, but a rewrite
+WORK = 1.5e8  # elements, calls counted as some: what a region's search may spend, about a second
 _MOST_LINES = 4
 _LONGEST = 400  # characters of a line
 Place = tuple[int | None, int | None]  # the nodes of A's program and of B's, by their place in it

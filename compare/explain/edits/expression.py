@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -70,12 +70,10 @@ class Style:
 
     depth: how many steps deep; deeper ones are "...".
     with_moves: whether reshapes and transposes are written too.
-    names: what values are called, by name in the network: what is named is not gone into.
     """
 
     depth: int = 7
     with_moves: bool = False
-    names: Mapping[str, str] = field(default_factory=dict)
 
 
 def is_mask(array: np.ndarray) -> bool:
@@ -107,9 +105,9 @@ def step_formula(network: Network, step: Step, leaf: Leaf, style: Style, depth: 
 
 def _written(network: Network, name: str, leaf: Leaf, style: Style, depth: int) -> tuple[str, int]:
     """The text, and how tightly it binds."""
-    while not style.with_moves and name not in style.names and (maker := network.values[name].maker) and maker.is_move:
+    while not style.with_moves and (maker := network.values[name].maker) and maker.is_move:
         name = maker.operands[0]
-    known = style.names.get(name) or leaf(name)
+    known = leaf(name)
     if known is not None:
         return known, _ATOM if _is_atom(known) else _SUM
     value = network.values[name]

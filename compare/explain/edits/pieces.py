@@ -30,11 +30,6 @@ class Piece:
     step: Step | None = None
     operand: int = 0
 
-    @property
-    def place(self) -> tuple[int, int] | None:
-        """The operand, by step and number."""
-        return None if self.step is None else (self.step.number, self.operand)
-
 
 def differences(alignment: Alignment) -> list[Piece]:
     """Every place at which paired steps differ, and the output where its steps are no pair."""

@@ -16,7 +16,7 @@ from ...measure import distance
 from ...sides.graph_side import GraphSide
 from .alignment import Alignment
 from .cuts import CutSearch
-from .edit import Edit, Place
+from .edit import WORK, Edit, Place
 from .matching import Matching, Numbers
 from .merged import Choices, Cut, Merged
 from .pieces import Piece, differences
@@ -24,7 +24,6 @@ from .words import Line, Weights, Writer
 
 # How near two values must be to be one: what rounded constants leave open; where that hides the fault, float64's rounding.
 COARSE, TIGHT = 1e-6, 1e-11
-_WORK = 1.5e8  # elements, calls counted as some: what a region's search may spend, about a second
 _SHORT = 60  # characters: a line of fewer needs no cut to be told
 _GOOD = 200  # the cost below which no other way to align is tried
 _PER_LINE, _PER_STEP, _PER_NUMBER, _UNTELLING = 60, 30, 40, 100_000
@@ -58,7 +57,7 @@ class RegionSearch:
         self._local, self._side, self._a, self._b, self._weights = local, side, a, b, weights
         self._numbers = Numbers(a), Numbers(b)
         self._matchings: dict[float, Matching] = {}
-        self._until = a.runner.work + _WORK
+        self._until = a.runner.work + WORK
 
     def again(self, plan: Plan) -> Edit | None:
         """The edit of a plan, where it holds here too."""
@@ -118,11 +117,10 @@ class RegionSearch:
 
     def _with(self, alignment: Alignment, nearness: float, strategy: Strategy) -> Found | None:
         """The edit that this alignment gives, made as small as it can be."""
-        pieces, choices = differences(alignment), Choices()
+        pieces, choices, limit = differences(alignment), Choices(), self._limit(nearness)
         whole = self._merged(alignment, choices)
-        if whole is None or whole[0] > self._limit(nearness) or not pieces:
+        if whole is None or whole[0] > limit or not pieces:
             return None
-        limit = max(self._limit(nearness), whole[0])
         pieces, choices = self._minimised(alignment, pieces, choices, limit)
         pieces, choices = self._cut(alignment, pieces, choices, limit)
         merged = self._merged(alignment, choices)

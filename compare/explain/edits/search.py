@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ....graphs.errors import OpdiffError
+from ....graphs.network import Network
 from ....graphs.regions import Region
 from ....graphs.taps import Source
 from ...judge.locate import Local
@@ -28,7 +29,7 @@ class EditSearch:
     def __init__(self, a: GraphSide, b: GraphSide, weights: Weights) -> None:
         self._a, self._b, self._weights = a, b, weights
         self._stepper = a.stepper()
-        self._plans: dict[tuple[str, str], Plan | None] = {}
+        self._plans: dict[tuple[str, str], Plan] = {}
         self._places: dict[tuple[str, str], Place] = {}
 
     def edit(self, local: Local) -> Edit | None:
@@ -37,7 +38,7 @@ class EditSearch:
             return None
         key = self._programs(local.tap)
         try:
-            region = self._opened(local)
+            region = RegionSearch(local, self._b, *self._networks(local.tap), self._weights)
             known = self._plans.get(key)
             edit = None if known is None else region.again(known)
             if edit is None and (found := region.search()) is not None:
@@ -72,16 +73,17 @@ class EditSearch:
 
     def _first_steps(self, tap: str) -> Place:
         try:
-            a, b = (side.network(tap, self._a.values, self._stepper) for side in (self._a, self._b))
+            a, b = self._networks(tap)
             alignment = Alignment(Matching(a, b, Numbers(a), Numbers(b), COARSE))
         except OpdiffError:
             return None, None
         ours, theirs = first_of(a, alignment.between_a), first_of(b, alignment.between_b)
         return None if ours is None else ours.index, None if theirs is None else theirs.index
 
-    def _opened(self, local: Local) -> RegionSearch:
-        a, b = (side.network(local.tap, self._a.values, self._stepper) for side in (self._a, self._b))
-        return RegionSearch(local, self._b, a, b, self._weights)
+    def _networks(self, tap: str) -> tuple[Network, Network]:
+        """Both sides' regions, on A's values."""
+        a, b = (side.network(tap, self._a.values, self._stepper) for side in (self._a, self._b))
+        return a, b
 
 
 def _sourced(region: Region, index: int | None) -> Source | None:

@@ -135,7 +135,7 @@ def _solve(make: Callable[[float], np.ndarray | None], start: float, wanted: np.
 
 
 def _clamped(region: Region, wanted: np.ndarray) -> Iterator[Trial]:
-    """The output clamped at what it does not go beyond; and values inside at numbers of which these are images."""
+    """The output clamped at what it does not go beyond."""
     made = region.network.typed(region.network.output)
     if made is None or made.type != FLOAT or made.array.size != wanted.size:
         return

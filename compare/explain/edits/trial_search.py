@@ -14,13 +14,12 @@ from ...measure import distance
 from ...sides.graph_side import GraphSide
 from ...sides.side import Values
 from ..relations import is_law, relations_of
-from .edit import Edit
+from .edit import WORK, Edit
 from .keys import key_of, short_name
 from .solved import solved
 from .trials import Region, Trial, trials
 from .words import Line, Weights
 
-_WORK = 1.5e8  # elements, calls counted as some: what a region's search may spend, about a second
 _MOST_OTHERS = 3  # of the changes that fit as well, so many are told
 _SHARE = 1 / 3  # of the difference: what may be left at most, whatever the floor
 
@@ -91,7 +90,7 @@ class TrialSearch:
         limit: float,
     ) -> list[tuple[int, float, Trial]]:
         """The trials that fit, with their rank and what they leave; only what fitted a block before, where it fits."""
-        until, hits = self._stepper.work + _WORK, list[tuple[int, float, Trial]]()
+        until, hits = self._stepper.work + WORK, list[tuple[int, float, Trial]]()
         for trial in self._in_order(region, local, recorded, before, lambda made: left(made) <= limit):
             if self._stepper.work > until:
                 break
