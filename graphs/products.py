@@ -237,7 +237,7 @@ class Multiplier:
         def take(_: int) -> None:
             for start in starts:
                 part = slice(start, start + n_at_once)
-                piece = weight[part] if is_out_in else np.ascontiguousarray(weight[:, part])
+                piece = np.ascontiguousarray(weight[part] if is_out_in else weight[:, part])  # it is read as it lies
                 put(part, session.run(["y"], [rows, piece])[0])
 
         for _ in self._cores.map(take, range(n_usable_cores())):

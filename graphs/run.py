@@ -371,7 +371,7 @@ def execution_order(reads: Mapping[str, Sequence[str]]) -> list[str] | None:
 
 
 def _ort_value(array: np.ndarray) -> ort.OrtValue:
-    """The array itself, seen by onnxruntime, which does not know numpy's bfloat16."""
+    """The array itself, which must lie in C order, seen by onnxruntime, which does not know numpy's bfloat16."""
     if array.dtype == BFLOAT16:
         kind = onnx.TensorProto.BFLOAT16
         return ort.OrtValue.ortvalue_from_numpy_with_onnx_type(array.view(np.uint16), kind)
