@@ -169,6 +169,8 @@ class Network:
         operands = tuple(names[place] for place in places)
         rank = self._rank(operands[0]) if operands else None
         attributes, defaults = _attributes(node, self._context, rank)
+        if node.op_type == "Reshape" and 1 in literals and literals[1].all():
+            attributes.pop("allowzero", None)  # which says what a zero means
         literals = _normal_literals(node.op_type, literals, self._shape(operands[0]) if operands else None)
         outputs = tuple(name for name in node.output if name)
         step = Step(

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from . import faults  # noqa: F401  # first: it registers all faults in one order
 from .attention import patch_attention
 from .ffn_faults import patch_sum
 from .linear_faults import set_weight

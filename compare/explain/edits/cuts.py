@@ -30,31 +30,30 @@ class CutSearch:
         self._alignment, self._cost, self._is_spent = alignment, cost, is_spent
         self._a, self._b = alignment.a, alignment.b
 
-    def find(self, ours: str, theirs: str) -> tuple[Pair, ...] | None:
-        """One pair of values, or two, that make A's steps up to `ours` give what `theirs` is; None where none do."""
+    def found(self, ours: str, theirs: str) -> Iterator[tuple[Pair, ...]]:
+        """One pair of values, or two, that make A's steps up to `ours` give what `theirs` is, as near as values match."""
         wanted = self._alignment.matching.b_numbers.plain(theirs)
         if wanted is None:
-            return None
+            return
         near: list[tuple[float, Pair]] = []
         for pair in sorted(self._candidates(ours, theirs), key=self._cost)[:_SINGLES]:
             if self._is_spent():
-                return None
+                return
             got = self._run([pair], ours)
             if got is None or got.size != wanted.size:
                 continue
             if self._meets(got, wanted):
-                return (pair,)
-            if squeezed(got.shape) == squeezed(wanted.shape):
+                yield (pair,)
+            elif squeezed(got.shape) == squeezed(wanted.shape):
                 near.append((_distance(got, wanted), pair))
         best = [pair for _, pair in sorted(near, key=lambda one: one[0])[:_NEAREST]]
         pairs = [pair for pair in combinations(best, 2) if pair[0][0] != pair[1][0]]
         for two in sorted(pairs, key=lambda pair: self._cost(pair[0]) + self._cost(pair[1]))[:_PAIRS]:
             if self._is_spent():
-                return None
+                return
             got = self._run(two, ours)
             if got is not None and got.size == wanted.size and self._meets(got, wanted):
-                return two
-        return None
+                yield two
 
     def _candidates(self, ours: str, theirs: str) -> Iterator[Pair]:
         """Values of one size on both sides, moved ones too, that are not equal."""

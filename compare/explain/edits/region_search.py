@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Literal
 
 import numpy as np
@@ -25,6 +26,7 @@ from .words import Line, Weights, Writer
 # How near two values must be to be one: what rounded constants leave open; where that hides the fault, float64's rounding.
 COARSE, TIGHT = 1e-6, 1e-11
 _SHORT = 60  # characters: a line of fewer needs no cut to be told
+_MOST_CUTS = 8  # of those that match, how many are proved
 _GOOD = 200  # the cost below which no other way to align is tried
 _PER_LINE, _PER_STEP, _PER_NUMBER, _UNTELLING = 60, 30, 40, 100_000
 
@@ -163,19 +165,16 @@ class RegionSearch:
                 kept.append(piece)
                 continue
             length = writer.line(piece).whole
-            found = None
-            if length >= _SHORT:
-                found = CutSearch(alignment, writer.cost, self._is_spent).find(ours, theirs)
-            if found is None or sum(map(writer.cost, found)) >= length:
+            cuts = CutSearch(alignment, writer.cost, self._is_spent).found(ours, theirs)
+            for pairs in islice(cuts, _MOST_CUTS if length >= _SHORT else 0):
+                tried = choices.with_cut(theirs, Cut(ours, pairs))
+                merged = self._merged(alignment, tried) if sum(map(writer.cost, pairs)) < length else None
+                if merged is not None and merged[0] <= limit:  # nearer than values must be to match
+                    choices = tried
+                    kept.extend(Piece("cut", *pair) for pair in pairs)
+                    break
+            else:
                 kept.append(piece)
-                continue
-            tried = choices.with_cut(theirs, Cut(ours, found))
-            merged = self._merged(alignment, tried)
-            if merged is None or merged[0] > limit:
-                kept.append(piece)
-                continue
-            choices = tried
-            kept.extend(Piece("cut", *pair) for pair in found)
         return kept, choices
 
     def _can_be_cut(self, alignment: Alignment, ours: str, theirs: str) -> bool:
@@ -247,9 +246,16 @@ def _nodes(alignment: Alignment, piece: Piece) -> Place:
             and not _makes_data(a, inside_a) | _makes_data(b, inside_b)
         ):
             inside_a, inside_b = [], []  # a table that one side has ready: both are told where it is read
-        ours = first_of(a, inside_a) or partner or a.values[a.base(a.output)].maker
-        theirs = first_of(b, inside_b) or piece.step or b.values[b.base(b.output)].maker
+        ours = first_of(a, inside_a) or partner or _reader(a, piece.ours)
+        theirs = first_of(b, inside_b) or piece.step or _reader(b, piece.theirs)
     return None if ours is None else ours.index, None if theirs is None else theirs.index
+
+
+def _reader(network: Network, name: str) -> Step | None:
+    """The first step that does more with a value than move it; where none does, the one that makes the output."""
+    base = network.base(name)
+    reading = (s for s in network.steps if not s.is_move and base in map(network.base, s.operands))
+    return next(reading, network.values[network.base(network.output)].maker)
 
 
 def _steps_between(alignment: Alignment, piece: Piece, side: str) -> list[Step]:
