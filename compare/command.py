@@ -18,6 +18,7 @@ from .result import Result
 
 _STEPS = {
     "load": "reading both",
+    "align": "running both step by step, and finding which value is which",
     "run": "running both on the tokens",
     "replay": "replaying every region on A's values, in double precision",
     "explain": "explaining what differs",

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..graphs.adopt.opened import Foreign
 from ..graphs.artifact import Artifact, Maps
 from ..graphs.errors import OpdiffError
 from ..graphs.provenance import versions
@@ -15,7 +16,8 @@ from ..graphs.run import Runner
 from ..graphs.run import Settings as RunSettings
 from ..graphs.stages import LOGITS, split_tap_name
 from ..graphs.trace import Trace
-from .align.by_name import align
+from .align.by_name import Alignment, align
+from .align.foreign import align_foreign
 from .explain.catalogue import Explainer
 from .explain.causes import Cause
 from .explain.faults import Faults, faults, harmless_places
@@ -28,7 +30,7 @@ from .mend.blind import blind_spots
 from .mend.close import NOTHING_AT_FAULT, close, close_recorded, not_known
 from .mend.early import early_effects
 from .mend.effect import Mending, sets_of
-from .opening import check_one_is_a_graph, check_sizes, open_either, sides_of, tokens_of
+from .opening import Opened, are_foreign, check_one_is_a_graph, check_sizes, open_either, sides_of, tokens_of
 from .report.tables import positions, rows
 from .report.words import cause_text, places, verdict_text
 from .result import BlindSpot, Closed, Divergence, Effect, Result, RootCause
@@ -63,13 +65,10 @@ def compare(
     """
     progress("load")
     maps: Maps = {}
-    opened = [open_either(path, names, maps) for path in (a_path, b_path, reference_path) if path is not None]
-    check_one_is_a_graph(opened[0], opened[1])
-    check_sizes(opened)
-    tokens = tokens_of(opened, tokens)
-    alignment = align(opened[0], opened[1])
-    progress("run")
     runner = Runner(settings)
+    found_files = [open_either(path, names, maps) for path in (a_path, b_path, reference_path) if path is not None]
+    opened, alignment, tokens, told = _aligned(found_files, tokens, runner, progress)
+    progress("run")
     sides = sides_of(opened, alignment, tokens, runner)
     a, b, reference = sides[0], sides[1], sides[2] if len(sides) > 2 else None
     progress("replay")
@@ -112,6 +111,7 @@ def compare(
         verdict=verdict_text(a.name, b.name, causes),
         provenance={**versions(), "provider": runner.settings.provider, "optimisation": runner.settings.optimisation},
         notes=(
+            *told,
             *(one.text for one in nonfinite),
             *chain(*(not_judged(*one) for one in by_side if one[0].info is judged_on.info)),
             *chain(*map(parts_when_whole, graphs)),
@@ -123,6 +123,26 @@ def compare(
         ),
         nonfinite=nonfinite,
     )
+
+
+def _aligned(
+    found: Sequence[Opened], tokens: Sequence[int] | None, runner: Runner, progress: Progress
+) -> tuple[list[Artifact | Trace], Alignment, Sequence[int], tuple[str, ...]]:
+    """What is compared, its common taps, the tokens, and what a reader should know of how they were aligned.
+
+    Raises:
+        InputError: they cannot be compared.
+    """
+    if are_foreign(found):
+        progress("align")
+        a, b = (one for one in found if not isinstance(one, Trace))
+        pair = align_foreign(a, b, tokens, runner)
+        return list(pair.artifacts()), pair.alignment(), tokens or (), pair.notes
+    opened = [one for one in found if not isinstance(one, Foreign)]
+    check_one_is_a_graph(opened[0], opened[1])
+    check_sizes(opened)
+    tokens = tokens_of(opened, tokens)
+    return opened, align(opened[0], opened[1]), tokens, ()
 
 
 def _weighed(

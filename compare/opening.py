@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..graphs.artifact import Artifact, Maps, load_artifact
+from ..graphs.adopt.opened import Foreign, open_foreign
+from ..graphs.artifact import Artifact, Maps, NoTaps, load_artifact
 from ..graphs.errors import InputError
 from ..graphs.run import Runner
 from ..graphs.trace import Trace, load_trace
@@ -18,13 +19,40 @@ _SIZES = ("vocab_size", "n_blocks", "width", "n_heads", "n_kv_heads", "head_dim"
 TRACES = (".safetensors", ".npz", ".gguf")
 
 
-def open_either(path: str | Path, names: str | Path | None, maps: Maps) -> Artifact | Trace:
-    """An artifact, or, by the ending of its name, a trace, whose tensors the name map tells.
+Opened = Artifact | Trace | Foreign
+
+
+def open_either(path: str | Path, names: str | Path | None, maps: Maps) -> Opened:
+    """An artifact, a graph without taps, or, by the ending of its name, a trace, whose tensors the name map tells.
 
     Raises:
         InputError: a file that cannot be used.
     """
-    return load_trace(path, names) if Path(path).suffix in TRACES else load_artifact(path, maps)
+    if Path(path).suffix in TRACES:
+        return load_trace(path, names)
+    try:
+        return load_artifact(path, maps)
+    except NoTaps:
+        return open_foreign(path, maps)
+
+
+def are_foreign(opened: Sequence[Opened]) -> bool:
+    """Whether two graphs must be aligned by what is in them, for one has no taps.
+
+    Raises:
+        InputError: one of them is a trace, or a reference stands beside them.
+    """
+    foreign = [one for one in opened if isinstance(one, Foreign)]
+    if not foreign:
+        return False
+    traces = [one for one in opened if isinstance(one, Trace)]
+    if traces or len(opened) > 2:
+        beside = f"{traces[0].path} is a trace" if traces else "a reference is given"
+        raise InputError(
+            f"{foreign[0].path}: has no taps, neither a table of them nor outputs that are named as stages, and can be "
+            f"compared with one other graph only, where {beside}; export it with opdiff export, which exposes them"
+        )
+    return True
 
 
 def check_one_is_a_graph(a: Artifact | Trace, b: Artifact | Trace) -> None:

@@ -27,6 +27,10 @@ _KEY = "opdiff."
 Maps = dict[Path, np.memmap]  # weight files, by their resolved paths
 
 
+class NoTaps(InputError):
+    """A graph that exposes no stage under a name of the vocabulary: one that opdiff did not export."""
+
+
 @dataclass(frozen=True, slots=True)
 class Weight:
     """An initializer outside of the graph: a view of the mapped file, and where that view stands."""
@@ -50,7 +54,10 @@ class Lengths:
 
 @dataclass(frozen=True)
 class Artifact:
-    """A graph with its taps. `weights` holds the external initializers by name; `facts` what the exporter wrote."""
+    """A graph with its taps. `weights` holds the external initializers by name; `facts` what the exporter wrote.
+
+    given: the inputs, where it was made for these alone.
+    """
 
     path: Path
     model: onnx.ModelProto = field(repr=False)
@@ -58,6 +65,7 @@ class Artifact:
     weights: Mapping[str, Weight] = field(repr=False)
     facts: Mapping[str, str] = field(repr=False)
     sha256: str = ""
+    given: Mapping[str, np.ndarray] | None = field(default=None, repr=False)
 
     @property
     def name(self) -> str:
@@ -199,6 +207,22 @@ def load_artifact(path: str | Path, maps: Maps | None = None) -> Artifact:
         InputError: no such file, no ONNX graph, no taps, or weights that are missing, cut short or outside its folder.
     """
     path = Path(path)
+    model, sha256 = read_model(path)
+    try:
+        facts = {p.key.removeprefix(_KEY): p.value for p in model.metadata_props if p.key.startswith(_KEY)}
+        taps = tuple(_taps(path, model, facts))
+    except (TypeError, ValueError, AttributeError, OSError) as e:  # names that are no text, and the like
+        raise InputError(f"{path}: damaged ({type(e).__name__}); export it again") from e
+    weights = weights_outside(path, model.graph.initializer, {} if maps is None else maps)
+    return Artifact(path, model, taps, weights, facts, sha256)
+
+
+def read_model(path: Path) -> tuple[onnx.ModelProto, str]:
+    """The model of an .onnx file, without what lies outside of it, and the file's SHA-256.
+
+    Raises:
+        InputError: no such file, or no ONNX graph.
+    """
     data = _bytes_of(path)
     model = onnx.ModelProto()
     try:
@@ -207,13 +231,7 @@ def load_artifact(path: str | Path, maps: Maps | None = None) -> Artifact:
         raise InputError(f"{path}: not an ONNX file, or cut short; export it again") from e
     if not model.graph.node:
         raise InputError(f"{path}: not an ONNX file (it holds no graph); export it with opdiff export")
-    try:
-        facts = {p.key.removeprefix(_KEY): p.value for p in model.metadata_props if p.key.startswith(_KEY)}
-        taps = tuple(_taps(path, model, facts))
-        weights = _weights(path, model.graph.initializer, {} if maps is None else maps)
-    except (TypeError, ValueError, AttributeError, OSError) as e:  # names that are no text, and the like
-        raise InputError(f"{path}: damaged ({type(e).__name__}); export it again") from e
-    return Artifact(path, model, taps, weights, facts, hashlib.sha256(data).hexdigest())
+    return model, hashlib.sha256(data).hexdigest()
 
 
 def _bytes_of(path: Path) -> bytes:
@@ -233,7 +251,7 @@ def _taps(path: Path, model: onnx.ModelProto, facts: Mapping[str, str]) -> Itera
     if not axes and model.producer_name != PRODUCER:  # one of opdiff's own without its table is cut short
         axes = _named_as_stages(model.graph)
     if not axes:
-        raise InputError(
+        raise NoTaps(
             f"{path}: no taps in it: neither a table of them nor outputs that are named as stages (blk.0.q_proj, logits); "
             "export it with opdiff export, which exposes them"
         )
@@ -257,12 +275,20 @@ def _named_as_stages(graph: onnx.GraphProto) -> dict[str, tuple[str, ...]]:
     return found
 
 
-def _weights(path: Path, initializers: Iterable[onnx.TensorProto], maps: Maps) -> dict[str, Weight]:
-    return {
-        tensor.name: _weight(path, tensor, maps)
-        for tensor in initializers
-        if tensor.data_location == onnx.TensorProto.EXTERNAL
-    }
+def weights_outside(path: Path, initializers: Iterable[onnx.TensorProto], maps: Maps) -> dict[str, Weight]:
+    """The initializers whose data stand in files beside the .onnx, mapped, by name.
+
+    Raises:
+        InputError: one of the files is missing, cut short, or outside of the folder.
+    """
+    try:
+        return {
+            tensor.name: _weight(path, tensor, maps)
+            for tensor in initializers
+            if tensor.data_location == onnx.TensorProto.EXTERNAL
+        }
+    except (TypeError, ValueError, AttributeError, OSError) as e:
+        raise InputError(f"{path}: damaged ({type(e).__name__}); export it again") from e
 
 
 def _weight(path: Path, tensor: onnx.TensorProto, maps: Maps) -> Weight:

@@ -23,6 +23,8 @@ def graph_inputs(artifact: Artifact, tokens: Sequence[int]) -> dict[str, np.ndar
     Raises:
         InputError: a graph input that opdiff does not know, or no tokens at all.
     """
+    if artifact.given is not None:
+        return dict(artifact.given)
     if not len(tokens):
         raise InputError("no tokens given; give at least one, as in --tokens 1,5,3")
     length = len(tokens)

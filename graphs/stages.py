@@ -51,12 +51,19 @@ def tap_name(stage: str, block: int | None) -> str:
 
 
 def graph_order(name: str) -> tuple[int, int, str]:
-    """A sort key that puts tap names in the order in which a decoder computes them."""
+    """A sort key that puts tap names in the order in which a decoder computes them.
+
+    What stands on the way to a stage (`q_norm.02.Sqrt`) comes before it.
+    """
     block, stage = split_tap_name(name)
+    known, _, inner = stage.partition(".")
+    among = STAGES if block is None else IN_BLOCK
+    if inner and known in among:
+        stage = known
     if block is None:
-        place = len(STAGES) if stage not in STAGES else STAGES.index(stage)
-        return (-1 if stage in BEFORE_BLOCKS else 1 << 30, place, stage)
-    return (block, IN_BLOCK.index(stage) if stage in IN_BLOCK else -1, stage)
+        place = 2 * (len(STAGES) if stage not in STAGES else STAGES.index(stage))
+        return (-1 if stage in BEFORE_BLOCKS else 1 << 30, place - bool(inner), inner or stage)
+    return (block, 2 * IN_BLOCK.index(stage) - bool(inner) if stage in IN_BLOCK else -2, inner or stage)
 
 
 def is_stage(name: str) -> bool:

@@ -29,7 +29,7 @@ def positions(a: Side, b: Side, tokens: Sequence[int]) -> tuple[Position, ...]:
     if LOGITS not in a.values or LOGITS not in b.values:
         return ()
     left, right = (unbatched(side.values[LOGITS], side.taps[LOGITS].axes) for side in (a, b))
-    if left.shape != right.shape:
+    if left.shape != right.shape or len(left) != len(tokens):
         return ()
     left, right = same_shape(left, right)
     return tuple(_position(n, int(tokens[n]), left[n], right[n]) for n in range(len(left)))

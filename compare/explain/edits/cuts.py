@@ -11,8 +11,8 @@ from itertools import combinations
 import numpy as np
 
 from ....graphs.stepping import Typed
+from ...align.arrangement import arrangement, is_close, plain, squeezed
 from .alignment import Alignment
-from .arrangement import arrangement, is_close, plain, squeezed
 
 Pair = tuple[str, str]
 _SINGLES, _NEAREST, _PAIRS = 250, 14, 60

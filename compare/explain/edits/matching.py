@@ -8,7 +8,7 @@ import numpy as np
 
 from ....graphs.network import Network, Value
 from ....graphs.stepping import FLOAT, Typed, is_stored
-from .arrangement import Plan, arrangement, plain
+from ...align.arrangement import Plan, arrangement, plain
 
 _LARGE = 1 << 20  # elements of a weight that is compared as it is stored
 

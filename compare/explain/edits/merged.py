@@ -11,8 +11,8 @@ import numpy as np
 from ....graphs.errors import InputError
 from ....graphs.network import Step
 from ....graphs.stepping import Typed
+from ...align.arrangement import arranged
 from .alignment import Alignment
-from .arrangement import arranged
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,210 @@
+"""Anchors: steps that read one weight each. Equal weights tell which step of one graph is which of the other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from ...graphs.adopt.flat import Flat, Ran
+from .values import is_move
+
+Role = Literal["product", "table", "gain", "bias", "kernel"]
+_SMALLEST_PRODUCT, _SMALLEST_VECTOR = 16, 8  # elements
+_KERNELS = ("Conv", "ConvTranspose", "LSTM", "GRU", "RNN", "ConvInteger")
+_ALIKE, _ALIKE_VECTORS = 0.9, 0.99999  # cosines: of weights that are one, stored otherwise or spoilt
+_NORM_STEPS = 7  # between what a norm reads and its gain
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Anchor:
+    """A step with its weight; a product's stands as [out, in].
+
+    place: the step's among those of its graph.
+    x, y, weight_name: what it reads, what it makes, and its weight, by name.
+    """
+
+    place: int
+    role: Role
+    x: str
+    y: str
+    weight_name: str
+    weight: np.ndarray
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """An anchor of A and the one of B that has its weight; `is_equal` to the bit, in whatever layout."""
+
+    a: Anchor
+    b: Anchor
+    is_equal: bool
+
+
+def anchors_of(flat: Flat) -> list[Anchor]:
+    """The anchors of a graph, in the order in which they run."""
+    return [anchor for node in flat.nodes if (anchor := _anchor(flat, node)) is not None]
+
+
+def _anchor(flat: Flat, node: Ran) -> Anchor | None:
+    if node.domain:
+        return None
+    data = [n for n, name in enumerate(node.reads) if flat.is_data(name)]
+    held = [n for n, name in enumerate(node.reads) if name and not flat.is_data(name)]
+
+    def weight(n: int) -> np.ndarray:
+        return flat.array(node.reads[n])
+
+    def made(role: Role, x: int, w: int, array: np.ndarray) -> Anchor:
+        return Anchor(node.place, role, node.reads[x], node.outputs[0], node.reads[w], array)
+
+    if node.operator in ("MatMul", "Gemm") and len(data) == 1 and data[0] < 2 and 1 - data[0] in held:
+        array = weight(1 - data[0])
+        if array.size >= _SMALLEST_PRODUCT and array.ndim == 2 and _is_float(array):
+            is_out_in = data[0] == 1
+            if node.operator == "Gemm":
+                is_out_in = bool(node.attribute("transB"))
+            return made("product", data[0], 1 - data[0], array if is_out_in else array.T)
+    elif node.operator == "Gather" and 0 in held and 1 in data and weight(0).ndim == 2 and _is_float(weight(0)):
+        return made("table", 1, 0, weight(0))
+    elif node.operator in ("Mul", "Add") and len(data) == 1 and len(held) == 1:
+        array = weight(held[0])
+        is_vector = array.size >= _SMALLEST_VECTOR and array.size == max(array.shape) and _is_float(array)
+        if is_vector and np.isfinite(np.asarray(array, np.float64)).all():
+            return made("gain" if node.operator == "Mul" else "bias", data[0], held[0], array)
+    elif node.operator in _KERNELS and 0 in data and 1 in held:
+        return made("kernel", 0, 1, weight(1))
+    return None
+
+
+def _is_float(array: np.ndarray) -> bool:
+    return array.dtype.kind not in "biu"
+
+
+def paired(a: Sequence[Anchor], b: Sequence[Anchor]) -> list[Pair]:
+    """The anchors that have one weight: equal ones first, then those that are nearly one."""
+    left, right, pairs = list(a), list(b), list[Pair]()
+
+    def take(first: Anchor, second: Anchor, is_equal: bool) -> None:
+        left.remove(first)
+        right.remove(second)
+        pairs.append(Pair(first, second, is_equal))
+
+    put_off: list[tuple[list[Anchor], list[Anchor]]] = []
+    for ours, theirs in _groups(left, right, lambda anchor: (anchor.role, _digest(anchor.weight))):
+        if len(ours) != len(theirs):
+            put_off.append((ours, theirs))
+            continue
+        for first, second in zip(ours, theirs, strict=True):
+            take(first, second, True)
+    for ours, theirs in put_off:
+        for first, second in _nearest(ours, theirs, pairs):
+            take(first, second, True)
+    for first, second in _alike(left, right):
+        take(first, second, False)
+    return sorted(pairs, key=lambda pair: pair.b.place)
+
+
+def _groups(
+    a: Iterable[Anchor], b: Iterable[Anchor], key: Callable[[Anchor], Hashable]
+) -> Iterator[tuple[list[Anchor], list[Anchor]]]:
+    groups: dict[Hashable, tuple[list[Anchor], list[Anchor]]] = {}
+    for side, anchors in enumerate((a, b)):
+        for anchor in anchors:
+            groups.setdefault(key(anchor), ([], []))[side].append(anchor)
+    yield from ((ours, theirs) for ours, theirs in groups.values() if ours and theirs)
+
+
+def _digest(array: np.ndarray) -> tuple[int, int]:
+    """The same for two arrays of the same float32 numbers, in whatever order: their bits, mixed and added up."""
+    bits = np.ascontiguousarray(array, np.float32).view(np.uint32).ravel().astype(np.uint64)
+    with np.errstate(over="ignore"):
+        bits *= np.uint64(0x9E3779B97F4A7C15)
+        bits ^= bits >> np.uint64(29)
+        bits *= np.uint64(0xBF58476D1CE4E5B9)
+        bits ^= bits >> np.uint64(32)
+        return array.size, int(bits.sum(dtype=np.uint64))
+
+
+def _nearest(a: Sequence[Anchor], b: Sequence[Anchor], known: Sequence[Pair]) -> Iterator[tuple[Anchor, Anchor]]:
+    """Of equal weights that one side has more often: those at the same place among the anchors that are known."""
+
+    def before(anchor: Anchor, side: str) -> int:
+        return sum(getattr(pair, side).place < anchor.place for pair in known)
+
+    ranked = sorted(((abs(before(x, "a") - before(y, "b")), n, m) for n, x in enumerate(a) for m, y in enumerate(b)))
+    ours, theirs = set[int](), set[int]()
+    for _, n, m in ranked:
+        if n not in ours and m not in theirs:
+            ours.add(n)
+            theirs.add(m)
+            yield a[n], b[m]
+
+
+def _alike(a: Sequence[Anchor], b: Sequence[Anchor]) -> list[tuple[Anchor, Anchor]]:
+    """Weights of one shape that point nearly the same way, the nearest first."""
+    found = []
+    for n, ours in enumerate(a):
+        for m, theirs in enumerate(b):
+            if ours.role != theirs.role or ours.weight.shape != theirs.weight.shape:
+                continue
+            cosine = _cosine(ours.weight, theirs.weight)
+            if cosine > (_ALIKE_VECTORS if ours.role in ("gain", "bias") else _ALIKE):
+                found.append((1 - cosine, n, m))
+    pairs, used = [], (set[int](), set[int]())
+    for _, n, m in sorted(found):
+        if n not in used[0] and m not in used[1]:
+            used[0].add(n)
+            used[1].add(m)
+            pairs.append((a[n], b[m]))
+    return pairs
+
+
+def _cosine(a: np.ndarray, b: np.ndarray) -> float:
+    x, y = (np.asarray(array, np.float32).ravel() for array in (a, b))
+    size = float(np.linalg.norm(x)) * float(np.linalg.norm(y))
+    return float(np.vdot(x, y)) / size if size else 0.0
+
+
+def norm_input(flat: Flat, gain: Anchor) -> str | None:
+    """What a norm reads: the nearest value above its gain whose rows, or what they are but for their means, are those
+    that the gain reads, each times a number.
+    """
+    maker = flat.maker
+    y = flat.array(gain.x)
+    width = gain.weight.size
+    if y.ndim == 0 or y.shape[-1] != width:
+        return None
+    rows = y.reshape(-1, width)
+    level, seen = [gain.x], {gain.x}
+    for _ in range(_NORM_STEPS):
+        level = [name for value in level if value in maker for name in maker[value].reads if flat.is_data(name)]
+        level = [name for name in dict.fromkeys(level) if name not in seen]
+        seen.update(level)
+        for name in level:
+            array = flat.array(name)
+            if array.size == y.size and array.dtype.kind == "f" and array.shape[-1] == width:
+                x = array.reshape(-1, width)
+                if any(_is_each_times_a_number(z, rows) for z in (x, x - x.mean(1, keepdims=True))):
+                    return name
+    return None
+
+
+def _is_each_times_a_number(x: np.ndarray, y: np.ndarray) -> bool:
+    with np.errstate(all="ignore"):
+        factors = (x * y).sum(1) / (x * x).sum(1)
+        near = np.abs(x * factors[:, None] - y).max() < 1e-9 * np.abs(y).max()
+    return bool(near) and not np.allclose(factors, 1, rtol=1e-9)
+
+
+def root(flat: Flat, name: str) -> tuple[str, list[Ran]]:
+    """The value that one is, moved elsewhere, and the moves between, the last one first."""
+    moves = []
+    while (node := flat.maker.get(name)) is not None and is_move(node.operator) and not node.domain:
+        if not flat.is_data(node.reads[0]) or flat.array(node.reads[0]).dtype.kind != "f":
+            break
+        moves.append(node)
+        name = node.reads[0]
+    return name, moves

@@ -1,0 +1,239 @@
+"""Lockstep: B runs again, step by step, and wherever a value of it is one of A's, goes on with A's.
+
+So what differs in one place differs nowhere else. Where a step that both have (by its weight) gives something else, A's
+value is put in its place, and the two are known to stand for each other; unless the difference heals by itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from ...graphs.adopt.flat import Flat, Ran
+from ...graphs.errors import OpdiffError
+from ...graphs.stepping import FLOAT, StepRunner, Typed
+from .anchors import Anchor, Pair, anchors_of, norm_input, paired, root
+from .arrangement import Plan, arranged, arrangement, plain
+from .values import NEAR, Match, ValueIndex
+
+Kind = Literal["value", "step", "norm", "input", "softmax", "output"]
+_HEALS_WITHIN = 60  # steps
+_ALMOST = 1e-3  # relative: a value that both make at a step with one weight, and that float32 operators round otherwise
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """A value that both graphs have. B's, laid out as `plan` says A's is to be, has A's shape; `is_equal`, its numbers too.
+
+    kind: how it was found.
+    """
+
+    a: str
+    b: str
+    plan: Plan
+    kind: Kind
+    is_equal: bool
+
+
+@dataclass(frozen=True)
+class Aligned:
+    """The points of two graphs, in the order in which B makes them; the anchors that have a partner, and those without.
+
+    healed: B's values that stand for one of A's, and differ from it where that changes nothing.
+    """
+
+    points: tuple[Point, ...]
+    pairs: tuple[Pair, ...]
+    alone: tuple[tuple[Anchor, ...], tuple[Anchor, ...]]
+    healed: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """What a value of B should be: `ours` of A, where B reads or makes it as `theirs`."""
+
+    kind: Kind
+    ours: str
+    theirs: str
+
+
+def lockstep(a: Flat, b: Flat, steps: StepRunner) -> Aligned:
+    """Align two graphs that ran on the same input."""
+    ours, theirs = anchors_of(a), anchors_of(b)
+    pairs = paired(ours, theirs)
+    run = _Lockstep(a, b, steps, _wanted(a, b, pairs))
+    run.all()
+    left = {id(pair.a) for pair in pairs}, {id(pair.b) for pair in pairs}
+    alone = (
+        tuple(anchor for anchor in ours if id(anchor) not in left[0]),
+        tuple(anchor for anchor in theirs if id(anchor) not in left[1]),
+    )
+    return Aligned(tuple(run.points.values()), tuple(pairs), alone, tuple(run.healed))
+
+
+def _wanted(a: Flat, b: Flat, pairs: list[Pair]) -> dict[str, list[_Wanted]]:
+    """For values of B, before they are moved elsewhere, which of A's they should be; in the order in which to ask."""
+    found: list[_Wanted] = []
+    for pair in pairs:
+        found.append(_Wanted("step", pair.a.y, pair.b.y))
+        if pair.a.role == "gain":
+            read = norm_input(a, pair.a), norm_input(b, pair.b)
+            if read[0] is not None and read[1] is not None:
+                found.append(_Wanted("norm", read[0], read[1]))
+        if pair.a.role in ("product", "kernel") and pair.a.weight.shape == pair.b.weight.shape:
+            found.append(_Wanted("input", pair.a.x, pair.b.x))
+    softmaxes = [[node.outputs[0] for node in flat.nodes if node.operator == "Softmax"] for flat in (a, b)]
+    if len(softmaxes[0]) == len(softmaxes[1]):
+        found += [_Wanted("softmax", *names) for names in zip(*softmaxes, strict=True)]
+    found += [_Wanted("output", *names) for names in _outputs(a, b)]
+    order = {"step": 0, "norm": 1, "softmax": 2, "input": 3, "output": 4}
+    by_value: dict[str, list[_Wanted]] = {}
+    for wanted in sorted(found, key=lambda one: order[one.kind]):
+        if b.is_data(wanted.theirs) and a.is_data(wanted.ours):
+            by_value.setdefault(root(b, wanted.theirs)[0], []).append(wanted)
+    return by_value
+
+
+def _outputs(a: Flat, b: Flat) -> Iterator[tuple[str, str]]:
+    """The graphs' outputs that stand for each other: by name, else by place."""
+    names, used = list(a.outputs), set[str]()
+    for place, (name, theirs) in enumerate(b.outputs.items()):
+        ours = name if name in a.outputs else names[place] if place < len(names) else None
+        if ours is not None and ours not in used and a.array(a.outputs[ours]).size == b.array(theirs).size:
+            used.add(ours)
+            yield a.outputs[ours], theirs
+
+
+class _Lockstep:
+    """One run of B beside A."""
+
+    def __init__(self, a: Flat, b: Flat, steps: StepRunner, wanted: dict[str, list[_Wanted]]) -> None:
+        self._a, self._b, self._steps, self._wanted = a, b, steps, wanted
+        made = ((name, a.array(name)) for node in a.nodes for name in node.outputs)
+        self._index = ValueIndex(made)
+        self._values: dict[str, Typed] = {name: b.values[name] for name in (*b.constants, *b.inputs)}
+        self._below: dict[str, set[str]] = {}
+        self._last = {name: readers[-1].place for name, readers in b.readers.items()}
+        self._ends = {root(b, name)[0] for name in b.outputs.values()}
+        self._used: set[str] = set()
+        self.points: dict[str, Point] = {}
+        self.healed: list[str] = []
+
+    def all(self) -> None:
+        """Run all of B's steps."""
+        for node in self._b.nodes:
+            for name, value in self._b.rerun(node, self._values, self._steps).items():
+                self._values[name] = value
+                self._settle(name, node)
+
+    def _settle(self, name: str, node: Ran) -> None:
+        """Find which of A's values this one is, and go on with that."""
+        value = self._values[name].array
+        match = self._best(self._index.find(value), node, self._wanted.get(name, ()))
+        if match is not None:
+            self._meet(name, match.name, match.plan, "value", is_equal=True)
+            return
+        for wanted in self._wanted.get(name, ()):
+            plan = self._plan_of(wanted, name)
+            if plan is None:
+                continue
+            if _is_almost(arranged(self._a.array(wanted.ours), plan), value):
+                self._meet(name, wanted.ours, plan, wanted.kind, is_equal=True)
+            elif self._heals(name, node, wanted.ours):
+                self.healed.append(name)
+                continue
+            else:
+                self._meet(name, wanted.ours, plan, wanted.kind, is_equal=False)
+            return
+
+    def _best(self, matches: list[Match], node: Ran, wanted: tuple[_Wanted, ...] | list[_Wanted]) -> Match | None:
+        """Of several of A's values that are equal: what is wanted here, then one that is free, then one made by such a step."""
+        expected = {root(self._a, one.ours)[0] for one in wanted}
+
+        def rank(match: Match) -> tuple:
+            maker = self._a.maker[match.name]
+            return (
+                root(self._a, match.name)[0] not in expected,
+                len(match.plan),
+                maker.operator != node.operator,
+                match.name in self._used,
+            )
+
+        return min(matches, key=rank, default=None)
+
+    def _meet(self, name: str, ours: str, plan: Plan, kind: Kind, is_equal: bool) -> None:
+        self.points[name] = Point(ours, name, plan, kind, is_equal)
+        self._used.add(ours)
+        array = arranged(np.asarray(self._a.array(ours), np.float64), plan)
+        self._values[name] = Typed(np.ascontiguousarray(array), FLOAT)
+
+    def _plan_of(self, wanted: _Wanted, name: str) -> Plan | None:
+        """How A's value would be laid out to stand in place of B's; None where it cannot.
+
+        It is known where both are read: from there it is followed back over B's moves.
+        """
+        ours, theirs = self._a.array(wanted.ours), self._b.array(wanted.theirs)
+        value = self._values[name].array
+        if ours.size != theirs.size or value.size != theirs.size or value.dtype.kind != "f":
+            return None
+        plan: list[tuple[str, tuple[int, ...]]] = []
+        if ours.shape != theirs.shape:
+            plan.append(("reshape", theirs.shape))
+        for move in root(self._b, wanted.theirs)[1]:
+            before = self._b.array(move.reads[0])
+            if move.operator == "Transpose":
+                order = move.attribute("perm") or tuple(reversed(range(before.ndim)))
+                assert isinstance(order, (list, tuple))
+                plan.append(("transpose", tuple(int(axis) for axis in np.argsort(order))))
+            elif move.operator not in ("Cast", "Identity"):
+                plan.append(("reshape", before.shape))
+        return tuple(plan)
+
+    def _heals(self, name: str, node: Ran, ours: str) -> bool:
+        """Whether a difference dies out by itself: all that hangs on the value comes to be one of A's that hang on A's."""
+        if name in self._ends:
+            return False
+        below, values = self._below_of(ours), dict[str, Typed]()
+        tainted = {name}
+        for step in self._b.nodes[node.place + 1 : node.place + 1 + _HEALS_WITHIN]:
+            lookup = {**{n: self._values[n] for n in step.reads if n and n in self._values}, **_of(values, step.reads)}
+            try:
+                made = self._b.rerun(step, lookup, self._steps)
+            except (OpdiffError, KeyError):
+                return False
+            values.update(made)
+            if not tainted.isdisjoint(step.reads):
+                for output, value in made.items():
+                    if any(match.name in below for match in self._index.find(value.array, NEAR)):
+                        continue
+                    if output in self._ends:
+                        return False
+                    tainted.add(output)
+            if all(self._last.get(one, -1) <= step.place for one in tainted):
+                return True
+        return False
+
+    def _below_of(self, ours: str) -> set[str]:
+        """A's values that hang on one of them, but for those that are it, moved elsewhere."""
+        if ours not in self._below:
+            found, stack = set[str](), [ours]
+            while stack:
+                for reader in self._a.readers.get(stack.pop(), ()):
+                    for output in reader.outputs:
+                        if output not in found:
+                            found.add(output)
+                            stack.append(output)
+            base = root(self._a, ours)[0]
+            self._below[ours] = {one for one in found if root(self._a, one)[0] != base}
+        return self._below[ours]
+
+
+def _of(values: dict[str, Typed], names: tuple[str, ...]) -> dict[str, Typed]:
+    return {name: values[name] for name in names if name in values}
+
+
+def _is_almost(ours: np.ndarray, theirs: np.ndarray) -> bool:
+    return arrangement(plain(ours), plain(theirs), _ALMOST * NEAR**0.5) == ()

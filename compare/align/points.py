@@ -1,0 +1,88 @@
+"""Two graphs that share no names as two artifacts with common taps: their points, each with a name."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from ...graphs.adopt.flat import Flat
+from ...graphs.adopt.tapped import Exposed, artifact_of
+from ...graphs.artifact import Artifact
+from ...graphs.stages import LOGITS, default_axes, split_tap_name
+from .anchors import root
+from .lockstep import Aligned, Point
+
+
+@dataclass(frozen=True)
+class Named:
+    """A point with its tap's name."""
+
+    tap: str
+    point: Point
+
+
+def adopted(a: Flat, b: Flat, named: Sequence[Named], n_tokens: int | None) -> tuple[Artifact, Artifact]:
+    """Both graphs with their points as taps, B's in A's layout."""
+    ours, theirs = [], []
+    for one in named:
+        point, shape = one.point, a.array(one.point.a).shape
+        axes = _axes(one.tap, shape, n_tokens)
+        ours.append(Exposed(one.tap, point.a, axes, shape))
+        theirs.append(Exposed(one.tap, point.b, axes, shape, point.plan))
+    return artifact_of(a, ours, n_tokens), artifact_of(b, theirs, n_tokens)
+
+
+def named_points(a: Flat, b: Flat, aligned: Aligned, names: Mapping[str, str]) -> list[Named]:
+    """The points that become taps, one for each value, moved or not; by stage, and on the way to a stage by operator.
+
+    names: those of A's values that are stages.
+    """
+    stages = {root(a, value)[0]: tap for value, tap in names.items()}
+    if LOGITS not in stages.values():
+        stages |= _end(a)
+    points = list(_distinct(a, b, aligned.points))
+    places = {point.a: a.maker[point.a].place for point in points}
+    order = sorted(points, key=lambda point: places[point.a])
+    ends = sorted((a.maker[value].place, tap) for value, tap in stages.items() if value in a.maker)
+    counts: Counter[str] = Counter()
+    named = {}
+    for point in order:
+        base = root(a, point.a)[0]
+        named[point.b] = stages.get(base) or _on_the_way(a, point.a, places[point.a], ends, counts)
+    return [Named(named[point.b], point) for point in order]
+
+
+def _end(flat: Flat) -> dict[str, str]:
+    """The first output of numbers, to which all that differs is followed, under the name of what a decoder ends with."""
+    for value in flat.outputs.values():
+        if flat.is_data(value) and flat.array(value).dtype.kind == "f" and flat.array(value).ndim > 1:
+            return {root(flat, value)[0]: LOGITS}
+    return {}
+
+
+def _distinct(a: Flat, b: Flat, points: Sequence[Point]) -> Iterator[Point]:
+    """One point for each value of either side: the first, or the one that a step with a weight gave."""
+    used_a, used_b = set[str](), set[str]()
+    for point in points:
+        ours, theirs = root(a, point.a)[0], root(b, point.b)[0]
+        if ours not in used_a and theirs not in used_b and point.a in a.maker and point.b in b.maker:
+            used_a.add(ours)
+            used_b.add(theirs)
+            yield point
+
+
+def _on_the_way(flat: Flat, value: str, place: int, ends: Sequence[tuple[int, str]], counts: Counter[str]) -> str:
+    """A name for what is no stage: the next stage that comes, a number and the operator."""
+    stem = next((tap for end, tap in ends if end >= place), "end" if ends else "step")
+    counts[stem] += 1
+    return f"{stem}.{counts[stem]:02}.{flat.maker[value].operator}"
+
+
+def _axes(tap: str, shape: tuple[int, ...], n_tokens: int | None) -> tuple[str, ...]:
+    """A word for each dimension: those of its stage where they fit, else no more than their places."""
+    for words in default_axes(split_tap_name(tap)[1], len(shape)):
+        sizes = dict(zip(words, shape, strict=True))
+        if sizes.get("batch", 1) == 1 and sizes.get("token", n_tokens) == n_tokens:
+            return words
+    return tuple(f"dim{n}" for n in range(len(shape)))

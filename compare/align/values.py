@@ -1,0 +1,74 @@
+"""Which value of one graph is a value of the other: by its numbers, in whatever layout."""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from .arrangement import Plan, arrangement, plain
+
+NEAR = 1e-6  # relative: what constants that are rounded otherwise leave open
+_MOVES = frozenset({"Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Identity", "Cast"})
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """The value of A that a value of B is, and how it must be laid out."""
+
+    name: str
+    plan: Plan
+
+
+def is_move(operator: str) -> bool:
+    """Whether an operator leaves numbers as they are, but for where they stand."""
+    return operator in _MOVES
+
+
+class ValueIndex:
+    """Finds A's values by their numbers.
+
+    Args:
+        values: by name, in the order in which A makes them; floats are looked at only.
+    """
+
+    def __init__(self, values: Iterable[tuple[str, np.ndarray]]) -> None:
+        self._arrays: dict[str, np.ndarray] = {}
+        self._places: dict[str, int] = {}
+        self._by_size: dict[int, list[tuple[float, float, int, str]]] = {}
+        for name, array in values:
+            if array.dtype.kind != "f" or array.size < 2:
+                continue
+            self._arrays[name] = plain(array)
+            self._places[name] = len(self._places)
+            insort(self._by_size.setdefault(array.size, []), (*_norms(self._arrays[name]), self._places[name], name))
+
+    def find(self, array: np.ndarray, nearness: float = NEAR) -> list[Match]:
+        """The values of A that this one is: those in the same layout first, then in the order in which A makes them."""
+        if array.dtype.kind != "f" or array.size < 2:
+            return []
+        wanted = plain(array)
+        second, fourth = _norms(wanted)
+        among, found = self._by_size.get(array.size, []), []
+        far = 4 * nearness * max(second, fourth) + np.finfo(float).tiny
+        for n in range(bisect_left(among, (second - far,)), len(among)):
+            ours, other, place, name = among[n]
+            if ours > second + far:
+                break
+            if abs(other - fourth) <= far:
+                plan = arrangement(self._arrays[name], wanted, nearness)
+                if plan is not None:
+                    found.append((len(plan), place, Match(name, plan)))
+        return [match for _, _, match in sorted(found, key=lambda one: one[:2])]
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._arrays
+
+
+def _norms(array: np.ndarray) -> tuple[float, float]:
+    """The roots of the sums of squares and of fourth powers over what is finite: no layout changes them."""
+    flat = np.asarray(array, np.float64).ravel()
+    squares = np.square(flat[np.isfinite(flat)])
+    return float(np.sqrt(squares.sum())), float(np.vdot(squares, squares)) ** 0.25

@@ -1,0 +1,281 @@
+"""A graph run once on one input, in float64, node by node: what hangs on no input's values is a constant, and leaves no node.
+
+Shapes are numbers then, masks that are made of shapes are constants, and of an If only the branch that was taken is there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+import onnx
+from onnx import NodeProto
+
+from ..artifact import Weight
+from ..errors import InputError
+from ..run import Runner
+from ..slices import implicit_inputs, rename_captured
+from ..stepping import FLOAT, SMALL_FLOATS, Context, StepRunner, Typed, type_name, typed
+from .expansions import expanded
+from .opened import Foreign
+
+_SHAPES = ("Shape", "Size")
+_FLOATS = (FLOAT, *SMALL_FLOATS)
+_MOST_NODES = 1_000_000
+
+
+@dataclass(frozen=True, eq=False)
+class Ran:
+    """One node as it ran.
+
+    place: its place among the graph's nodes that hang on the input.
+    reads: the values that it reads, its subgraphs' too, "" for one that is left out.
+    """
+
+    place: int
+    node: NodeProto = field(repr=False)
+    reads: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        return self.node.name
+
+    @property
+    def operator(self) -> str:
+        return self.node.op_type
+
+    @property
+    def domain(self) -> str:
+        return self.node.domain
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        return tuple(name for name in self.node.output if name)
+
+    def attribute(self, name: str, default: object = None) -> object:
+        """An attribute's value."""
+        return next((onnx.helper.get_attribute_value(a) for a in self.node.attribute if a.name == name), default)
+
+
+@dataclass
+class Flat:
+    """A graph as it ran. Names are each made once.
+
+    nodes: those whose values hang on the input, in the order in which they ran.
+    constant_nodes: for each large constant that is made of weights, the node that makes it.
+    values: every value, floats in float64 (weights as they are stored).
+    outputs: the graph's outputs by name, and the values that they are.
+    """
+
+    foreign: Foreign
+    inputs: Mapping[str, np.ndarray]
+    nodes: list[Ran] = field(default_factory=list)
+    constant_nodes: dict[str, NodeProto] = field(default_factory=dict)
+    values: dict[str, Typed] = field(default_factory=dict)
+    constants: set[str] = field(default_factory=set)
+    outputs: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    def array(self, name: str) -> np.ndarray:
+        """A value's numbers."""
+        return self.values[name].array
+
+    def is_data(self, name: str) -> bool:
+        """Whether a value hangs on the input."""
+        return bool(name) and name not in self.constants
+
+    @cached_property
+    def maker(self) -> dict[str, Ran]:
+        """For each value that hangs on the input, the node that makes it."""
+        return {name: node for node in self.nodes for name in node.outputs}
+
+    @cached_property
+    def readers(self) -> dict[str, list[Ran]]:
+        """For each value, the nodes that read it, in order."""
+        found: dict[str, list[Ran]] = {}
+        for node in self.nodes:
+            for name in dict.fromkeys(filter(None, node.reads)):
+                found.setdefault(name, []).append(node)
+        return found
+
+    def rerun(self, node: Ran, values: Mapping[str, Typed], steps: StepRunner) -> dict[str, Typed]:
+        """What a node makes of other values than its own, by name.
+
+        Raises:
+            InputError: it cannot run on them.
+        """
+        return dict(zip(node.outputs, made(node.node, self, values, steps), strict=False))
+
+    @cached_property
+    def context(self) -> Context:
+        """What all its nodes are read by."""
+        return Context(tuple((o.domain, o.version) for o in self.foreign.model.opset_import), ())
+
+
+def flatten(foreign: Foreign, data: Mapping[str, np.ndarray], fixed: Mapping[str, np.ndarray], runner: Runner) -> Flat:
+    """Run the graph on these inputs.
+
+    Args:
+        data: the inputs that the comparison is about, by name.
+        fixed: all others, which are taken for constants.
+    Raises:
+        InputError: a node cannot run.
+    """
+    run = _Run(Flat(foreign, data), StepRunner(runner))
+    for name, array in data.items():
+        run.flat.values[name] = _typed(array)
+    for name, array in fixed.items():
+        run.add_constant(name, _typed(array), is_of_weights=False)
+    graph = foreign.model.graph
+    for tensor in graph.initializer:
+        weight = foreign.weights.get(tensor.name)
+        if weight is None:
+            run.add_constant(tensor.name, _typed(onnx.numpy_helper.to_array(tensor)), is_of_weights=False)
+        else:
+            run.add_constant(tensor.name, _stored(weight), is_of_weights=True)
+    names = {name: name for name in run.flat.values}
+    run.graph(graph, names, "")
+    run.flat.outputs = {output.name: names[output.name] for output in graph.output if output.name in names}
+    return run.flat
+
+
+class _Run:
+    """One run, which fills a flat graph."""
+
+    def __init__(self, flat: Flat, steps: StepRunner) -> None:
+        self.flat, self._steps = flat, steps
+        self._of_weights: set[str] = set()
+        self._context = flat.context
+
+    def add_constant(self, name: str, value: Typed, is_of_weights: bool) -> None:
+        self.flat.values[name] = value
+        self.flat.constants.add(name)
+        if is_of_weights:
+            self._of_weights.add(name)
+
+    def graph(self, graph: onnx.GraphProto, names: dict[str, str], prefix: str) -> None:
+        """Run a graph's nodes; `names` says which value each of its names is, and gets those that it makes."""
+        for node in graph.node:
+            self._run(_renamed(node, names), names, prefix)
+
+    def _run(self, node: NodeProto, names: dict[str, str], prefix: str) -> None:
+        """Run a node whose inputs are values, and whose outputs are still the graph's own names."""
+        if len(self.flat.nodes) > _MOST_NODES:
+            raise InputError(
+                f"{self.flat.foreign.path}: more than {_MOST_NODES} nodes run; its loops cannot be unrolled"
+            )
+        if node.op_type == "Identity" and not node.domain:
+            names[node.output[0]] = node.input[0]
+            return
+        if node.op_type == "If" and not node.domain:
+            self._branch(node, names, prefix)
+            return
+        own = [self._fresh(f"{prefix}{name}" if name else "") for name in node.output]
+        names.update({name: new for name, new in zip(node.output, own, strict=True) if name})
+        node.output[:] = own
+        node.name = f"{prefix}{node.name}"
+        inner = expanded(node, self.flat.values) if node.domain else None
+        if inner is None:
+            self._step(node)
+            return
+        for step in inner:
+            self._step(step)
+
+    def _fresh(self, name: str) -> str:
+        if not name or name not in self.flat.values:
+            return name
+        n = 2
+        while f"{name}_{n}" in self.flat.values:
+            n += 1
+        return f"{name}_{n}"
+
+    def _branch(self, node: NodeProto, names: dict[str, str], prefix: str) -> None:
+        taken = "then_branch" if bool(self.flat.array(node.input[0]).ravel()[0]) else "else_branch"
+        branch = next(a.g for a in node.attribute if a.name == taken)
+        if self.flat.is_data(node.input[0]):
+            self.flat.notes.append(f"of {node.name or 'an If'}, only the branch that this input takes was compared")
+        inside = dict(names)
+        for tensor in branch.initializer:
+            inside[tensor.name] = self._fresh(f"{prefix}{node.name}/{tensor.name}")
+            self.add_constant(inside[tensor.name], _typed(onnx.numpy_helper.to_array(tensor)), is_of_weights=False)
+        self.graph(branch, inside, f"{prefix}{node.name}/")
+        for name, output in zip(node.output, branch.output, strict=True):
+            names[name] = inside[output.name]
+
+    def _step(self, node: NodeProto) -> None:
+        flat = self.flat
+        read = [name for name in (*node.input, *implicit_inputs(node)) if name]
+        is_constant = node.op_type in (*_SHAPES, "Constant") or all(name in flat.constants for name in read)
+        outputs = [name for name in node.output if name]
+        found = dict(zip(outputs, made(node, flat, flat.values, self._steps), strict=False))
+        if not is_constant:
+            flat.nodes.append(Ran(len(flat.nodes), node, (*node.input, *implicit_inputs(node))))
+            flat.values.update(found)
+            return
+        of_weights = node.op_type not in _SHAPES and not self._of_weights.isdisjoint(read)
+        for name, value in found.items():
+            self.add_constant(name, value, of_weights)
+            if of_weights:
+                flat.constant_nodes[name] = node
+
+
+def made(node: NodeProto, flat: Flat, values: Mapping[str, Typed], steps: StepRunner) -> Sequence[Typed]:
+    """What a node of a flat graph makes of these values.
+
+    Raises:
+        InputError: it cannot run on them.
+    """
+    if not node.domain:
+        if node.op_type == "Constant":
+            return [_constant(node)]
+        if node.op_type in _SHAPES:
+            return [_shape(node, values[node.input[0]].array)]
+        if node.op_type == "Cast" and values[node.input[0]].type in _FLOATS:
+            to = type_name(next(onnx.helper.get_attribute_value(a) for a in node.attribute if a.name == "to"))
+            if to in _FLOATS:
+                return [values[node.input[0]]]
+    inputs = [values[name] if name else None for name in (*node.input, *implicit_inputs(node))]
+    held = (
+        frozenset(n for n, name in enumerate(node.input) if name in flat.constants) if node.domain else frozenset[int]()
+    )
+    try:
+        return steps.run(node, flat.context, inputs, held)
+    except (InputError, ValueError, IndexError, TypeError, KeyError) as e:
+        where = f"{flat.foreign.path}: node {node.name or node.output[0]} ({node.op_type})"
+        raise InputError(f"{where} cannot run on this input: {e}") from e
+
+
+def _renamed(node: NodeProto, names: Mapping[str, str]) -> NodeProto:
+    copy = NodeProto()
+    copy.CopyFrom(node)
+    copy.input[:] = [names.get(name, name) if name else "" for name in node.input]
+    rename_captured(copy, names)
+    return copy
+
+
+def _typed(array: np.ndarray) -> Typed:
+    """An array as a value: floats in float64, whatever they are stored as."""
+    found = typed(array)
+    return Typed(found.array, FLOAT) if found.type in _FLOATS else found
+
+
+def _stored(weight: Weight) -> Typed:
+    return Typed(weight.array, FLOAT) if weight.array.dtype.kind not in "biu" else typed(weight.array)
+
+
+def _constant(node: NodeProto) -> Typed:
+    attribute = node.attribute[0]
+    value = onnx.helper.get_attribute_value(attribute)
+    if attribute.name == "value":
+        return _typed(onnx.numpy_helper.to_array(value))
+    array = np.array(value)
+    return _typed(array.astype(np.float32) if array.dtype.kind == "f" else array)
+
+
+def _shape(node: NodeProto, array: np.ndarray) -> Typed:
+    if node.op_type == "Size":
+        return typed(np.array(array.size, np.int64))
+    at = {a.name: a.i for a in node.attribute}
+    return typed(np.array(array.shape[at.get("start", 0) : at.get("end", array.ndim)], np.int64))

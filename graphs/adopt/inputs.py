@@ -1,0 +1,115 @@
+"""What two foreign graphs are fed: each input by its role, made where nobody gives it, and the same on both sides."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+
+from ..errors import InputError
+from .opened import Foreign
+
+_TOKENS = ("tokens", "input_ids", "token_ids", "decoder_input_ids")
+_PAST = re.compile(r"past|cache")
+_SEED, _MADE = 0, 8  # of made numbers; what a size is that the graph leaves open and no role tells
+
+
+@dataclass(frozen=True)
+class Fed:
+    """One graph's inputs: `data`, which the comparison is about, and `fixed`, which are taken for constants.
+
+    made: those that nobody gave, in words.
+    """
+
+    data: Mapping[str, np.ndarray]
+    fixed: Mapping[str, np.ndarray]
+    made: tuple[str, ...]
+
+
+def takes_tokens(foreign: Foreign) -> bool:
+    """Whether one of the inputs is for tokens."""
+    return any(info.name in _TOKENS for info in _inputs(foreign))
+
+
+def fed(foreign: Foreign, tokens: Sequence[int], given: Mapping[str, np.ndarray]) -> Fed:
+    """The inputs of a graph: those that are given by name, the tokens, and what their roles tell of the others.
+
+    Raises:
+        InputError: an input that is given has another type or rank, or one has no role and cannot be made.
+    """
+    data, fixed, made = dict[str, np.ndarray](), dict[str, np.ndarray](), list[str]()
+    for info in _inputs(foreign):
+        kind = info.type.tensor_type
+        if not info.type.HasField("tensor_type") or kind.elem_type == onnx.TensorProto.STRING:
+            raise InputError(f"{foreign.path}: input {info.name} is no tensor of numbers, and cannot be compared")
+        dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type))
+        dims = [d.dim_value if d.HasField("dim_value") else (d.dim_param or None) for d in kind.shape.dim]
+        if info.name in given:
+            value = _checked(foreign, info.name, given[info.name], dtype, dims)
+        elif info.name in _TOKENS:
+            if not len(tokens):
+                raise InputError(f"{foreign.path}: input {info.name} wants tokens; give them, as in --tokens 1,5,3")
+            value = np.asarray(tokens, dtype).reshape((1, -1) if len(dims) == 2 else (-1,))
+        else:
+            value = _made_for(info.name, dtype, dims, len(tokens))
+            made.append(f"{info.name} {list(value.shape)}")
+        is_data = info.name in given or info.name in _TOKENS or (value.dtype.kind == "f" and value.size > 0)
+        (data if is_data else fixed)[info.name] = value
+    if not data:
+        data, fixed = fixed, {}
+    return Fed(data, fixed, tuple(made))
+
+
+def _inputs(foreign: Foreign) -> list[onnx.ValueInfoProto]:
+    held = {tensor.name for tensor in foreign.model.graph.initializer}
+    return [info for info in foreign.model.graph.input if info.name not in held]
+
+
+def _checked(
+    foreign: Foreign, name: str, value: np.ndarray, dtype: np.dtype, dims: Sequence[int | str | None]
+) -> np.ndarray:
+    sizes = [size for size in dims if isinstance(size, int)]
+    fits = len(value.shape) == len(dims) and all(
+        not isinstance(wanted, int) or wanted == size for wanted, size in zip(dims, value.shape, strict=True)
+    )
+    if not fits and sizes is not None:
+        raise InputError(
+            f"{foreign.path}: input {name} is {list(dims)}, where a value of shape {list(value.shape)} is given"
+        )
+    if value.dtype.kind != dtype.kind and not (value.dtype.kind in "iu" and dtype.kind in "iu"):
+        raise InputError(f"{foreign.path}: input {name} is {dtype}, where {value.dtype} is given")
+    return value.astype(dtype)
+
+
+def _made_for(name: str, dtype: np.dtype, dims: Sequence[int | str | None], n_tokens: int) -> np.ndarray:
+    """A value for an input by its role: a mask of ones, positions from 0, an empty cache; else seeded random numbers."""
+    is_past = bool(_PAST.search(name)) and dtype.kind == "f"
+    shape = [
+        size if isinstance(size, int) else _size(size, place, is_past, n_tokens) for place, size in enumerate(dims)
+    ]
+    if is_past:
+        return np.zeros(shape, dtype)
+    if "mask" in name:
+        return np.ones(shape, dtype)
+    if "position" in name:
+        return np.broadcast_to(np.arange(shape[-1] if shape else 0), shape).astype(dtype)
+    if name == "seqlens_k":
+        return np.full(shape, n_tokens - 1, dtype)
+    if name == "total_sequence_length":
+        return np.full(shape, n_tokens, dtype)
+    if dtype.kind in "iub":
+        return np.zeros(shape, dtype)
+    return np.random.default_rng(_SEED).standard_normal(shape).astype(dtype)
+
+
+def _size(dim: str | None, place: int, is_past: bool, n_tokens: int) -> int:
+    """A size that a graph leaves open: one of a batch, none of a past, else as many as there are tokens."""
+    words = str(dim or "").lower()
+    if "batch" in words or (place == 0 and not re.search("seq|len|token|time", words)):
+        return 1
+    if is_past:
+        return 0
+    return n_tokens or _MADE
