@@ -31,9 +31,11 @@ def open_either(path: str | Path, names: str | Path | None, maps: Maps) -> Opene
     if Path(path).suffix in TRACES:
         return load_trace(path, names)
     try:
-        return load_artifact(path, maps)
+        artifact = load_artifact(path, maps)
     except NoTaps:
         return open_foreign(path, maps)
+    is_whole = not artifact.has_table and not any(tap.block is not None for tap in artifact.taps)
+    return open_foreign(path, maps) if is_whole else artifact
 
 
 def are_foreign(opened: Sequence[Opened]) -> bool:

@@ -72,6 +72,11 @@ class Artifact:
         return self.path.stem
 
     @property
+    def has_table(self) -> bool:
+        """Whether it says itself which of its values are taps; else they are told by their names."""
+        return "taps" in self.facts
+
+    @property
     def tap_names(self) -> tuple[str, ...]:
         return tuple(tap.name for tap in self.taps)
 

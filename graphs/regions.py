@@ -105,7 +105,7 @@ def _region(artifact: Artifact, tap: str, stops: frozenset[str], inside: Mapping
             names[name] = f"{kind}{len(reads[kind])}"
             reads[kind].append(name)
         for name in node.output:
-            if name and (name not in names):
+            if name and name not in names and (name not in stops or name == tap):
                 names[name] = f"v{len(names)}"
     weights = tuple(artifact.weights[name] for name in reads["w"])
     graph = onnx.GraphProto(name="region")
@@ -135,12 +135,11 @@ def _renamed(node: onnx.NodeProto, names: Mapping[str, str], stops: frozenset[st
     del copy.metadata_props[:]
     copy.input[:] = [names[name] if name else "" for name in node.input]
     # an output that is another tap (a Split's sibling) is read through the cut, never from in here
-    copy.output[:] = [_output_name(name, names, stops, tap) for name in node.output]
+    first = next((names[name] for name in node.output if name and (name not in stops or name == tap)), "")
+    copy.output[:] = [
+        f"{first}.unread{place}" if name in stops and name != tap else names.get(name, "")
+        for place, name in enumerate(node.output)
+    ]
     rename_captured(copy, names)
     return copy
 
-
-def _output_name(name: str, names: Mapping[str, str], stops: frozenset[str], tap: str) -> str:
-    if not name:
-        return ""
-    return f"{names[name]}.unread" if name in stops and name != tap else names[name]

@@ -20,7 +20,7 @@ _NORM_STEPS = 7  # between what a norm reads and its gain
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Anchor:
-    """A step with its weight; a product's stands as [out, in].
+    """A step with its weight; a product's stands as [out, in], and is_turned where the step reads it as [in, out].
 
     place: the step's among those of its graph.
     x, y, weight_name: what it reads, what it makes, and its weight, by name.
@@ -32,6 +32,11 @@ class Anchor:
     y: str
     weight_name: str
     weight: np.ndarray
+    is_turned: bool = False
+
+    def as_read(self, weight: np.ndarray) -> np.ndarray:
+        """A weight in the layout in which the step reads it; of one in that layout, as it is compared."""
+        return np.ascontiguousarray(weight.T) if self.is_turned else weight
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +62,8 @@ def _anchor(flat: Flat, node: Ran) -> Anchor | None:
     def weight(n: int) -> np.ndarray:
         return flat.array(node.reads[n])
 
-    def made(role: Role, x: int, w: int, array: np.ndarray) -> Anchor:
-        return Anchor(node.place, role, node.reads[x], node.outputs[0], node.reads[w], array)
+    def made(role: Role, x: int, w: int, array: np.ndarray, is_turned: bool = False) -> Anchor:
+        return Anchor(node.place, role, node.reads[x], node.outputs[0], node.reads[w], array, is_turned)
 
     if node.operator in ("MatMul", "Gemm") and len(data) == 1 and data[0] < 2 and 1 - data[0] in held:
         array = weight(1 - data[0])
@@ -66,7 +71,7 @@ def _anchor(flat: Flat, node: Ran) -> Anchor | None:
             is_out_in = data[0] == 1
             if node.operator == "Gemm":
                 is_out_in = bool(node.attribute("transB"))
-            return made("product", data[0], 1 - data[0], array if is_out_in else array.T)
+            return made("product", data[0], 1 - data[0], array if is_out_in else array.T, not is_out_in)
     elif node.operator == "Gather" and 0 in held and 1 in data and weight(0).ndim == 2 and _is_float(weight(0)):
         return made("table", 1, 0, weight(0))
     elif node.operator in ("Mul", "Add") and len(data) == 1 and len(held) == 1:

@@ -88,7 +88,9 @@ def align_foreign(
     ours, theirs = flats
     aligned = lockstep(ours, theirs, StepRunner(runner))
     _check_they_share(opened[0], opened[1], aligned)
-    names = _names(a, ours) or _names_of_b(b, theirs, aligned) or stages_of(ours)
+    names = _names(a, ours) or _names_of_b(b, theirs, aligned)
+    told = {value: tap for value, tap in stages_of(ours).items() if tap not in names.values()}
+    names = {**told, **names}
     named = named_points(ours, theirs, aligned, names)
     if not named:
         raise InputError(f"{a.path} and {b.path}: no value of one is one of the other on this input")

@@ -23,6 +23,7 @@ from .opened import Foreign
 
 _SHAPES = ("Shape", "Size")
 _FLOATS = (FLOAT, *SMALL_FLOATS)
+_MOVES = ("Cast", "Transpose", "Reshape", "Squeeze", "Unsqueeze", "Slice", "Gather")
 _MOST_NODES = 1_000_000
 
 
@@ -67,6 +68,8 @@ class Flat:
     constant_nodes: for each large constant that is made of weights, the node that makes it.
     values: every value, floats in float64 (weights as they are stored).
     outputs: the graph's outputs by name, and the values that they are.
+    given: constants that were replaced, with what they are now.
+    storage: for constants that are stored in fewer bits than float32, how far one level is from the next, in their shape.
     """
 
     foreign: Foreign
@@ -76,7 +79,16 @@ class Flat:
     values: dict[str, Typed] = field(default_factory=dict)
     constants: set[str] = field(default_factory=set)
     outputs: dict[str, str] = field(default_factory=dict)
+    storage: dict[str, np.ndarray] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    given: dict[str, Weight] = field(default_factory=dict)
+
+    def replaced(self, constants: Mapping[str, np.ndarray]) -> None:
+        """Let constants have other values; what they were made of is forgotten."""
+        for name, array in constants.items():
+            self.values[name] = Typed(array, FLOAT)
+            self.constant_nodes.pop(name, None)
+            self.given[name] = Weight(array, (f"{self.foreign.path}#{name}", id(array), array.nbytes))
 
     def array(self, name: str) -> np.ndarray:
         """A value's numbers."""
@@ -135,6 +147,8 @@ def flatten(foreign: Foreign, data: Mapping[str, np.ndarray], fixed: Mapping[str
             run.add_constant(tensor.name, _typed(onnx.numpy_helper.to_array(tensor)), is_of_weights=False)
         else:
             run.add_constant(tensor.name, _stored(weight), is_of_weights=True)
+            if (step := foreign.step_of(tensor.name)) is not None:
+                run.flat.storage[tensor.name] = step
     names = {name: name for name in run.flat.values}
     run.graph(graph, names, "")
     run.flat.outputs = {output.name: names[output.name] for output in graph.output if output.name in names}
@@ -176,12 +190,19 @@ class _Run:
         names.update({name: new for name, new in zip(node.output, own, strict=True) if name})
         node.output[:] = own
         node.name = f"{prefix}{node.name}"
-        inner = expanded(node, self.flat.values) if node.domain else None
+        inner = expanded(node, self.flat.values)
         if inner is None:
             self._step(node)
             return
-        for step in inner:
-            self._step(step)
+        made: dict[str, str] = {}
+        self.flat.storage.update(inner.storage)
+        for step in inner.steps:
+            step.input[:] = [made.get(name, name) for name in step.input]
+            if step.op_type == "Identity":
+                made[step.output[0]] = step.input[0]
+            else:
+                self._step(step)
+        names.update({name: made.get(new, new) for name, new in names.items() if new in made})
 
     def _fresh(self, name: str) -> str:
         if not name or name not in self.flat.values:
@@ -214,11 +235,24 @@ class _Run:
             flat.nodes.append(Ran(len(flat.nodes), node, (*node.input, *implicit_inputs(node))))
             flat.values.update(found)
             return
+        self._note_storage(node)
         of_weights = node.op_type not in _SHAPES and not self._of_weights.isdisjoint(read)
         for name, value in found.items():
             self.add_constant(name, value, of_weights)
             if of_weights:
                 flat.constant_nodes[name] = node
+
+    def _note_storage(self, node: NodeProto) -> None:
+        """How far a constant's levels are from one another, where it is dequantised, or made of one that is."""
+        flat, output = self.flat, node.output[0]
+        if node.op_type == "DequantizeLinear" and not node.domain:
+            ones = Typed(np.ones_like(flat.array(node.input[0])), flat.values[node.input[0]].type)
+            bare = NodeProto.FromString(node.SerializeToString())
+            del bare.input[2:]
+            flat.storage[output] = made(bare, flat, {**flat.values, node.input[0]: ones}, self._steps)[0].array
+        elif node.input and node.input[0] in flat.storage and node.op_type in _MOVES:
+            step = Typed(flat.storage[node.input[0]], FLOAT)
+            flat.storage[output] = made(node, flat, {**flat.values, node.input[0]: step}, self._steps)[0].array
 
 
 def made(node: NodeProto, flat: Flat, values: Mapping[str, Typed], steps: StepRunner) -> Sequence[Typed]:

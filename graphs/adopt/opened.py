@@ -31,16 +31,44 @@ _INSIDE = 64  # elements: what is larger counts as a weight, wherever it stands
 
 @dataclass(frozen=True)
 class Foreign:
-    """A graph without taps. `weights` are its initializers but for the small ones, by name."""
+    """A graph without taps. `weights` are its initializers but for the small ones, by name.
+
+    half: the type in which it computes, where that is of half precision: it is then widened to float32 throughout.
+    rounded: which weights were of half precision.
+    """
 
     path: Path
     model: onnx.ModelProto = field(repr=False)
     weights: Mapping[str, Weight] = field(repr=False)
     sha256: str
+    half: str = ""
+    rounded: frozenset[str] = frozenset()
 
     @property
     def name(self) -> str:
         return self.path.stem
+
+    def step_of(self, name: str) -> np.ndarray | None:
+        """How far from each entry of a weight the next number is that its storage has; None where that is float32's."""
+        if name not in self.rounded:
+            return None
+        kind = _HALVES[self.half or "float16"]
+        return np.maximum(np.abs(np.asarray(self.weights[name].array, np.float32)) * kind.unit, kind.least)
+
+
+@dataclass(frozen=True, slots=True)
+class _Half:
+    """A type of half precision: its step relative to a number, and its least step."""
+
+    element: int
+    unit: float
+    least: float
+
+
+_HALVES = {
+    "float16": _Half(TensorProto.FLOAT16, 2.0**-10, 2.0**-24),
+    "bfloat16": _Half(TensorProto.BFLOAT16, 2.0**-7, 2.0**-133),
+}
 
 
 def open_foreign(path: str | Path, maps: Maps | None = None) -> Foreign:
@@ -61,7 +89,51 @@ def open_foreign(path: str | Path, maps: Maps | None = None) -> Foreign:
         ):
             held[tensor.name] = Weight(onnx.numpy_helper.to_array(tensor), (str(path), hash(tensor.name), len(held)))
             _empty(tensor)
-    return Foreign(path, _inlined(model, path), {**outside, **held}, sha256)
+    weights = {**outside, **held}
+    model = _inlined(model, path)
+    half = _half_of(model, weights)
+    rounded = frozenset(name for name in weights if half and weights[name].array.dtype.name == half)
+    if half:
+        _widen(model.graph, _HALVES[half].element)
+        weights |= {
+            name: Weight(np.asarray(weights[name].array, np.float32), (f"{path}#{name}", 0, 0)) for name in rounded
+        }
+    return Foreign(path, model, weights, sha256, half, rounded)
+
+
+def _half_of(model: onnx.ModelProto, weights: Mapping[str, Weight]) -> str:
+    """The type of half precision in which a graph computes: that of most of its weights, where they are not cast first."""
+    kinds = {name: weight.array.dtype.name for name, weight in weights.items()}
+    read = [kinds[name] for node in model.graph.node if node.op_type != "Cast" for name in node.input if name in kinds]
+    floats = [kind for kind in read if kind in ("float32", "float64", *_HALVES)]
+    return next((kind for kind in _HALVES if 2 * floats.count(kind) > len(floats)), "")
+
+
+def _widen(graph: onnx.GraphProto, element: int) -> None:
+    """Let everything of a type of half precision be float32."""
+    for info in (*graph.input, *graph.output, *graph.value_info):
+        if info.type.tensor_type.elem_type == element:
+            info.type.tensor_type.elem_type = TensorProto.FLOAT
+    for tensor in graph.initializer:
+        _widen_tensor(tensor, element)
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.name in ("to", "dtype", "output_dtype") and attribute.i == element:
+                attribute.i = TensorProto.FLOAT
+            if attribute.HasField("t"):
+                _widen_tensor(attribute.t, element)
+            for inner in (attribute.g, *attribute.graphs):
+                _widen(inner, element)
+
+
+def _widen_tensor(tensor: TensorProto, element: int) -> None:
+    if tensor.data_type != element:
+        return
+    if tensor.data_location == TensorProto.EXTERNAL:
+        tensor.data_type = TensorProto.FLOAT
+        return
+    array = onnx.numpy_helper.to_array(tensor).astype(np.float32)
+    tensor.CopyFrom(onnx.numpy_helper.from_array(array, tensor.name))
 
 
 def _empty(tensor: TensorProto) -> None:

@@ -64,7 +64,7 @@ def artifact_of(flat: Flat, exposed: Sequence[Exposed], n_tokens: int | None) ->
         Tap(one.tap, one.axes, source_of(maker[f"{one.tap}.as_made" if one.plan else one.tap])) for one in exposed
     )
     length = {} if n_tokens is None else {"min_tokens": str(n_tokens), "max_tokens": str(n_tokens)}
-    weights = {name: weight for name, weight in foreign.weights.items() if name in read}
+    weights = {name: weight for name, weight in {**foreign.weights, **flat.given}.items() if name in read}
     return Artifact(
         foreign.path, model, taps, weights, {_RUNTIME: foreign.name, **length}, foreign.sha256, given=dict(flat.inputs)
     )
@@ -136,6 +136,11 @@ def _add_constants(graph: onnx.GraphProto, flat: Flat, read: set[str], kinds: Ma
     made = {name for node in graph.node for name in node.output}
     original = {tensor.name: tensor for tensor in flat.foreign.model.graph.initializer}
     for name in sorted(read & flat.constants - made):
+        if name in flat.given:
+            dims = flat.given[name].array.shape
+            graph.initializer.append(TensorProto(name=name, data_type=TensorProto.FLOAT, dims=dims))
+            graph.initializer[-1].data_location = TensorProto.EXTERNAL
+            continue
         if name in original and name not in flat.inputs:
             graph.initializer.append(original[name])
             continue
