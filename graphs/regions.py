@@ -142,4 +142,3 @@ def _renamed(node: onnx.NodeProto, names: Mapping[str, str], stops: frozenset[st
     ]
     rename_captured(copy, names)
     return copy
-

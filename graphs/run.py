@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
 from typing import Literal, Protocol
 
 import numpy as np
@@ -396,3 +397,27 @@ def _copy(model: onnx.ModelProto) -> onnx.ModelProto:
 
 def _n_elements(info: onnx.ValueInfoProto) -> int:
     return math.prod(dim.dim_value for dim in info.type.tensor_type.shape.dim)
+
+
+def run_file(
+    path: Path, feeds: Mapping[str, np.ndarray], outputs: Sequence[str], settings: Settings
+) -> dict[str, np.ndarray]:
+    """The outputs of an .onnx file as it stands.
+
+    Raises:
+        InputError: onnxruntime cannot run it, or not on this input.
+    """
+    options = ort.SessionOptions()
+    options.graph_optimization_level, options.log_severity_level = _LEVELS[settings.optimisation], 4
+    try:
+        session = ort.InferenceSession(str(path), options, providers=[settings.provider])
+        kinds = {info.name: info.type for info in session.get_inputs()}
+        as_typed = {
+            name: value.astype(np.float16) if kinds.get(name) == "tensor(float16)" else value
+            for name, value in feeds.items()
+            if name in kinds
+        }
+        found = session.run(list(outputs), as_typed)
+    except Exception as e:  # onnxruntime's own classes, as above
+        raise InputError(str(e).splitlines()[0]) from e
+    return dict(zip(outputs, found, strict=True))

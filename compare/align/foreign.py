@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from ...graphs.adopt.flat import Flat, flatten
-from ...graphs.adopt.inputs import fed, takes_tokens
+from ...graphs.adopt.inputs import Fed, fed, takes_tokens
 from ...graphs.adopt.opened import Foreign, open_foreign
 from ...graphs.artifact import Artifact, Maps
 from ...graphs.errors import InputError
-from ...graphs.run import Runner
+from ...graphs.run import Runner, run_file
 from ...graphs.stepping import StepRunner
 from .anchors import Anchor
 from .by_name import Alignment
 from .lockstep import Aligned, lockstep
 from .points import Named, adopted, named_points
 from .stages import stages_of
+from .storage import in_one_storage
 
 Inputs = Mapping[str, np.ndarray]
 _FEWEST = 0.1  # of the weights of the smaller graph that must be in the other one
@@ -78,14 +79,17 @@ def align_foreign(
     if wanted and not tokens and not any(name for inputs in given for name in inputs):
         raise InputError(f"{wanted[0]}: no tokens: give the input, as in --tokens 1,5,3")
     asked = tokens or ()
-    flats, notes = [], []
-    for letter, one, inputs in zip("AB", opened, given, strict=True):
-        feeds = fed(one, asked, inputs)
-        flats.append(flatten(one, feeds.data, feeds.fixed, runner))
-        if feeds.made:
-            notes.append(f"{letter}'s inputs that were not given were made: {', '.join(feeds.made)}")
-        notes += flats[-1].notes
-    ours, theirs = flats
+    feeds = [fed(one, asked, inputs) for one, inputs in zip(opened, given, strict=True)]
+    ours, theirs = (flatten(one, its.data, its.fixed, runner) for one, its in zip(opened, feeds, strict=True))
+    notes = [note for n, flat in enumerate((ours, theirs)) for note in _run_notes("AB"[n], flat, feeds[n], runner)]
+    finer = in_one_storage(ours, theirs)
+    if any(finer):
+        again = [
+            flatten(one, its.data, its.fixed, runner, instead)
+            for one, its, instead in zip(opened, feeds, finer, strict=True)
+        ]
+        notes += _storage_notes((ours, theirs), again, finer)
+        ours, theirs = again
     aligned = lockstep(ours, theirs, StepRunner(runner))
     _check_they_share(opened[0], opened[1], aligned)
     names = _names(a, ours) or _names_of_b(b, theirs, aligned)
@@ -97,6 +101,56 @@ def align_foreign(
     pair = ForeignPair(ours, theirs, aligned, tuple(named), (), len(asked) or None)
     notes.append(_told(pair))
     return ForeignPair(ours, theirs, aligned, tuple(named), tuple(notes), len(asked) or None)
+
+
+def _run_notes(letter: str, flat: Flat, its: Fed, runner: Runner) -> Iterator[str]:
+    """What a reader should know of how a graph was run."""
+    if its.made:
+        yield f"{letter}'s inputs that were not given were made: {', '.join(its.made)}"
+    if flat.foreign.half:
+        yield f"{letter} computes in {flat.foreign.half}, and was compared as if in float32"
+    yield from flat.notes
+    yield _checked(letter, flat, its, runner)
+
+
+def _storage_notes(before: Sequence[Flat], after: Sequence[Flat], finer: Sequence[Inputs]) -> Iterator[str]:
+    """Which weights are the other side's in fewer bits, and what that does."""
+    for n, (flat, other, names) in enumerate(zip(before, after, finer, strict=True)):
+        if names:
+            far = [
+                _far(flat.array(value), other.array(other.outputs[name]))
+                for name, value in flat.outputs.items()
+                if _is_float(flat, value)
+            ]
+            listed = ", ".join(list(names)[:3]) + (", ..." if len(names) > 3 else "")
+            yield (
+                f"storage: {len(names)} of {'AB'[n]}'s constants are {'BA'[n]}'s in fewer bits ({listed}), and were compared "
+                f"as the same; so stored, they move its outputs by {max(far, default=0.0):.1e} of their size"
+            )
+
+
+def _is_float(flat: Flat, value: str) -> bool:
+    return flat.array(value).dtype.kind == "f"
+
+
+def _checked(letter: str, flat: Flat, its: Fed, runner: Runner) -> str:
+    """How far what is compared is from the file as onnxruntime runs it."""
+    try:
+        made = run_file(flat.foreign.path, {**its.data, **its.fixed}, list(flat.outputs), runner.settings)
+    except InputError as e:
+        return f"{letter} could not be run in onnxruntime as it is ({e}), so how it is run here is not checked against that"
+    far = [_far(flat.array(value), made[name]) for name, value in flat.outputs.items() if _is_float(flat, value)]
+    return (
+        f"{letter}'s outputs, as they are compared, are those of its file in onnxruntime to {max(far, default=0.0):.1e}"
+    )
+
+
+def _far(ours: np.ndarray, theirs: np.ndarray) -> float:
+    theirs = np.asarray(theirs, np.float64)
+    if ours.shape != theirs.shape:
+        return float("inf")
+    size = float(np.linalg.norm(ours))
+    return float(np.linalg.norm(ours - theirs)) / size if size else 0.0
 
 
 def _without_taps(one: Artifact | Foreign) -> Foreign:

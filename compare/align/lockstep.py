@@ -6,7 +6,7 @@ value is put in its place, and the two are known to stand for each other; unless
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -21,7 +21,6 @@ from .values import NEAR, Match, ValueIndex
 
 Kind = Literal["value", "step", "norm", "input", "softmax", "output"]
 _HEALS_WITHIN = 60  # steps
-_OF_A_STEP = 1.02  # of its storage: how far a weight that is rounded, up or down, lies from what it was
 _ALMOST = 1e-4  # relative: a value of a step with one weight, as float32 operators may round it otherwise
 
 
@@ -43,7 +42,6 @@ class Point:
 class Aligned:
     """The points of two graphs, in the order in which B makes them; the anchors that have a partner, and those without.
 
-    stored: the pairs whose weights are one but for how they are stored.
     healed: B's values that stand for one of A's, and differ from it where that changes nothing.
     """
 
@@ -51,7 +49,6 @@ class Aligned:
     pairs: tuple[Pair, ...]
     alone: tuple[tuple[Anchor, ...], tuple[Anchor, ...]]
     healed: tuple[str, ...]
-    stored: tuple[Pair, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +64,6 @@ def lockstep(a: Flat, b: Flat, steps: StepRunner) -> Aligned:
     """Align two graphs that ran on the same input."""
     ours, theirs = anchors_of(a), anchors_of(b)
     pairs = paired(ours, theirs)
-    stored = _as_stored(a, b, pairs)
     run = _Lockstep(a, b, steps, _wanted(a, b, pairs))
     run.all()
     left = {id(pair.a) for pair in pairs}, {id(pair.b) for pair in pairs}
@@ -75,30 +71,7 @@ def lockstep(a: Flat, b: Flat, steps: StepRunner) -> Aligned:
         tuple(anchor for anchor in ours if id(anchor) not in left[0]),
         tuple(anchor for anchor in theirs if id(anchor) not in left[1]),
     )
-    return Aligned(tuple(run.points.values()), tuple(pairs), alone, tuple(run.healed), stored)
-
-
-def _as_stored(a: Flat, b: Flat, pairs: Sequence[Pair]) -> tuple[Pair, ...]:
-    """The pairs whose weights are one but for how they are stored: both sides go on with that of the finer storage."""
-    found = []
-    for pair in pairs:
-        if pair.is_equal or pair.a.weight.shape != pair.b.weight.shape:
-            continue
-        ours, theirs = (np.asarray(anchor.weight, np.float32) for anchor in (pair.a, pair.b))
-        steps = [_step(flat, anchor) for flat, anchor in ((a, pair.a), (b, pair.b))]
-        bound = sum((step for step in steps if step is not None), np.zeros(()))
-        if not np.any(bound) or (np.abs(ours - theirs) > _OF_A_STEP * bound).any():
-            continue
-        is_b_finer = steps[1] is None or (steps[0] is not None and steps[1].mean() < steps[0].mean())
-        flat, anchor, array = (a, pair.a, theirs) if is_b_finer else (b, pair.b, ours)
-        flat.replaced({anchor.weight_name: anchor.as_read(array)})
-        found.append(pair)
-    return tuple(found)
-
-
-def _step(flat: Flat, anchor: Anchor) -> np.ndarray | None:
-    step = flat.storage.get(anchor.weight_name)
-    return None if step is None else np.asarray(anchor.as_read(step), np.float32)
+    return Aligned(tuple(run.points.values()), tuple(pairs), alone, tuple(run.healed))
 
 
 def _wanted(a: Flat, b: Flat, pairs: list[Pair]) -> dict[str, list[_Wanted]]:

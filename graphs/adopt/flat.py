@@ -126,16 +126,23 @@ class Flat:
         return Context(tuple((o.domain, o.version) for o in self.foreign.model.opset_import), ())
 
 
-def flatten(foreign: Foreign, data: Mapping[str, np.ndarray], fixed: Mapping[str, np.ndarray], runner: Runner) -> Flat:
+def flatten(
+    foreign: Foreign,
+    data: Mapping[str, np.ndarray],
+    fixed: Mapping[str, np.ndarray],
+    runner: Runner,
+    instead: Mapping[str, np.ndarray] | None = None,
+) -> Flat:
     """Run the graph on these inputs.
 
     Args:
         data: the inputs that the comparison is about, by name.
         fixed: all others, which are taken for constants.
+        instead: other numbers for some of its initializers and constants, by name.
     Raises:
         InputError: a node cannot run.
     """
-    run = _Run(Flat(foreign, data), StepRunner(runner))
+    run = _Run(Flat(foreign, data), StepRunner(runner), instead or {})
     for name, array in data.items():
         run.flat.values[name] = _typed(array)
     for name, array in fixed.items():
@@ -145,6 +152,7 @@ def flatten(foreign: Foreign, data: Mapping[str, np.ndarray], fixed: Mapping[str
         weight = foreign.weights.get(tensor.name)
         if weight is None:
             run.add_constant(tensor.name, _typed(onnx.numpy_helper.to_array(tensor)), is_of_weights=False)
+            run.note_half(tensor.name)
         else:
             run.add_constant(tensor.name, _stored(weight), is_of_weights=True)
             if (step := foreign.step_of(tensor.name)) is not None:
@@ -158,16 +166,25 @@ def flatten(foreign: Foreign, data: Mapping[str, np.ndarray], fixed: Mapping[str
 class _Run:
     """One run, which fills a flat graph."""
 
-    def __init__(self, flat: Flat, steps: StepRunner) -> None:
-        self.flat, self._steps = flat, steps
+    def __init__(self, flat: Flat, steps: StepRunner, instead: Mapping[str, np.ndarray]) -> None:
+        self.flat, self._steps, self._instead = flat, steps, instead
         self._of_weights: set[str] = set()
         self._context = flat.context
 
     def add_constant(self, name: str, value: Typed, is_of_weights: bool) -> None:
-        self.flat.values[name] = value
+        if name in self._instead:
+            self.flat.replaced({name: self._instead[name]})
+        else:
+            self.flat.values[name] = value
         self.flat.constants.add(name)
         if is_of_weights:
             self._of_weights.add(name)
+
+    def note_half(self, name: str) -> None:
+        """Note the storage of a small constant of a graph in half precision."""
+        step = self.flat.foreign.step_of_halves(self.flat.array(name))
+        if step is not None:
+            self.flat.storage[name] = step
 
     def graph(self, graph: onnx.GraphProto, names: dict[str, str], prefix: str) -> None:
         """Run a graph's nodes; `names` says which value each of its names is, and gets those that it makes."""
@@ -239,6 +256,8 @@ class _Run:
         of_weights = node.op_type not in _SHAPES and not self._of_weights.isdisjoint(read)
         for name, value in found.items():
             self.add_constant(name, value, of_weights)
+            if node.op_type == "Constant":
+                self.note_half(name)
             if of_weights:
                 flat.constant_nodes[name] = node
 
@@ -250,7 +269,9 @@ class _Run:
             bare = NodeProto.FromString(node.SerializeToString())
             del bare.input[2:]
             flat.storage[output] = made(bare, flat, {**flat.values, node.input[0]: ones}, self._steps)[0].array
-        elif node.input and node.input[0] in flat.storage and node.op_type in _MOVES:
+        elif (
+            node.input and node.input[0] in flat.storage and node.op_type in _MOVES and node.input[0] in flat.constants
+        ):
             step = Typed(flat.storage[node.input[0]], FLOAT)
             flat.storage[output] = made(node, flat, {**flat.values, node.input[0]: step}, self._steps)[0].array
 

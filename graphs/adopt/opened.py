@@ -50,10 +50,14 @@ class Foreign:
 
     def step_of(self, name: str) -> np.ndarray | None:
         """How far from each entry of a weight the next number is that its storage has; None where that is float32's."""
-        if name not in self.rounded:
+        return self.step_of_halves(self.weights[name].array) if name in self.rounded else None
+
+    def step_of_halves(self, array: np.ndarray) -> np.ndarray | None:
+        """The same for a constant of a graph in half precision."""
+        if not self.half or array.dtype.kind in "biu":
             return None
-        kind = _HALVES[self.half or "float16"]
-        return np.maximum(np.abs(np.asarray(self.weights[name].array, np.float32)) * kind.unit, kind.least)
+        kind = _HALVES[self.half]
+        return np.maximum(np.abs(np.asarray(array, np.float32)) * kind.unit, kind.least)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +70,7 @@ class _Half:
 
 
 _HALVES = {
-    "float16": _Half(TensorProto.FLOAT16, 2.0**-10, 2.0**-24),
+    "float16": _Half(TensorProto.FLOAT16, 2.0**-10, 2.0**-23),
     "bfloat16": _Half(TensorProto.BFLOAT16, 2.0**-7, 2.0**-133),
 }
 

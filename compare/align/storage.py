@@ -1,0 +1,75 @@
+"""One weight in two storages: numbers that are another graph's, as fewer bits hold them."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ...graphs.adopt.flat import Flat
+from .anchors import Anchor, anchors_of, paired
+
+OF_A_STEP = 1.02  # of its storage: how far a number that is rounded, up or down, lies from what it was
+_PROBED = 64
+
+
+Numbers = dict[str, np.ndarray]  # by the constant's name
+
+
+def in_one_storage(a: Flat, b: Flat) -> tuple[Numbers, Numbers]:
+    """For constants that are the other side's in fewer bits, those numbers: of A, and of B."""
+    found: tuple[Numbers, Numbers] = ({}, {})
+    for side, (flat, other) in enumerate(((a, b), (b, a))):
+        if flat.foreign.half and not other.foreign.half:
+            found[side].update(_of_halves(flat, other))
+    for pair in paired(anchors_of(a), anchors_of(b)):
+        if pair.is_equal or pair.a.weight.shape != pair.b.weight.shape:
+            continue
+        ours, theirs = (np.asarray(anchor.weight, np.float32) for anchor in (pair.a, pair.b))
+        steps = [_step(flat, anchor) for flat, anchor in ((a, pair.a), (b, pair.b))]
+        bound = sum((step for step in steps if step is not None), np.zeros(()))
+        if not np.any(bound) or not is_stored_as(theirs, ours, np.broadcast_to(bound, ours.shape)):
+            continue
+        is_b_finer = steps[1] is None or (steps[0] is not None and steps[1].mean() < steps[0].mean())
+        side, anchor, array = (0, pair.a, theirs) if is_b_finer else (1, pair.b, ours)
+        found[side].setdefault(anchor.weight_name, anchor.as_read(array))
+    return found
+
+
+def _step(flat: Flat, anchor: Anchor) -> np.ndarray | None:
+    step = flat.storage.get(anchor.weight_name)
+    return None if step is None else np.abs(np.asarray(anchor.as_read(step), np.float32))
+
+
+def _of_halves(flat: Flat, other: Flat) -> Numbers:
+    """For the constants of a graph in half precision, the other graph's numbers, where they are those, rounded."""
+    by_shape: dict[tuple[int, ...], list[np.ndarray]] = {}
+    for name in other.constants:
+        array = other.array(name)
+        if array.dtype.kind not in "biu" and name not in other.storage:
+            by_shape.setdefault(array.shape, []).append(array)
+    found: Numbers = {}
+    for name, step in flat.storage.items():
+        if name not in flat.constants or name in flat.constant_nodes:
+            continue
+        array = flat.array(name)
+        near = [candidate for candidate in by_shape.get(array.shape, ()) if is_stored_as(array, candidate, step)]
+        if near:
+            found[name] = np.asarray(min(near, key=lambda one: _far(array, one)), np.float32)
+    return found
+
+
+def is_stored_as(stored: np.ndarray, exact: np.ndarray, step: np.ndarray) -> bool:
+    """Whether every number lies within a step of its storage from what it is to be."""
+    parts = [slice(_PROBED), slice(None)] if stored.size > _PROBED else [slice(None)]
+    for part in parts:
+        ours, theirs, bound = (np.asarray(x.ravel()[part], np.float64) for x in (stored, exact, np.abs(step)))
+        with np.errstate(invalid="ignore"):
+            far = np.where(ours == theirs, 0.0, np.abs(ours - theirs))
+        if not (far <= OF_A_STEP * bound).all():
+            return False
+    return True
+
+
+def _far(a: np.ndarray, b: np.ndarray) -> float:
+    with np.errstate(invalid="ignore"):
+        difference = np.asarray(a, np.float64) - np.asarray(b, np.float64)
+    return float(np.abs(difference[np.isfinite(difference)]).sum())
