@@ -19,7 +19,7 @@ from .by_name import Alignment
 from .lockstep import Aligned, lockstep
 from .points import Named, adopted, named_points
 from .stages import stages_of
-from .storage import in_one_storage
+from .storage import computed_alike, in_one_storage
 
 Inputs = Mapping[str, np.ndarray]
 _FEWEST = 0.1  # of the weights of the smaller graph that must be in the other one
@@ -83,10 +83,14 @@ def align_foreign(
     ours, theirs = (flatten(one, its.data, its.fixed, runner) for one, its in zip(opened, feeds, strict=True))
     notes = [note for n, flat in enumerate((ours, theirs)) for note in _run_notes("AB"[n], flat, feeds[n], runner)]
     finer = in_one_storage(ours, theirs)
-    if any(finer):
+    alike = [
+        {**computed_alike(*pair), **stored}
+        for pair, stored in zip(((ours, theirs), (theirs, ours)), finer, strict=True)
+    ]
+    if any(alike):
         again = [
             flatten(one, its.data, its.fixed, runner, instead)
-            for one, its, instead in zip(opened, feeds, finer, strict=True)
+            for one, its, instead in zip(opened, feeds, alike, strict=True)
         ]
         notes += _storage_notes((ours, theirs), again, finer)
         ours, theirs = again

@@ -9,6 +9,7 @@ from .anchors import Anchor, anchors_of, paired
 
 OF_A_STEP = 1.02  # of its storage: how far a number that is rounded, up or down, lies from what it was
 _PROBED = 64
+_SINGLE = 2.0**-23  # float32's step, relative
 
 
 Numbers = dict[str, np.ndarray]  # by the constant's name
@@ -32,6 +33,33 @@ def in_one_storage(a: Flat, b: Flat) -> tuple[Numbers, Numbers]:
         side, anchor, array = (0, pair.a, theirs) if is_b_finer else (1, pair.b, ours)
         found[side].setdefault(anchor.weight_name, anchor.as_read(array))
     return found
+
+
+def computed_alike(flat: Flat, other: Flat) -> Numbers:
+    """For constants that a graph computes, the other graph's that are those but for float32's rounding: it may have them
+    ready, computed in float32.
+    """
+    by_size: dict[int, list[str]] = {}
+    for name in _read(other):
+        by_size.setdefault(other.array(name).size, []).append(name)
+    found: Numbers = {}
+    for name in _read(flat) - flat.initial:
+        array = np.asarray(flat.array(name), np.float64)
+        near = [one for one in by_size.get(array.size, ()) if one in other.initial]
+        for candidate in (np.asarray(other.array(one), np.float64).reshape(array.shape) for one in near):
+            if np.array_equal(array, candidate) or not np.isfinite(array).all():
+                continue
+            bound = 4 * _SINGLE * np.abs(array) + _SINGLE / 2 * np.abs(array).max(initial=0.0)
+            if is_stored_as(candidate, array, bound):
+                found[name] = np.asarray(candidate, np.float32)
+                break
+    return found
+
+
+def _read(flat: Flat) -> set[str]:
+    """The constants of numbers that nodes read."""
+    read = {name for node in flat.nodes for name in node.reads if name in flat.constants}
+    return {name for name in read if flat.array(name).dtype.kind not in "biu"}
 
 
 def _step(flat: Flat, anchor: Anchor) -> np.ndarray | None:

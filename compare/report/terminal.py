@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from ...graphs.stages import LOGITS
 from ..result import Divergence, Effect, Position, Result, RootCause, Row
 from .words import places
 
@@ -56,7 +57,7 @@ def _reservations(result: Result) -> str:
     if result.cancelling:
         taps = [tap for group in result.cancelling for tap in group.split(", ")]
         text = f"{text}, but for {places(taps)}, which differ and agree in what reads them"
-    if not result.positions:
+    if not any(row.tap == LOGITS for row in result.rows):
         text += "; but the logits were not compared"
     n_alone = len(result.only_a) + len(result.only_b)
     return text + (f"; {len(result.rows)} taps compared, {n_alone} that only one side has were not" if n_alone else "")

@@ -6,7 +6,7 @@ Shapes are numbers then, masks that are made of shapes are constants, and of an 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -24,6 +24,7 @@ from .opened import Foreign
 _SHAPES = ("Shape", "Size")
 _FLOATS = (FLOAT, *SMALL_FLOATS)
 _MOVES = ("Cast", "Transpose", "Reshape", "Squeeze", "Unsqueeze", "Slice", "Gather")
+_SEQUENCES = ("SequenceConstruct", "SplitToSequence", "SequenceAt", "SequenceLength", "ConcatFromSequence")
 _MOST_NODES = 1_000_000
 
 
@@ -82,6 +83,11 @@ class Flat:
     storage: dict[str, np.ndarray] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     given: dict[str, Weight] = field(default_factory=dict)
+
+    @cached_property
+    def initial(self) -> frozenset[str]:
+        """The names of what the file has ready."""
+        return frozenset(tensor.name for tensor in self.foreign.model.graph.initializer)
 
     def replaced(self, constants: Mapping[str, np.ndarray]) -> None:
         """Let constants have other values; what they were made of is forgotten."""
@@ -160,7 +166,18 @@ def flatten(
     names = {name: name for name in run.flat.values}
     run.graph(graph, names, "")
     run.flat.outputs = {output.name: names[output.name] for output in graph.output if output.name in names}
+    run.flat.nodes = _needed(run.flat)
     return run.flat
+
+
+def _needed(flat: Flat) -> list[Ran]:
+    """The nodes without those of which nothing comes to an output."""
+    wanted, kept = set(flat.outputs.values()), []
+    for ran in reversed(flat.nodes):
+        if not wanted.isdisjoint(ran.outputs):
+            wanted.update(filter(None, ran.reads))
+            kept.append(ran)
+    return [replace(ran, place=place) for place, ran in enumerate(reversed(kept))]
 
 
 class _Run:
@@ -169,6 +186,7 @@ class _Run:
     def __init__(self, flat: Flat, steps: StepRunner, instead: Mapping[str, np.ndarray]) -> None:
         self.flat, self._steps, self._instead = flat, steps, instead
         self._of_weights: set[str] = set()
+        self._sequences: dict[str, list[str]] = {}
         self._context = flat.context
 
     def add_constant(self, name: str, value: Typed, is_of_weights: bool) -> None:
@@ -197,11 +215,14 @@ class _Run:
             raise InputError(
                 f"{self.flat.foreign.path}: more than {_MOST_NODES} nodes run; its loops cannot be unrolled"
             )
-        if node.op_type == "Identity" and not node.domain:
+        if self._hands_on(node):
             names[node.output[0]] = node.input[0]
             return
         if node.op_type == "If" and not node.domain:
             self._branch(node, names, prefix)
+            return
+        if node.op_type in _SEQUENCES and not node.domain:
+            self._sequence(node, names, prefix)
             return
         own = [self._fresh(f"{prefix}{name}" if name else "") for name in node.output]
         names.update({name: new for name, new in zip(node.output, own, strict=True) if name})
@@ -221,6 +242,13 @@ class _Run:
                 self._step(step)
         names.update({name: made.get(new, new) for name, new in names.items() if new in made})
 
+    def _hands_on(self, node: NodeProto) -> bool:
+        """Whether a node gives what it reads: Identity, or a cast of a number to the type that it has."""
+        if node.op_type != "CastLike" or node.domain:
+            return node.op_type == "Identity" and not node.domain
+        own, other = (self.flat.values[name].type for name in node.input)
+        return own in _FLOATS and other in _FLOATS
+
     def _fresh(self, name: str) -> str:
         if not name or name not in self.flat.values:
             return name
@@ -228,6 +256,61 @@ class _Run:
         while f"{name}_{n}" in self.flat.values:
             n += 1
         return f"{name}_{n}"
+
+    def _sequence(self, node: NodeProto, names: dict[str, str], prefix: str) -> None:
+        """A sequence is no value of its own: its parts are, and whatever reads it reads one of these."""
+        output, array = node.output[0], self.flat.array
+        if node.op_type == "SequenceConstruct":
+            self._sequences[prefix + output] = list(node.input)
+        elif node.op_type == "SplitToSequence":
+            self._sequences[prefix + output] = self._split(node, prefix)
+        else:
+            parts = self._sequences[node.input[0]]
+            if node.op_type == "SequenceAt":
+                names[output] = parts[int(array(node.input[1]))]
+                return
+            if node.op_type == "SequenceLength":
+                made = onnx.helper.make_node("Constant", [], [output], value_int=len(parts))
+            else:
+                kept = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+                stacked = kept.pop("new_axis", 0)
+                if stacked:
+                    parts = [
+                        self._unsqueezed(part, kept["axis"], f"{prefix}{output}.{n}") for n, part in enumerate(parts)
+                    ]
+                made = onnx.helper.make_node("Concat", parts, [output], node.name, **kept)
+            made.metadata_props.extend(node.metadata_props)
+            self._run(made, names, prefix)
+            return
+        names[output] = prefix + output
+
+    def _unsqueezed(self, part: str, axis: int, name: str) -> str:
+        self.add_constant(f"{name}.axis", typed(np.array([axis], np.int64)), is_of_weights=False)
+        self._step(onnx.helper.make_node("Unsqueeze", [part, f"{name}.axis"], [name], name))
+        return name
+
+    def _split(self, node: NodeProto, prefix: str) -> list[str]:
+        """The parts of a split, each made by a Slice."""
+        at = {a.name: a.i for a in node.attribute}
+        value, axis = node.input[0], at.get("axis", 0)
+        size = self.flat.array(value).shape[axis]
+        given = self.flat.array(node.input[1]) if len(node.input) > 1 and node.input[1] else np.array(1)
+        sizes = [int(n) for n in given] if given.ndim else [int(given)] * -(-size // max(1, int(given)))
+        is_squeezed, parts, start = len(node.input) < 2 and not at.get("keepdims", 1), [], 0
+        for n, width in enumerate(sizes):
+            stem, end = self._fresh(f"{prefix}{node.output[0]}.{n}"), min(size, start + width)
+            for what, number in (("start", start), ("end", end), ("axis", axis)):
+                self.add_constant(f"{stem}.{what}", typed(np.array([number], np.int64)), is_of_weights=False)
+            reads = [value, f"{stem}.start", f"{stem}.end", f"{stem}.axis"]
+            made = onnx.helper.make_node("Slice", reads, [stem], f"{prefix}{node.name}.{n}")
+            made.metadata_props.extend(node.metadata_props)
+            self._step(made)
+            if is_squeezed:
+                self._step(onnx.helper.make_node("Squeeze", [stem, f"{stem}.axis"], [f"{stem}.part"], made.name))
+                stem = f"{stem}.part"
+            parts.append(stem)
+            start = end
+        return parts
 
     def _branch(self, node: NodeProto, names: dict[str, str], prefix: str) -> None:
         taken = "then_branch" if bool(self.flat.array(node.input[0]).ravel()[0]) else "else_branch"
@@ -258,7 +341,7 @@ class _Run:
             self.add_constant(name, value, of_weights)
             if node.op_type == "Constant":
                 self.note_half(name)
-            if of_weights:
+            if of_weights and name not in flat.given:
                 flat.constant_nodes[name] = node
 
     def _note_storage(self, node: NodeProto) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -105,6 +105,22 @@ def open_foreign(path: str | Path, maps: Maps | None = None) -> Foreign:
     return Foreign(path, model, weights, sha256, half, rounded)
 
 
+def _trace_back(graph: onnx.GraphProto, before: Sequence[onnx.NodeProto]) -> None:
+    """Let the steps of a node that was inlined come from where that came from, under its name."""
+    makers = {name: node for node in before for name in node.output if name}
+    steps: list[onnx.NodeProto] = []
+    for node in graph.node:
+        made = next((makers[name] for name in node.output if name in makers), None)
+        steps.append(node)
+        if made is None:
+            continue
+        if made.op_type in _WITH_A_BODY and made.op_type != node.op_type:
+            for step in steps:
+                step.name = f"{made.name}/{step.op_type}"
+                step.metadata_props.extend(made.metadata_props)
+        steps = []
+
+
 def _half_of(model: onnx.ModelProto, weights: Mapping[str, Weight]) -> str:
     """The type of half precision in which a graph computes: that of most of its weights, where they are not cast first."""
     kinds = {name: weight.array.dtype.name for name, weight in weights.items()}
@@ -153,8 +169,9 @@ def _inlined(model: onnx.ModelProto, path: Path) -> onnx.ModelProto:
         if model.functions:
             model = inliner.inline_local_functions(model, True)
         if any(node.op_type in _WITH_A_BODY and node.domain in ("", "ai.onnx") for node in model.graph.node):
-            ids = [("", name) for name in _WITH_A_BODY]
+            ids, before = [("", name) for name in _WITH_A_BODY], list(model.graph.node)
             model = inliner.inline_selected_functions(model, ids, False, True)
+            _trace_back(model.graph, before)
     except Exception as e:  # onnx's own, of a graph that it cannot read
         raise InputError(f"{path}: its functions cannot be inlined ({str(e).splitlines()[0]})") from e
     return model
