@@ -98,6 +98,9 @@ def trace(model: str, runtime: str, prompt: str | None, tokens: str | None, out:
 @click.option("--reference", type=_FILE, help="A third graph or trace, which says who is right.")
 @click.option("--tokens", help="The input: token ids, as 1,5,3. A trace brings its own.")
 @click.option("--names", type=_FILE, help="A TOML name map, for a trace whose tensors are not named as stages.")
+@click.option("--inputs", type=_FILE, help="For graphs without taps: an .npz of further inputs, by name.")
+@click.option("--inputs-b", type=_FILE, help="The same for B alone, where it wants others.")
+@click.option("--map", "map_path", type=_FILE, help="For graphs without taps: which value is which, from opdiff align.")
 @click.option("--json", "json_path", type=_FILE, help="Write the whole result here as JSON.")
 @click.option("--every-tap", is_flag=True, help="List every tap, not only the worst of each stage.")
 @click.option("--provider", default="CPUExecutionProvider", show_default=True, help="onnxruntime's execution provider.")
@@ -105,6 +108,7 @@ def compare(a: Path, b: Path, reference: Path | None, tokens: str | None, **opti
     """Run A and B on the same tokens and say at which op they part, why, and who is right.
 
     A and B are .onnx files, or one of them is a trace (.safetensors, .npz or .gguf): what a real runtime recorded.
+    Graphs that opdiff did not export are aligned by their weights and values.
 
     Exit status: 0 they compute the same, 1 they differ, 2 the input cannot be used.
 
@@ -112,10 +116,34 @@ def compare(a: Path, b: Path, reference: Path | None, tokens: str | None, **opti
     Example:
       opdiff compare demo/seed/dsl.onnx demo/seed/legacy.onnx --reference demo/seed/reference.onnx --tokens 1,5,3
       opdiff compare demo/smollm2/reference.onnx demo/smollm2/hf.safetensors
+      opdiff compare torch.onnx optimised.onnx --tokens 1,5,3 --inputs mask.npz
     """
     from .compare.command import run_compare
 
     sys.exit(0 if run_compare(a, b, reference, tokens, **options) else 1)
+
+
+@main.command()
+@click.argument("a", type=_FILE)
+@click.argument("b", type=_FILE)
+@click.option("--tokens", help="The input: token ids, as 1,5,3.")
+@click.option("--inputs", type=_FILE, help="An .npz of further inputs, by name.")
+@click.option("--inputs-b", type=_FILE, help="The same for B alone, where it wants others.")
+@click.option("--map", "map_path", type=_FILE, help="A map to correct or complete what is found.")
+@click.option("--out", type=_FILE, help="Write the map here: a file that compare --map takes.")
+@click.option("--json", "json_path", type=_FILE, help="Write the map with the shares and what is left over as JSON.")
+def align(a: Path, b: Path, **options: Any) -> None:
+    """Say which value of A is which of B, for two .onnx files that share no names, and what has no partner.
+
+    Exit status: 0 they were aligned, 2 the input cannot be used.
+
+    \b
+    Example:
+      opdiff align torch.onnx optimised.onnx --tokens 1,5,3 --out map.json
+    """
+    from .compare.align_command import run_align
+
+    run_align(a, b, **options)
 
 
 @main.command()

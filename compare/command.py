@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from ..graphs.errors import InputError, Interrupted
 from ..graphs.run import Settings
+from ..graphs.tensor_files import read_tensors
 from ..graphs.weights import check_folder, written_beside
+from .align.map_file import Mapped, read_map
 from .diagnose import compare
 from .report.printing import printing
 from .report.terminal import print_result
@@ -36,12 +40,22 @@ def run_compare(
     json_path: Path | None,
     every_tap: bool,
     provider: str,
+    inputs: Path | None = None,
+    inputs_b: Path | None = None,
+    map_path: Path | None = None,
 ) -> bool:
     """Compare, print, and write the JSON where asked; True where the two are the same."""
     if json_path is not None:
         check_folder(json_path)
     result = compared(
-        a, b, reference, None if tokens is None else parse_tokens(tokens), Settings(provider=provider), names
+        a,
+        b,
+        reference,
+        None if tokens is None else parse_tokens(tokens),
+        Settings(provider=provider),
+        names,
+        read_inputs(inputs, inputs_b),
+        () if map_path is None else read_map(map_path),
     )
     if json_path is not None:
         write_json(result, json_path)
@@ -62,6 +76,8 @@ def compared(
     tokens: list[int] | None,
     settings: Settings,
     names: Path | None = None,
+    inputs: Sequence[Mapping[str, np.ndarray]] = ({}, {}),
+    mapped: Sequence[Mapped] = (),
 ) -> Result:
     """Compare, with a progress line on stderr where that is a terminal.
 
@@ -78,9 +94,19 @@ def compared(
             progress.update(task, description=_STEPS[step])
 
         try:
-            return compare(a, b, tokens, reference, settings, enter, names)
+            return compare(a, b, tokens, reference, settings, enter, names, inputs, mapped)
         except KeyboardInterrupt as e:
             raise Interrupted(f"{a.name} and {b.name}: interrupted while {steps[-1]}; nothing was written") from e
+
+
+def read_inputs(both: Path | None, of_b: Path | None) -> tuple[Mapping[str, np.ndarray], Mapping[str, np.ndarray]]:
+    """The inputs of A and of B by name: those of the first file, and for B those of the second one in their place.
+
+    Raises:
+        InputError: a file that cannot be read.
+    """
+    ours = {} if both is None else dict(read_tensors(both).tensors)
+    return ours, ours if of_b is None else {**ours, **read_tensors(of_b).tensors}
 
 
 def write_json(result: Result, path: Path) -> None:

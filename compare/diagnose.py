@@ -10,7 +10,7 @@ import numpy as np
 
 from ..graphs.adopt.opened import Foreign
 from ..graphs.artifact import Artifact, Maps
-from ..graphs.errors import OpdiffError
+from ..graphs.errors import InputError, OpdiffError
 from ..graphs.provenance import versions
 from ..graphs.run import Runner
 from ..graphs.run import Settings as RunSettings
@@ -18,6 +18,7 @@ from ..graphs.stages import LOGITS, split_tap_name
 from ..graphs.trace import Trace
 from .align.by_name import Alignment, align
 from .align.foreign import align_foreign
+from .align.map_file import Mapped
 from .explain.catalogue import Explainer
 from .explain.causes import Cause
 from .explain.faults import Faults, faults, harmless_places
@@ -51,6 +52,8 @@ def compare(
     settings: RunSettings | None = None,
     progress: Progress = lambda step: None,
     names: str | Path | None = None,
+    inputs: Sequence[Mapping[str, np.ndarray]] = ({}, {}),
+    mapped: Sequence[Mapped] = (),
 ) -> Result:
     """Compare two runtimes on the same tokens.
 
@@ -60,6 +63,8 @@ def compare(
         reference_path: a third one, .onnx or trace, which says who is right.
         progress: told each step when it begins.
         names: a name map for traces whose tensors are not named as stages.
+        inputs: for graphs without taps, further inputs by name: A's and B's.
+        mapped: for graphs without taps, values that stand for each other, as the user says.
     Raises:
         InputError: a file or a token that cannot be used, or two traces, which nothing could be run on.
     """
@@ -67,7 +72,7 @@ def compare(
     maps: Maps = {}
     runner = Runner(settings)
     found_files = [open_either(path, names, maps) for path in (a_path, b_path, reference_path) if path is not None]
-    opened, alignment, tokens, told = _aligned(found_files, tokens, runner, progress)
+    opened, alignment, tokens, told = _aligned(found_files, tokens, runner, progress, inputs, mapped)
     progress("run")
     sides = sides_of(opened, alignment, tokens, runner)
     a, b, reference = sides[0], sides[1], sides[2] if len(sides) > 2 else None
@@ -126,7 +131,12 @@ def compare(
 
 
 def _aligned(
-    found: Sequence[Opened], tokens: Sequence[int] | None, runner: Runner, progress: Progress
+    found: Sequence[Opened],
+    tokens: Sequence[int] | None,
+    runner: Runner,
+    progress: Progress,
+    inputs: Sequence[Mapping[str, np.ndarray]],
+    mapped: Sequence[Mapped],
 ) -> tuple[list[Artifact | Trace], Alignment, Sequence[int], tuple[str, ...]]:
     """What is compared, its common taps, the tokens, and what a reader should know of how they were aligned.
 
@@ -136,8 +146,10 @@ def _aligned(
     if are_foreign(found):
         progress("align")
         a, b = (one for one in found if not isinstance(one, Trace))
-        pair = align_foreign(a, b, tokens, runner)
+        pair = align_foreign(a, b, tokens, runner, inputs, mapped)
         return list(pair.artifacts()), pair.alignment(), tokens or (), pair.notes
+    if mapped or any(inputs):
+        raise InputError("--inputs and --map are for graphs without taps, and both of these have taps; leave them out")
     opened = [one for one in found if not isinstance(one, Foreign)]
     check_one_is_a_graph(opened[0], opened[1])
     check_sizes(opened)

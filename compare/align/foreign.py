@@ -17,6 +17,7 @@ from ...graphs.stepping import StepRunner
 from .anchors import Anchor
 from .by_name import Alignment
 from .lockstep import Aligned, lockstep
+from .map_file import Mapped
 from .points import Named, adopted, named_points
 from .stages import stages_of
 from .storage import computed_alike, in_one_storage
@@ -54,6 +55,17 @@ class ForeignPair:
         steps = [node for node in flat.nodes if any(flat.array(name).size > 1 for name in node.outputs)]
         return sum(not matched.isdisjoint(node.outputs) for node in steps) / max(1, len(steps))
 
+    def entries(self) -> tuple[Mapped, ...]:
+        """The map, in A's order."""
+        return tuple(Mapped(one.tap, one.point.a, one.point.b) for one in self.named)
+
+    def left(self, side: str) -> tuple[str, ...]:
+        """The values of a side that have no partner, in order; single numbers are not counted."""
+        flat, matched = (self.a, self.points("a")) if side == "a" else (self.b, self.points("b"))
+        return tuple(
+            name for node in flat.nodes for name in node.outputs if name not in matched and flat.array(name).size > 1
+        )
+
     def points(self, side: str) -> set[str]:
         """The values of a side that have a partner."""
         return {point.a if side == "a" else point.b for point in self.aligned.points}
@@ -65,12 +77,14 @@ def align_foreign(
     tokens: Sequence[int] | None,
     runner: Runner,
     given: Sequence[Inputs] = ({}, {}),
+    mapped: Sequence[Mapped] = (),
 ) -> ForeignPair:
     """Run both on the same input, and find which value of one is which of the other.
 
     Args:
         tokens: for the input that takes them; None where there is none.
         given: further inputs by name, for A and for B.
+        mapped: values that stand for each other, as a user says.
     Raises:
         InputError: an input that is missing or does not fit, a node that cannot run, or two graphs that share nothing.
     """
@@ -94,11 +108,12 @@ def align_foreign(
         ]
         notes += _storage_notes((ours, theirs), again, finer)
         ours, theirs = again
-    aligned = lockstep(ours, theirs, StepRunner(runner))
+    _check_map(mapped, ours, theirs)
+    aligned = lockstep(ours, theirs, StepRunner(runner), [(one.a, one.b) for one in mapped])
     _check_they_share(opened[0], opened[1], aligned)
     names = _names(a, ours) or _names_of_b(b, theirs, aligned)
     told = {value: tap for value, tap in stages_of(ours).items() if tap not in names.values()}
-    names = {**told, **names}
+    names = {**told, **names, **{one.a: one.tap for one in mapped}}
     named = named_points(ours, theirs, aligned, names)
     if not named:
         raise InputError(f"{a.path} and {b.path}: no value of one is one of the other on this input")
@@ -172,6 +187,21 @@ def _names(one: Artifact | Foreign, flat: Flat) -> dict[str, str]:
 def _names_of_b(one: Artifact | Foreign, flat: Flat, aligned: Aligned) -> dict[str, str]:
     own = _names(one, flat)
     return {point.a: own[point.b] for point in aligned.points if point.b in own}
+
+
+def _check_map(mapped: Sequence[Mapped], a: Flat, b: Flat) -> None:
+    """Raise where a map names what is not there, or what cannot stand for each other."""
+    for one in mapped:
+        for letter, flat, name in (("A", a, one.a), ("B", b, one.b)):
+            if name not in flat.values:
+                raise InputError(
+                    f"the map names {name} as a value of {letter}, and {flat.foreign.path} has none of that name"
+                )
+        sizes = a.array(one.a).shape, b.array(one.b).shape
+        if a.array(one.a).size != b.array(one.b).size:
+            raise InputError(
+                f"the map lets {one.a} {list(sizes[0])} be {one.b} {list(sizes[1])}, which hold other numbers of entries"
+            )
 
 
 def _check_they_share(a: Foreign, b: Foreign, aligned: Aligned) -> None:

@@ -6,7 +6,7 @@ value is put in its place, and the two are known to stand for each other; unless
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -19,7 +19,7 @@ from .anchors import Anchor, Pair, anchors_of, norm_input, paired, root
 from .arrangement import Plan, arranged, arrangement, plain
 from .values import NEAR, Match, ValueIndex
 
-Kind = Literal["value", "step", "norm", "input", "softmax", "output"]
+Kind = Literal["map", "value", "step", "norm", "input", "softmax", "output"]
 _HEALS_WITHIN = 60  # steps
 _ALMOST = 1e-4  # relative: a value of a step with one weight, as float32 operators may round it otherwise
 
@@ -60,11 +60,14 @@ class _Wanted:
     theirs: str
 
 
-def lockstep(a: Flat, b: Flat, steps: StepRunner) -> Aligned:
-    """Align two graphs that ran on the same input."""
+def lockstep(a: Flat, b: Flat, steps: StepRunner, given: Sequence[tuple[str, str]] = ()) -> Aligned:
+    """Align two graphs that ran on the same input.
+
+    given: values of A and of B that stand for each other, whatever they hold.
+    """
     ours, theirs = anchors_of(a), anchors_of(b)
     pairs = paired(ours, theirs)
-    run = _Lockstep(a, b, steps, _wanted(a, b, pairs))
+    run = _Lockstep(a, b, steps, _wanted(a, b, pairs, given))
     run.all()
     left = {id(pair.a) for pair in pairs}, {id(pair.b) for pair in pairs}
     alone = (
@@ -74,9 +77,9 @@ def lockstep(a: Flat, b: Flat, steps: StepRunner) -> Aligned:
     return Aligned(tuple(run.points.values()), tuple(pairs), alone, tuple(run.healed))
 
 
-def _wanted(a: Flat, b: Flat, pairs: list[Pair]) -> dict[str, list[_Wanted]]:
+def _wanted(a: Flat, b: Flat, pairs: list[Pair], given: Sequence[tuple[str, str]]) -> dict[str, list[_Wanted]]:
     """For values of B, before they are moved elsewhere, which of A's they should be; in the order in which to ask."""
-    found: list[_Wanted] = []
+    found = [_Wanted("map", *names) for names in given]
     for pair in pairs:
         found.append(_Wanted("step", pair.a.y, pair.b.y))
         if pair.a.role == "gain":
@@ -89,7 +92,7 @@ def _wanted(a: Flat, b: Flat, pairs: list[Pair]) -> dict[str, list[_Wanted]]:
     if len(softmaxes[0]) == len(softmaxes[1]):
         found += [_Wanted("softmax", *names) for names in zip(*softmaxes, strict=True)]
     found += [_Wanted("output", *names) for names in _outputs(a, b)]
-    order = {"step": 0, "norm": 1, "softmax": 2, "input": 3, "output": 4}
+    order = {"map": -1, "step": 0, "norm": 1, "softmax": 2, "input": 3, "output": 4}
     by_value: dict[str, list[_Wanted]] = {}
     for wanted in sorted(found, key=lambda one: order[one.kind]):
         if b.is_data(wanted.theirs) and a.is_data(wanted.ours):
@@ -132,6 +135,12 @@ class _Lockstep:
     def _settle(self, name: str, node: Ran) -> None:
         """Find which of A's values this one is, and go on with that."""
         value = self._values[name].array
+        told = next((one for one in self._wanted.get(name, ()) if one.kind == "map"), None)
+        if told is not None:
+            plan = self._plan_of(told, name)
+            if plan is not None:
+                self._meet(name, told.ours, plan, "map", _is_almost(arranged(self._a.array(told.ours), plan), value))
+                return
         match = self._best(self._index.find(value), node, self._wanted.get(name, ()))
         if match is not None:
             self._meet(name, match.name, match.plan, "value", is_equal=True)

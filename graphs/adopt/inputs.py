@@ -53,6 +53,8 @@ def fed(foreign: Foreign, tokens: Sequence[int], given: Mapping[str, np.ndarray]
             if not len(tokens):
                 raise InputError(f"{foreign.path}: input {info.name} wants tokens; give them, as in --tokens 1,5,3")
             value = np.asarray(tokens, dtype).reshape((1, -1) if len(dims) == 2 else (-1,))
+            if dims and isinstance(dims[-1], int) and dims[-1] != len(tokens):
+                raise InputError(f"{foreign.path}: takes exactly {dims[-1]} tokens, where {len(tokens)} are given")
         else:
             value = _made_for(info.name, dtype, dims, len(tokens))
             made.append(f"{info.name} {list(value.shape)}")
@@ -71,11 +73,10 @@ def _inputs(foreign: Foreign) -> list[onnx.ValueInfoProto]:
 def _checked(
     foreign: Foreign, name: str, value: np.ndarray, dtype: np.dtype, dims: Sequence[int | str | None]
 ) -> np.ndarray:
-    sizes = [size for size in dims if isinstance(size, int)]
     fits = len(value.shape) == len(dims) and all(
         not isinstance(wanted, int) or wanted == size for wanted, size in zip(dims, value.shape, strict=True)
     )
-    if not fits and sizes is not None:
+    if not fits:
         raise InputError(
             f"{foreign.path}: input {name} is {list(dims)}, where a value of shape {list(value.shape)} is given"
         )
