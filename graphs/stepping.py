@@ -178,6 +178,11 @@ def type_name(element: int) -> str:
     return known or np.dtype(onnx.helper.tensor_dtype_to_np_dtype(element)).name
 
 
+def element_of(value: Typed) -> int:
+    """The ONNX element type of a value."""
+    return _element(value.type, is_wide=False)
+
+
 def is_stored(value: Typed) -> bool:
     """Whether a value is a weight as it is stored, or a view of one."""
     return value.type == FLOAT and value.array.dtype != np.float64

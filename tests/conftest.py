@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -72,3 +74,14 @@ def qwen3(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
 def diagnosis(seed: Path) -> Result:
     """DSL against legacy as reported, at tokens 1, 5, 3."""
     return compare(seed / "dsl.onnx", seed / "legacy.onnx", SEED_TOKENS, seed / "reference.onnx")
+
+
+@pytest.fixture
+def opdiff_command() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Runs opdiff in a process of its own."""
+
+    def run(*arguments: object) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "opdiff", *map(str, arguments)]
+        return subprocess.run(command, capture_output=True, text=True, timeout=300)
+
+    return run

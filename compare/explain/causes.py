@@ -102,7 +102,7 @@ def by_edit(
     nodes_at: Callable[[str, Edit, int], Nodes],
     relations: Mapping[str, tuple[str, ...]],
 ) -> list[Cause]:
-    """A cause for each piece of an edit, wherever it is found; pieces that always go together, at one line, are one.
+    """A cause for each piece of an edit, wherever it is found; pieces that always go together, at one line or where no line is known, are one.
 
     An edit that changes too much is told whole, and explains nothing.
     """
@@ -117,7 +117,7 @@ def by_edit(
     for key, found in places.items():
         tap, n = found[0]
         theirs = nodes_at(tap, edits[tap], n)[1]
-        where = key if theirs is None else theirs.source or theirs.name or key
+        where = key if theirs is None else theirs.source or ()  # a graph without lines has none to tell pieces apart by
         together.setdefault((key[0] == "", tuple(tap for tap, _ in found), where), []).append(key)
     merged = [_of_pieces([places[key] for key in keys], edits, nodes_at, relations) for keys in together.values()]
     return _with_moved(merged)

@@ -1,6 +1,6 @@
-"""onnxruntime's own operators as steps of ONNX.
+"""Operators that hide several steps, as these: ONNX's own by the body that it gives them, onnxruntime's own by ours.
 
-Each expansion says which inputs and attributes it models; a node with any other stays one step, which onnxruntime runs.
+Each of ours says which inputs and attributes it models; a node with any other stays one step, which onnxruntime runs.
 """
 
 from __future__ import annotations
@@ -12,12 +12,26 @@ from typing import Any
 
 import numpy as np
 import onnx
-from onnx import NodeProto
+from onnx import NodeProto, inliner
 
-from ..stepping import Typed
+from ..stepping import Typed, element_of
 
 Values = Mapping[str, Typed]
 MICROSOFT = "com.microsoft"
+_WITH_A_BODY = frozenset(
+    (
+        "Attention",
+        "RMSNormalization",
+        "RotaryEmbedding",
+        "LayerNormalization",
+        "GroupNormalization",
+        "MeanVarianceNormalization",
+        "Gelu",
+        "Swish",
+        "HardSwish",
+        "Mish",
+    )
+)
 _NONE = float("-inf")
 
 
@@ -111,8 +125,10 @@ def _expansion(
     return register
 
 
-def expanded(node: NodeProto, values: Values) -> Body | None:
+def expanded(node: NodeProto, values: Values, opsets: Sequence[tuple[str, int]]) -> Body | None:
     """The steps that a node stands for on these values; None where it is not known, or has what is not modelled."""
+    if not node.domain and node.op_type in _WITH_A_BODY:
+        return _by_its_body(Body(node, values), opsets)
     known = _TABLE.get((node.domain, node.op_type))
     if known is None or any(node.input[known.n_inputs :]):
         return None
@@ -120,6 +136,34 @@ def expanded(node: NodeProto, values: Values) -> Body | None:
         return None
     body = Body(node, values)
     return None if known.expand(body) is None else body
+
+
+def _by_its_body(body: Body, opsets: Sequence[tuple[str, int]]) -> Body | None:
+    """The steps that ONNX itself gives; None where it has none for these inputs."""
+    node = body.node
+    read = [name for name in dict.fromkeys(node.input) if name]
+    graph = onnx.GraphProto(name="one", node=[node])
+    for name in read:
+        element = element_of(body.values[name])
+        graph.input.append(onnx.helper.make_tensor_value_info(name, element, body.shape(name)))
+    graph.output.extend(onnx.ValueInfoProto(name=name) for name in node.output if name)
+    model = onnx.ModelProto(ir_version=10, graph=graph)
+    model.opset_import.extend(onnx.helper.make_opsetid(domain, version) for domain, version in opsets)
+    try:
+        made = inliner.inline_selected_functions(model, [("", node.op_type)], False, True).graph.node
+    except Exception:  # onnx's own, which says no more than that it cannot
+        return None
+    if len(made) == 1 and made[0].op_type == node.op_type:
+        return None
+    outer = {*read, *node.output}
+    for step in made:
+        step.input[:] = [name if not name or name in outer else f"{node.output[0]}/{name}" for name in step.input]
+        step.output[:] = [name if not name or name in outer else f"{node.output[0]}/{name}" for name in step.output]
+        step.name = f"{node.name}/{step.op_type}"
+        del step.metadata_props[:]
+        step.metadata_props.extend(node.metadata_props)
+    body.steps.extend(made)
+    return body
 
 
 def _rms_norm(body: Body, x: str, gain: str, epsilon: float) -> str:

@@ -221,6 +221,8 @@ class _Run:
         if node.op_type == "If" and not node.domain:
             self._branch(node, names, prefix)
             return
+        if node.op_type == "Sum" and not node.domain and len(node.input) == 2:
+            node.op_type = "Add"
         if node.op_type in _SEQUENCES and not node.domain:
             self._sequence(node, names, prefix)
             return
@@ -228,7 +230,7 @@ class _Run:
         names.update({name: new for name, new in zip(node.output, own, strict=True) if name})
         node.output[:] = own
         node.name = f"{prefix}{node.name}"
-        inner = expanded(node, self.flat.values)
+        inner = expanded(node, self.flat.values, self._context.opsets)
         if inner is None:
             self._step(node)
             return
@@ -236,7 +238,7 @@ class _Run:
         self.flat.storage.update(inner.storage)
         for step in inner.steps:
             step.input[:] = [made.get(name, name) for name in step.input]
-            if step.op_type == "Identity":
+            if self._hands_on(step):
                 made[step.output[0]] = step.input[0]
             else:
                 self._step(step)

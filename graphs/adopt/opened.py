@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,19 +13,6 @@ from onnx import TensorProto, inliner
 from ..artifact import Maps, Weight, read_model, weights_outside
 from ..errors import InputError
 
-# ONNX's own operators that hide several steps, and have a body that says which.
-_WITH_A_BODY = (
-    "Attention",
-    "RMSNormalization",
-    "RotaryEmbedding",
-    "LayerNormalization",
-    "GroupNormalization",
-    "MeanVarianceNormalization",
-    "Gelu",
-    "Swish",
-    "HardSwish",
-    "Mish",
-)
 _INSIDE = 64  # elements: what is larger counts as a weight, wherever it stands
 
 
@@ -57,21 +44,23 @@ class Foreign:
         if not self.half or array.dtype.kind in "biu":
             return None
         kind = _HALVES[self.half]
-        return np.maximum(np.abs(np.asarray(array, np.float32)) * kind.unit, kind.least)
+        size = np.abs(np.asarray(array, np.float32))
+        return np.where(size < kind.largest, np.maximum(size * kind.unit, kind.least), np.inf)
 
 
 @dataclass(frozen=True, slots=True)
 class _Half:
-    """A type of half precision: its step relative to a number, and its least step."""
+    """A type of half precision: its step relative to a number, its least step, and its largest number."""
 
     element: int
     unit: float
     least: float
+    largest: float
 
 
 _HALVES = {
-    "float16": _Half(TensorProto.FLOAT16, 2.0**-10, 2.0**-23),
-    "bfloat16": _Half(TensorProto.BFLOAT16, 2.0**-7, 2.0**-133),
+    "float16": _Half(TensorProto.FLOAT16, 2.0**-10, 2.0**-23, 65504.0),
+    "bfloat16": _Half(TensorProto.BFLOAT16, 2.0**-7, 2.0**-133, 3.38e38),
 }
 
 
@@ -103,22 +92,6 @@ def open_foreign(path: str | Path, maps: Maps | None = None) -> Foreign:
             name: Weight(np.asarray(weights[name].array, np.float32), (f"{path}#{name}", 0, 0)) for name in rounded
         }
     return Foreign(path, model, weights, sha256, half, rounded)
-
-
-def _trace_back(graph: onnx.GraphProto, before: Sequence[onnx.NodeProto]) -> None:
-    """Let the steps of a node that was inlined come from where that came from, under its name."""
-    makers = {name: node for node in before for name in node.output if name}
-    steps: list[onnx.NodeProto] = []
-    for node in graph.node:
-        made = next((makers[name] for name in node.output if name in makers), None)
-        steps.append(node)
-        if made is None:
-            continue
-        if made.op_type in _WITH_A_BODY and made.op_type != node.op_type:
-            for step in steps:
-                step.name = f"{made.name}/{step.op_type}"
-                step.metadata_props.extend(made.metadata_props)
-        steps = []
 
 
 def _half_of(model: onnx.ModelProto, weights: Mapping[str, Weight]) -> str:
@@ -164,14 +137,10 @@ def _empty(tensor: TensorProto) -> None:
 
 
 def _inlined(model: onnx.ModelProto, path: Path) -> onnx.ModelProto:
-    """Without functions: neither the graph's own nor those operators of ONNX that have a body."""
+    """Without the graph's own functions."""
     try:
         if model.functions:
             model = inliner.inline_local_functions(model, True)
-        if any(node.op_type in _WITH_A_BODY and node.domain in ("", "ai.onnx") for node in model.graph.node):
-            ids, before = [("", name) for name in _WITH_A_BODY], list(model.graph.node)
-            model = inliner.inline_selected_functions(model, ids, False, True)
-            _trace_back(model.graph, before)
     except Exception as e:  # onnx's own, of a graph that it cannot read
         raise InputError(f"{path}: its functions cannot be inlined ({str(e).splitlines()[0]})") from e
     return model

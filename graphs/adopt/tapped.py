@@ -36,11 +36,13 @@ def artifact_of(flat: Flat, exposed: Sequence[Exposed], n_tokens: int | None) ->
     foreign = flat.foreign
     kinds = kinds_of(foreign.model)
     by_value = {one.value: one for one in exposed}
-    renamed = {one.value: one.tap if not one.plan else f"{one.tap}.as_made" for one in exposed}
+    taps_named = {one.tap for one in exposed}
+    renamed = {name: f"{name}.own" for name in taps_named & flat.values.keys()}  # another value may be named as a tap
+    renamed |= {one.value: one.tap if not one.plan else f"{one.tap}.as_made" for one in exposed}
     graph = onnx.GraphProto(name=foreign.model.graph.name or "adopted")
     graph.node.extend(_nodes(flat, by_value, renamed))
     read = {name for node in graph.node for name in (*node.input, *implicit_inputs(node)) if name}
-    _add_constants(graph, flat, read, kinds)
+    _add_constants(graph, flat, read, kinds, renamed)
     for name, array in flat.inputs.items():
         kind = int(onnx.helper.np_dtype_to_tensor_dtype(array.dtype))
         graph.input.append(onnx.helper.make_tensor_value_info(name, kind, array.shape))
@@ -55,7 +57,8 @@ def artifact_of(flat: Flat, exposed: Sequence[Exposed], n_tokens: int | None) ->
     for ran in flat.nodes:
         for name in ran.outputs:
             if name not in taken:
-                info = onnx.helper.make_tensor_value_info(name, _kind(kinds, flat, name), flat.array(name).shape)
+                own = renamed.get(name, name)
+                info = onnx.helper.make_tensor_value_info(own, _kind(kinds, flat, name), flat.array(name).shape)
                 graph.value_info.append(info)
     model = onnx.ModelProto(ir_version=max(foreign.model.ir_version, 8), graph=graph, producer_name="opdiff")
     model.opset_import.extend(foreign.model.opset_import)
@@ -74,7 +77,7 @@ def _nodes(flat: Flat, by_value: Mapping[str, Exposed], renamed: Mapping[str, st
     """The nodes in order, each tap's moves behind the node that makes it."""
     wanted = {name for ran in flat.nodes for name in ran.reads if name}
     yield from _constant_nodes(flat, wanted)
-    plain = {value: name for value, name in renamed.items() if not by_value[value].plan}
+    plain = {value: name for value, name in renamed.items() if value not in by_value or not by_value[value].plan}
     for ran in flat.nodes:
         node = NodeProto.FromString(ran.node.SerializeToString())
         node.input[:] = [plain.get(name, name) for name in node.input]
@@ -132,10 +135,15 @@ def _constant_nodes(flat: Flat, names: Iterable[str]) -> Iterator[NodeProto]:
             stack.extend((one, False) for one in (*node.input, *implicit_inputs(node)) if one)
 
 
-def _add_constants(graph: onnx.GraphProto, flat: Flat, read: set[str], kinds: Mapping[str, int]) -> None:
+def _add_constants(
+    graph: onnx.GraphProto, flat: Flat, read: set[str], kinds: Mapping[str, int], renamed: Mapping[str, str]
+) -> None:
     made = {name for node in graph.node for name in node.output}
     original = {tensor.name: tensor for tensor in flat.foreign.model.graph.initializer}
-    for name in sorted(read & flat.constants - made):
+    clashing = {name: new for name, new in renamed.items() if name in flat.constants and new in read}
+    for name in clashing:
+        graph.initializer.append(onnx.numpy_helper.from_array(_as_constant(flat, name, kinds), clashing[name]))
+    for name in sorted(read & flat.constants - made - set(clashing)):
         if name in flat.given:
             dims = flat.given[name].array.shape
             graph.initializer.append(TensorProto(name=name, data_type=TensorProto.FLOAT, dims=dims))
@@ -144,11 +152,14 @@ def _add_constants(graph: onnx.GraphProto, flat: Flat, read: set[str], kinds: Ma
         if name in original and name not in flat.inputs:
             graph.initializer.append(original[name])
             continue
-        array = np.asarray(flat.array(name))
-        if array.dtype.kind == "f":
-            kind = kinds.get(name, TensorProto.FLOAT)
-            array = array.astype(onnx.helper.tensor_dtype_to_np_dtype(kind))
-        graph.initializer.append(onnx.numpy_helper.from_array(array, name))
+        graph.initializer.append(onnx.numpy_helper.from_array(_as_constant(flat, name, kinds), name))
+
+
+def _as_constant(flat: Flat, name: str, kinds: Mapping[str, int]) -> np.ndarray:
+    array = np.asarray(flat.array(name))
+    if array.dtype.kind != "f":
+        return array
+    return array.astype(onnx.helper.tensor_dtype_to_np_dtype(kinds.get(name, TensorProto.FLOAT)))
 
 
 def _kind(kinds: Mapping[str, int], flat: Flat, name: str) -> int:
