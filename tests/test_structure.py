@@ -49,6 +49,7 @@ FLOORS = {
     "diagnose": 6,
     "verdict": 7,
     "command": 7,
+    "align_command": 8,
 }
 
 

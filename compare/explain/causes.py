@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from ...graphs.stages import graph_order
+from ...graphs.taps import Source
 from ..conventions import Value
 from .catalogue import Choice, Explained, in_words
 from .edits.edit import Edit
@@ -102,7 +103,8 @@ def by_edit(
     nodes_at: Callable[[str, Edit, int], Nodes],
     relations: Mapping[str, tuple[str, ...]],
 ) -> list[Cause]:
-    """A cause for each piece of an edit, wherever it is found; pieces that always go together, at one line or where no line is known, are one.
+    """A cause for each piece of an edit, wherever it is found; pieces that always go together, at one line, or
+    where no line is known at one node, are one.
 
     An edit that changes too much is told whole, and explains nothing.
     """
@@ -117,10 +119,19 @@ def by_edit(
     for key, found in places.items():
         tap, n = found[0]
         theirs = nodes_at(tap, edits[tap], n)[1]
-        where = key if theirs is None else theirs.source or ()  # a graph without lines has none to tell pieces apart by
+        where = _line(theirs) or _reader(edits[tap], n) or (key if theirs is None else theirs.name or key)
         together.setdefault((key[0] == "", tuple(tap for tap, _ in found), where), []).append(key)
     merged = [_of_pieces([places[key] for key in keys], edits, nodes_at, relations) for keys in together.values()]
     return _with_moved(merged)
+
+
+def _line(node: Source | None) -> str | None:
+    return None if node is None else node.source
+
+
+def _reader(edit: Edit, piece: int) -> int | None:
+    """The node of B that reads a piece."""
+    return edit.readers[piece] if piece < len(edit.readers) else None
 
 
 def _with_moved(causes: list[Cause]) -> list[Cause]:

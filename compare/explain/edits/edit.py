@@ -19,6 +19,7 @@ class Edit:
 
     lines: its pieces in words, each of which is needed: without it, B's output is not met.
     places: for each piece, the nodes at which the two part.
+    readers: for each piece, the node of B that reads it, where it is one operand of a node that A has too.
     n_steps: how many steps it takes out of A or puts in, whichever is more; moves are not counted.
     residual: how far its output is from B's, relative to the difference that it explains.
     also_fits: other changes that give the same on this input, where changes were tried.
@@ -31,6 +32,7 @@ class Edit:
     residual: float
     also_fits: tuple[str, ...] = ()
     operators: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
+    readers: tuple[int | None, ...] = ()
 
     @property
     def is_rewrite(self) -> bool:

@@ -190,11 +190,13 @@ class RegionSearch:
         writer = self._writer(alignment)
         lines: list[Line] = []
         places: list[Place] = []
+        readers: list[int | None] = []
         for piece in sorted(pieces, key=lambda one: _place(alignment, one)):
             line = writer.line(piece)
             if line.key not in {known.key for known in lines}:
                 lines.append(line)
                 places.append(_nodes(alignment, piece))
+                readers.append(None if piece.step is None else piece.step.index)
         partners = {alignment.partner[number].number for number in merged.brought if number in alignment.partner}
         kept = partners | merged.used
         replaced = [step for step in alignment.between_a if step.number not in kept and not step.is_move]
@@ -206,7 +208,7 @@ class RegionSearch:
         residual = left / error if np.isfinite(error) and error else left
         n_steps = max(_n_steps(self._a, replaced), _n_steps(self._b, brought))
         operators = tuple(step.operator for step in replaced), tuple(step.operator for step in brought)
-        return Edit(tuple(lines), tuple(places), n_steps, residual, operators=operators), cost
+        return Edit(tuple(lines), tuple(places), n_steps, residual, (), operators, tuple(readers)), cost
 
 
 def _makes_data(network: Network, steps: Sequence[Step]) -> bool:

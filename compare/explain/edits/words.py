@@ -18,6 +18,7 @@ from .pieces import Piece
 Weights = Mapping[str, Callable[[], np.ndarray]]
 _SHORT, _WHOLE = Style(depth=7), Style(depth=60)
 _DEFINED = ", x = "  # behind it stands what x is
+_READABLE = 160  # characters: a line of no more is told whole
 _SMALL = 64  # entries: so few numbers may be another tensor's by chance
 # What it is called where a region reads another tap than A's: by stage, what B reads, what A reads.
 _CALLED = {
@@ -55,9 +56,10 @@ class Writer:
     def line(self, piece: Piece) -> Line:
         """The piece in words."""
         text, key = self._said(piece, _SHORT)
-        whole = (text if "..." not in text else self._said(piece, _WHOLE)[0]).split(_DEFINED)[0]
+        full = text if "..." not in text else self._said(piece, _WHOLE)[0]
+        whole = full.split(_DEFINED)[0]
         return Line(
-            text,
+            full if len(full) <= _READABLE else text,
             key_of(key or text, self._a.region.tap, (self._a.region, self._b.region)),
             len(whole),
             self._is_number(piece),
@@ -196,6 +198,9 @@ class Writer:
         if met != ours and self._a.is_below(ours, met):
             inside = formula(self._a, ours, self._hole_in_a(met, ours), style)
             return f"{inside} is left out, x = {self._word_of_a(met, style)} is taken as it is", ""
+        if met != ours and self._a.values[met].maker is not None and self._a.is_below(met, ours):
+            inside = formula(self._a, met, self._hole_in_a(ours, met), style)
+            return f"{inside} is extra, x = {self._word_of_a(ours, style)}", ""
         taken, other = self._word_of_a(met, style), self._word_of_a(ours, style)
         if taken == other:
             return self._of_order(piece, style)
