@@ -12,6 +12,7 @@ import click
 from .graphs.errors import Interrupted, OpdiffError
 
 _FILE = click.Path(path_type=Path)
+_LEVEL = click.Choice(["off", "basic", "extended", "all"])
 
 
 class _Commands(click.Group):
@@ -40,14 +41,22 @@ def main() -> None:
 
 
 @main.command()
-@click.argument("model")
+@click.argument("model", required=False)
+@click.option("--variant", "variants", multiple=True, help="A runtime, with its options; may be repeated.")
 @click.option(
-    "--variant", "variants", multiple=True, required=True, help="A runtime, with its options; may be repeated."
+    "--module", "modules", multiple=True, help="FILE.py:NAME: any torch module, without a MODEL; may be repeated."
 )
 @click.option("--out", "folder", type=_FILE, required=True, help="The folder for the .onnx files and their weights.")
 @click.option("--copy-weights", is_flag=True, help="Copy the checkpoint's tensors, instead of a hard link to its file.")
 @click.option("--length", type=click.IntRange(min=1), help="Export for exactly so many tokens.", metavar="N")
-def export(model: str, variants: tuple[str, ...], folder: Path, copy_weights: bool, length: int | None) -> None:
+def export(
+    model: str | None,
+    variants: tuple[str, ...],
+    modules: tuple[str, ...],
+    folder: Path,
+    copy_weights: bool,
+    length: int | None,
+) -> None:
     """Write one .onnx for each variant of MODEL, every stage exposed, beside the weights that all share.
 
     Where MODEL's tensors are plain (F32, F16, BF16) and lie on the same file system, the graphs read MODEL's own file
@@ -60,11 +69,26 @@ def export(model: str, variants: tuple[str, ...], folder: Path, copy_weights: bo
     A graph takes any number of tokens, or as many as a table in it has rows. What loops over its tokens, or has a shape
     that is fixed, is exported for exactly N tokens with --length N, and compared on N tokens.
 
+    --module takes a function of yours that returns any torch module and its example inputs. It is written as torch
+    exports it, beside the inputs as an .npz; opdiff compare aligns two of them by their weights and values.
+
     \b
     Example:
       opdiff export seed --variant dsl --variant legacy --variant reference:weights=q8_0 --out demo/seed
       opdiff export seed --variant dsl --length 8 --out demo/eight
+      opdiff export --module old.py:model --module new.py:model2 --out demo/ports
     """
+    if bool(modules) == bool(model or variants):
+        raise click.UsageError("give a MODEL with --variant, or --module FILE.py:NAME")
+    if modules:
+        from .exporters.own_module import export_module
+
+        for text in modules:
+            for path in export_module(text, folder):
+                click.echo(path)
+        return
+    if not model or not variants:
+        raise click.UsageError("give a MODEL and at least one --variant" if model else "give a MODEL for the variants")
     from .exporters.command import run_export
 
     for path in run_export(model, variants, folder, link=not copy_weights, length=length):
@@ -101,6 +125,8 @@ def trace(model: str, runtime: str, prompt: str | None, tokens: str | None, out:
 @click.option("--inputs", type=_FILE, help="For graphs without taps: an .npz of further inputs, by name.")
 @click.option("--inputs-b", type=_FILE, help="The same for B alone, where it wants others.")
 @click.option("--map", "map_path", type=_FILE, help="For graphs without taps: which value is which, from opdiff align.")
+@click.option("--optimization-a", type=_LEVEL, help="Take A as onnxruntime's optimiser leaves it at this level.")
+@click.option("--optimization-b", type=_LEVEL, help="The same for B: A and B may be one file.")
 @click.option("--json", "json_path", type=_FILE, help="Write the whole result here as JSON.")
 @click.option("--every-tap", is_flag=True, help="List every tap, not only the worst of each stage.")
 @click.option("--provider", default="CPUExecutionProvider", show_default=True, help="onnxruntime's execution provider.")
@@ -117,6 +143,7 @@ def compare(a: Path, b: Path, reference: Path | None, tokens: str | None, **opti
       opdiff compare demo/seed/dsl.onnx demo/seed/legacy.onnx --reference demo/seed/reference.onnx --tokens 1,5,3
       opdiff compare demo/smollm2/reference.onnx demo/smollm2/hf.safetensors
       opdiff compare torch.onnx optimised.onnx --tokens 1,5,3 --inputs mask.npz
+      opdiff compare model.onnx model.onnx --tokens 1,5,3 --optimization-b all
     """
     from .compare.command import run_compare
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from ..graphs.adopt.optimised import optimised
 from ..graphs.errors import InputError, Interrupted
 from ..graphs.run import Settings
 from ..graphs.tensor_files import read_tensors
@@ -43,20 +45,28 @@ def run_compare(
     inputs: Path | None = None,
     inputs_b: Path | None = None,
     map_path: Path | None = None,
+    optimization_a: str | None = None,
+    optimization_b: str | None = None,
 ) -> bool:
     """Compare, print, and write the JSON where asked; True where the two are the same."""
     if json_path is not None:
         check_folder(json_path)
-    result = compared(
-        a,
-        b,
-        reference,
-        None if tokens is None else parse_tokens(tokens),
-        Settings(provider=provider),
-        names,
-        read_inputs(inputs, inputs_b),
-        () if map_path is None else read_map(map_path),
-    )
+    with tempfile.TemporaryDirectory(prefix="opdiff") as folder:
+        levels = optimization_a, optimization_b
+        a, b = (
+            path if level is None else optimised(path, level, Path(folder))
+            for path, level in zip((a, b), levels, strict=True)
+        )
+        result = compared(
+            a,
+            b,
+            reference,
+            None if tokens is None else parse_tokens(tokens),
+            Settings(provider=provider),
+            names,
+            read_inputs(inputs, inputs_b),
+            () if map_path is None else read_map(map_path),
+        )
     if json_path is not None:
         write_json(result, json_path)
     with printing():

@@ -38,7 +38,7 @@ from .regions import Program, Region
 from .scratch import Scratch
 
 Precision = Literal["float32", "float64"]
-_LEVELS = {
+LEVELS = {
     "off": ort.GraphOptimizationLevel.ORT_DISABLE_ALL,
     "basic": ort.GraphOptimizationLevel.ORT_ENABLE_BASIC,
     "extended": ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED,
@@ -309,7 +309,7 @@ class _Session:
 
 def _onnxruntime(model: onnx.ModelProto, settings: Settings) -> ort.InferenceSession:
     options = ort.SessionOptions()
-    options.graph_optimization_level = _LEVELS[settings.optimisation]
+    options.graph_optimization_level = LEVELS[settings.optimisation]
     options.log_severity_level = 4
     has_own = any(node.domain not in ("", FLOAT32_DOMAIN) for node in model.graph.node)
     options.add_session_config_entry("session.disable_prepacking", "0" if has_own else "1")  # it may choose kernels
@@ -408,7 +408,7 @@ def run_file(
         InputError: onnxruntime cannot run it, or not on this input.
     """
     options = ort.SessionOptions()
-    options.graph_optimization_level, options.log_severity_level = _LEVELS[settings.optimisation], 4
+    options.graph_optimization_level, options.log_severity_level = LEVELS[settings.optimisation], 4
     try:
         session = ort.InferenceSession(str(path), options, providers=[settings.provider])
         kinds = {info.name: info.type for info in session.get_inputs()}

@@ -9,7 +9,7 @@ import onnx
 
 from .taps import Source
 
-_FRAME = re.compile(r'File "([^"]+)", line (\d+), in (\w+)')
+_FRAME = re.compile(r'File "([^"]+)", line (\d+), in (\S+)')
 _INSTALLED = re.compile(r"/(?:site|dist)-packages/")
 # what wraps a module's own code, and never computes anything of it
 _WRAPPERS = re.compile(

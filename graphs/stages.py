@@ -28,6 +28,7 @@ IN_BLOCK = (
 )
 AFTER_BLOCKS = ("final_norm", "logits")
 LOGITS = "logits"
+STEP = "step"  # what a value of a graph without stages is called, with a number and an operator: `step.02.Mul`
 STAGES = (*BEFORE_BLOCKS, *IN_BLOCK, *AFTER_BLOCKS)
 
 _BY_HEAD = ("q_proj", "k_proj", "v_proj", "q_norm", "k_norm", "q_rope", "k_rope", "attn_context")
@@ -60,6 +61,8 @@ def graph_order(name: str) -> tuple[int, int, str]:
     among = STAGES if block is None else IN_BLOCK
     if inner and known in among:
         stage = known
+    if block is None and known == STEP:
+        return (0, 0, inner)
     if block is None:
         place = 2 * (len(STAGES) if stage not in STAGES else STAGES.index(stage))
         return (-1 if stage in BEFORE_BLOCKS else 1 << 30, place - bool(inner), inner or stage)

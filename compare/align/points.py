@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from ...graphs.adopt.flat import Flat
 from ...graphs.adopt.tapped import Exposed, artifact_of
 from ...graphs.artifact import Artifact
-from ...graphs.stages import LOGITS, default_axes, split_tap_name
+from ...graphs.stages import LOGITS, STEP, default_axes, split_tap_name
 from .anchors import root
 from .lockstep import Aligned, Point
 
@@ -74,7 +74,8 @@ def _distinct(a: Flat, b: Flat, points: Sequence[Point]) -> Iterator[Point]:
 
 def _on_the_way(flat: Flat, value: str, place: int, ends: Sequence[tuple[int, str]], counts: Counter[str]) -> str:
     """A name for what is no stage: the next stage that comes, a number and the operator."""
-    stem = next((tap for end, tap in ends if end >= place), "end" if ends else "step")
+    is_decoder = len(ends) > 1
+    stem = next((tap for end, tap in ends if end >= place), "end") if is_decoder else STEP
     counts[stem] += 1
     return f"{stem}.{counts[stem]:02}.{flat.maker[value].operator}"
 

@@ -221,8 +221,6 @@ class _Run:
         if node.op_type == "If" and not node.domain:
             self._branch(node, names, prefix)
             return
-        if node.op_type == "Sum" and not node.domain and len(node.input) == 2:
-            node.op_type = "Add"
         if node.op_type in _SEQUENCES and not node.domain:
             self._sequence(node, names, prefix)
             return
@@ -329,6 +327,8 @@ class _Run:
 
     def _step(self, node: NodeProto) -> None:
         flat = self.flat
+        if node.op_type == "Sum" and not node.domain and len(node.input) == 2:
+            node.op_type = "Add"
         read = [name for name in (*node.input, *implicit_inputs(node)) if name]
         is_constant = node.op_type in (*_SHAPES, "Constant") or all(name in flat.constants for name in read)
         outputs = [name for name in node.output if name]

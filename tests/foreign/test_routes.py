@@ -155,3 +155,63 @@ def test_graphs_of_other_models_are_refused(exports, tmp_path):
         compare(exports / "eager.onnx", exports / "fused.onnx")
     with pytest.raises(InputError, match="takes exactly 10 tokens, where 3 are given"):
         compare(exports / "fused.onnx", exports / "fused.onnx", (1, 2, 3))
+
+
+PORTS = """
+import torch
+from torch import nn
+
+
+class Small(nn.Module):
+    def __init__(self, act):
+        super().__init__()
+        generator = torch.Generator().manual_seed(1)
+        self.inner, self.outer, self.act = nn.Linear(8, 16), nn.Linear(16, 4), act
+        for parameter in self.parameters():
+            parameter.data.normal_(generator=generator)
+
+    def forward(self, x, scale):
+        return self.outer(self.act(self.inner(x) * scale))
+
+
+def inputs():
+    return {"x": torch.linspace(-1, 1, 24).reshape(3, 8), "scale": torch.tensor([0.5])}
+
+
+def first():
+    return Small(nn.functional.gelu), inputs()
+
+
+def second():
+    return Small(lambda x: nn.functional.gelu(x).clamp(max=0.5)), inputs()
+
+
+def none():
+    return 3
+"""
+
+
+def test_two_modules_without_a_checkpoint_are_exported_and_compared(tmp_path, opdiff_command):
+    (tmp_path / "ports.py").write_text(PORTS)
+    names = [f"--module={tmp_path / 'ports.py'}:{name}" for name in ("first", "second")]
+    out = tmp_path / "out"
+    made = opdiff_command("export", *names, "--out", out)
+    assert made.returncode == 0, made.stderr
+    assert {path.name for path in out.iterdir()} >= {"first.onnx", "first.npz", "second.onnx", "second.npz"}
+    pair = [out / f"{name}.onnx" for name in ("first", "second")]
+    found = opdiff_command("compare", *pair, "--inputs", out / "first.npz")
+    assert found.returncode == 1, found.stderr
+    assert "clip(" in found.stdout
+    assert f"ports.py:{1 + PORTS[: PORTS.index('clamp')].count(chr(10))}" in found.stdout
+    assert "complete: " in found.stdout
+    assert opdiff_command("compare", pair[0], pair[0], "--optimization-b", "extended").returncode == 0
+
+
+@pytest.mark.parametrize("asked", ["ports.py", "nix.py:first", "ports.py:nix", "ports.py:none"])
+def test_what_is_no_module_is_refused(asked, tmp_path, opdiff_command):
+    (tmp_path / "ports.py").write_text(PORTS)
+    refused = opdiff_command("export", "--module", tmp_path / asked, "--out", tmp_path / "out")
+    assert refused.returncode == 2
+    assert refused.stderr.startswith("opdiff: ")
+    assert refused.stderr.count("\n") == 1
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,82 @@
+"""Any torch module of one's own as it is: no checkpoint, no taps; torch's own export of it, with the inputs it was traced on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from torch import Tensor, nn
+
+from ..graphs.errors import InputError
+from ..graphs.weights import written_beside
+from .refusal import export_reason, reason
+from .to_onnx import OPSET, quiet, whole_stack_traces
+from .variants.own_file import beside, imported
+
+_ASKED = "must return a torch module and its example inputs: a tensor, a tuple of them, or a dict by name"
+
+
+def export_module(text: str, folder: Path) -> list[Path]:
+    """Write NAME.onnx and NAME.npz, its example inputs, for FILE.py:NAME.
+
+    Args:
+        text: the file, and the name of a function without arguments that returns the module and its example inputs.
+    Raises:
+        InputError: no such file or function, it returns something else, or torch cannot export the module.
+    """
+    file, _, name = text.rpartition(":")
+    if not file or not name:
+        raise InputError(
+            f"--module {text}: write it as FILE.py:NAME, where NAME returns a module and its example inputs"
+        )
+    make = getattr(imported(Path(file)), name, None)
+    if not callable(make):
+        raise InputError(f"{file}: has no function {name}")
+    with beside(Path(file).parent):
+        module, inputs = _made(make, text)
+        program = _exported(module, inputs, text)
+    folder.mkdir(parents=True, exist_ok=True)
+    path, given = folder / f"{name}.onnx", folder / f"{name}.npz"
+    with quiet():
+        program.save(str(path), external_data=True)
+    names = [info.name for info in onnx.load(path, load_external_data=False).graph.input]
+    values = list(inputs.values()) if isinstance(inputs, Mapping) else list(inputs)
+    with written_beside(given) as partial, partial.open("wb") as opened:
+        np.savez(opened, **{name: _array(value) for name, value in zip(names, values, strict=True)})  # type: ignore[arg-type]
+    return [path, given]
+
+
+def _array(value: Tensor) -> np.ndarray:
+    return value.detach().float().numpy() if value.dtype == torch.bfloat16 else value.detach().numpy()
+
+
+def _made(make: Any, text: str) -> tuple[nn.Module, Mapping[str, Tensor] | Sequence[Tensor]]:
+    try:
+        made = make()
+    except Exception as e:  # the user's own function may raise anything
+        raise InputError(f"{text}: cannot be made: {reason(e)}") from e
+    if not (isinstance(made, (tuple, list)) and len(made) == 2 and isinstance(made[0], nn.Module)):
+        raise InputError(f"{text}: {_ASKED}")
+    module, inputs = made
+    inputs = (inputs,) if isinstance(inputs, Tensor) else inputs
+    values = list(inputs.values()) if isinstance(inputs, Mapping) else inputs
+    if not isinstance(values, (tuple, list)) or not values or not all(isinstance(value, Tensor) for value in values):
+        raise InputError(f"{text}: {_ASKED}")
+    return module.eval(), inputs
+
+
+def _exported(module: nn.Module, inputs: Mapping[str, Tensor] | Sequence[Tensor], text: str) -> torch.onnx.ONNXProgram:
+    args, named = ((), dict(inputs)) if isinstance(inputs, Mapping) else (tuple(inputs), {})
+    try:
+        with quiet(), whole_stack_traces(), torch.no_grad():
+            program = torch.onnx.export(
+                module, args, kwargs=named, dynamo=True, opset_version=OPSET, verbose=False, optimize=True
+            )
+    except Exception as e:  # torch's own errors, and whatever a user's forward raises
+        raise InputError(f"{text}: the module cannot be exported: {export_reason(e)}") from e
+    assert program is not None
+    return program
