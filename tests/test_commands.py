@@ -19,7 +19,7 @@ from onnx_text import DECODER, save_decoder
 
 from opdiff.__main__ import main
 
-COMMANDS = ["export", "trace", "compare", "tokenize", "verdict", "demo", "view"]
+COMMANDS = ["export", "trace", "compare", "align", "tokenize", "verdict", "demo", "view"]
 
 
 def opdiff(*arguments: object) -> Result:

@@ -139,9 +139,13 @@ def _nearest(a: Sequence[Anchor], b: Sequence[Anchor], known: Sequence[Pair]) ->
     def before(anchor: Anchor, side: str) -> int:
         return sum(getattr(pair, side).place < anchor.place for pair in known)
 
-    ranked = sorted(((abs(before(x, "a") - before(y, "b")), n, m) for n, x in enumerate(a) for m, y in enumerate(b)))
+    ranked = sorted(
+        (abs(before(x, "a") - before(y, "b")), abs(x.place - y.place), n, m)
+        for n, x in enumerate(a)
+        for m, y in enumerate(b)
+    )
     ours, theirs = set[int](), set[int]()
-    for _, n, m in ranked:
+    for _, _, n, m in ranked:
         if n not in ours and m not in theirs:
             ours.add(n)
             theirs.add(m)
@@ -204,11 +208,30 @@ def _is_each_times_a_number(x: np.ndarray, y: np.ndarray) -> bool:
     return bool(near) and not np.allclose(factors, 1, rtol=1e-9)
 
 
+def landmarks(flat: Flat) -> set[str]:
+    """The values between which a graph's steps make sense, before they are moved elsewhere: what a step with a weight gives,
+    its bias added, what a norm reads, what a softmax reads and gives, and the outputs.
+    """
+    found = set(flat.outputs.values())
+    anchors = anchors_of(flat)
+    biased = {root(flat, anchor.x)[0] for anchor in anchors if anchor.role == "bias"}
+    for anchor in anchors:
+        if anchor.role == "gain" and (before := norm_input(flat, anchor)) is not None:
+            found.add(before)
+        if root(flat, anchor.y)[0] not in biased:
+            found.add(anchor.y)
+    for node in flat.nodes:
+        if node.operator == "Softmax":
+            found.update((node.reads[0], *node.outputs))
+    return {root(flat, name)[0] for name in found}
+
+
 def root(flat: Flat, name: str) -> tuple[str, list[Ran]]:
     """The value that one is, moved elsewhere, and the moves between, the last one first."""
     moves = []
     while (node := flat.maker.get(name)) is not None and is_move(node.operator) and not node.domain:
-        if not flat.is_data(node.reads[0]) or flat.array(node.reads[0]).dtype.kind != "f":
+        kinds = [flat.array(one).dtype.kind for one in (name, node.reads[0])]
+        if not flat.is_data(node.reads[0]) or (kinds[0] != kinds[1] and "f" in kinds):
             break
         moves.append(node)
         name = node.reads[0]

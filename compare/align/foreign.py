@@ -47,7 +47,7 @@ class ForeignPair:
 
     def alignment(self) -> Alignment:
         """The taps in the order in which A makes them."""
-        return Alignment(tuple(one.tap for one in self.named), (), (), "weights and values")
+        return Alignment(tuple(one.tap for one in self.named if one.is_cut), (), (), "weights and values")
 
     def share(self, side: str) -> float:
         """Of the values of a side that hang on the input, how many have a partner; single numbers are not counted."""

@@ -67,13 +67,13 @@ def lockstep(a: Flat, b: Flat, steps: StepRunner, given: Sequence[tuple[str, str
     """
     ours, theirs = anchors_of(a), anchors_of(b)
     pairs = paired(ours, theirs)
-    run = _Lockstep(a, b, steps, _wanted(a, b, pairs, given))
-    run.all()
     left = {id(pair.a) for pair in pairs}, {id(pair.b) for pair in pairs}
     alone = (
         tuple(anchor for anchor in ours if id(anchor) not in left[0]),
         tuple(anchor for anchor in theirs if id(anchor) not in left[1]),
     )
+    run = _Lockstep(a, b, steps, _wanted(a, b, pairs, given), alone)
+    run.all()
     return Aligned(tuple(run.points.values()), tuple(pairs), alone, tuple(run.healed))
 
 
@@ -83,14 +83,16 @@ def _wanted(a: Flat, b: Flat, pairs: list[Pair], given: Sequence[tuple[str, str]
     for pair in pairs:
         found.append(_Wanted("step", pair.a.y, pair.b.y))
         if pair.a.role == "gain":
-            read = norm_input(a, pair.a), norm_input(b, pair.b)
-            if read[0] is not None and read[1] is not None:
-                found.append(_Wanted("norm", read[0], read[1]))
+            before = norm_input(a, pair.a), norm_input(b, pair.b)
+            if before[0] is not None and before[1] is not None:
+                found.append(_Wanted("norm", before[0], before[1]))
         if pair.a.role in ("product", "kernel") and pair.a.weight.shape == pair.b.weight.shape:
             found.append(_Wanted("input", pair.a.x, pair.b.x))
     softmaxes = [[node.outputs[0] for node in flat.nodes if node.operator == "Softmax"] for flat in (a, b)]
     if len(softmaxes[0]) == len(softmaxes[1]):
-        found += [_Wanted("softmax", *names) for names in zip(*softmaxes, strict=True)]
+        for names in zip(*softmaxes, strict=True):
+            read = a.maker[names[0]].reads[0], b.maker[names[1]].reads[0]
+            found += [_Wanted("softmax", *names), _Wanted("softmax", *read)]
     found += [_Wanted("output", *names) for names in _outputs(a, b)]
     order = {"map": -1, "step": 0, "norm": 1, "softmax": 2, "input": 3, "output": 4}
     by_value: dict[str, list[_Wanted]] = {}
@@ -113,8 +115,16 @@ def _outputs(a: Flat, b: Flat) -> Iterator[tuple[str, str]]:
 class _Lockstep:
     """One run of B beside A."""
 
-    def __init__(self, a: Flat, b: Flat, steps: StepRunner, wanted: dict[str, list[_Wanted]]) -> None:
+    def __init__(
+        self,
+        a: Flat,
+        b: Flat,
+        steps: StepRunner,
+        wanted: dict[str, list[_Wanted]],
+        alone: tuple[Sequence[Anchor], Sequence[Anchor]],
+    ) -> None:
         self._a, self._b, self._steps, self._wanted = a, b, steps, wanted
+        self._alone = list(alone[0]), {anchor.y: anchor for anchor in alone[1]}
         made = ((name, a.array(name)) for node in a.nodes for name in node.outputs)
         self._index = ValueIndex(made)
         self._values: dict[str, Typed] = {name: b.values[name] for name in (*b.constants, *b.inputs)}
@@ -141,8 +151,9 @@ class _Lockstep:
             if plan is not None:
                 self._meet(name, told.ours, plan, "map", _is_almost(arranged(self._a.array(told.ours), plan), value))
                 return
+        self._want_by_place(name)
         match = self._best(self._index.find(value), node, self._wanted.get(name, ()))
-        if match is not None:
+        if match is not None and not self._is_of_another_step(name, match):
             self._meet(name, match.name, match.plan, "value", is_equal=True)
             return
         for wanted in self._wanted.get(name, ()):
@@ -157,6 +168,26 @@ class _Lockstep:
             else:
                 self._meet(name, wanted.ours, plan, wanted.kind, is_equal=False)
             return
+
+    def _want_by_place(self, name: str) -> None:
+        """Where a step with a weight of its own gives this value: the step of A that reads the same with such a weight."""
+        anchor = self._alone[1].get(name)
+        read = None if anchor is None else self.points.get(root(self._b, anchor.x)[0])
+        if anchor is None or read is None:
+            return
+        ours = root(self._a, read.a)[0]
+        for other in self._alone[0]:
+            is_like = other.role == anchor.role and other.weight.shape == anchor.weight.shape
+            if is_like and root(self._a, other.x)[0] == ours:
+                self._alone[0].remove(other)
+                self._wanted.setdefault(name, []).insert(0, _Wanted("step", other.y, name))
+                return
+
+    def _is_of_another_step(self, name: str, match: Match) -> bool:
+        """Whether this is, by its numbers, what another step of B gave already, and by its weight a step of A's own."""
+        steps = [one for one in self._wanted.get(name, ()) if one.kind == "step"]
+        ours = root(self._a, match.name)[0]
+        return bool(steps) and match.name in self._used and all(root(self._a, one.ours)[0] != ours for one in steps)
 
     def _best(self, matches: list[Match], node: Ran, wanted: tuple[_Wanted, ...] | list[_Wanted]) -> Match | None:
         """Of several of A's values that are equal: what is wanted here, then one that is free, then one made by such a step."""

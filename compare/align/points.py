@@ -10,22 +10,23 @@ from ...graphs.adopt.flat import Flat
 from ...graphs.adopt.tapped import Exposed, artifact_of
 from ...graphs.artifact import Artifact
 from ...graphs.stages import LOGITS, STEP, default_axes, split_tap_name
-from .anchors import root
+from .anchors import landmarks, root
 from .lockstep import Aligned, Point
 
 
 @dataclass(frozen=True)
 class Named:
-    """A point with its tap's name."""
+    """A point with its tap's name; `is_cut` where regions begin and end there: in a decoder at stages and landmarks only."""
 
     tap: str
     point: Point
+    is_cut: bool
 
 
 def adopted(a: Flat, b: Flat, named: Sequence[Named], n_tokens: int | None) -> tuple[Artifact, Artifact]:
     """Both graphs with their points as taps, B's in A's layout."""
     ours, theirs = [], []
-    for one in named:
+    for one in (one for one in named if one.is_cut):
         point, shape = one.point, a.array(one.point.a).shape
         axes = _axes(one.tap, shape, n_tokens)
         ours.append(Exposed(one.tap, point.a, axes, shape))
@@ -50,7 +51,12 @@ def named_points(a: Flat, b: Flat, aligned: Aligned, names: Mapping[str, str]) -
     for point in order:
         base = root(a, point.a)[0]
         named[point.b] = stages.get(base) or _on_the_way(a, point.a, places[point.a], ends, counts)
-    return [Named(named[point.b], point) for point in order]
+    is_decoder = len(stages) > 1
+    cuts = {*stages, *landmarks(a)}
+    return [
+        Named(named[point.b], point, not is_decoder or point.kind == "map" or root(a, point.a)[0] in cuts)
+        for point in order
+    ]
 
 
 def _end(flat: Flat) -> dict[str, str]:

@@ -164,7 +164,10 @@ def flatten(
             if (step := foreign.step_of(tensor.name)) is not None:
                 run.flat.storage[tensor.name] = step
     names = {name: name for name in run.flat.values}
-    run.graph(graph, names, "")
+    try:
+        run.graph(graph, names, "")
+    except (KeyError, IndexError, ValueError, TypeError, AttributeError, StopIteration, RecursionError) as e:
+        raise InputError(f"{foreign.path}: its graph is damaged, or cannot be run ({type(e).__name__}: {e})") from e
     run.flat.outputs = {output.name: names[output.name] for output in graph.output if output.name in names}
     run.flat.nodes = _needed(run.flat)
     return run.flat

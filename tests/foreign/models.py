@@ -184,3 +184,26 @@ def filled(module: nn.Module) -> nn.Module:
         elif tensor.is_floating_point():
             tensor.uniform_(-0.4, 0.4, generator=generator)
     return module.eval()
+
+
+def without_taps(path: Path) -> Path:
+    """An artifact of opdiff as another hand might have written it: no table, one output, no name that tells anything."""
+    model = onnx.load(path, load_external_data=False)
+    del model.metadata_props[:]
+    model.producer_name = ""
+    (logits,) = (info for info in model.graph.output if info.name == "logits")
+    kept = onnx.ValueInfoProto.FromString(logits.SerializeToString())
+    del model.graph.output[:], model.graph.value_info[:]
+    model.graph.output.append(kept)
+    made = [name for node in model.graph.node for name in node.output]
+    held = [tensor.name for tensor in model.graph.initializer]
+    names = {name: f"t{n}" for n, name in enumerate((*held, *made)) if name not in ("", "logits")}
+    for n, node in enumerate(model.graph.node):
+        node.input[:] = [names.get(name, name) for name in node.input]
+        node.output[:] = [names.get(name, name) for name in node.output]
+        node.name = f"n{n}"
+    for tensor in model.graph.initializer:
+        tensor.name = names[tensor.name]
+    bare = path.with_suffix(".bare.onnx")
+    bare.write_bytes(model.SerializeToString())
+    return bare
