@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from itertools import permutations
+
 import numpy as np
 
 from ...graphs.adopt.flat import Flat
-from .anchors import Anchor, anchors_of, paired
+from .anchors import Anchor, anchors_of, paired, root
 
 OF_A_STEP = 1.02  # of its storage: how far a number that is rounded, up or down, lies from what it was
 _PROBED = 64
+_MOST_MERGED = 3  # products in one: of q, k and v, or of gate and up
 _SINGLE = 2.0**-23  # float32's step, relative
 
 
@@ -21,7 +25,10 @@ def in_one_storage(a: Flat, b: Flat) -> tuple[Numbers, Numbers]:
     for side, (flat, other) in enumerate(((a, b), (b, a))):
         if flat.foreign.half and not other.foreign.half:
             found[side].update(_of_halves(flat, other))
-    for pair in paired(anchors_of(a), anchors_of(b)):
+    both = anchors_of(a), anchors_of(b)
+    pairs = paired(*both)
+    taken = {id(pair.a) for pair in pairs}, {id(pair.b) for pair in pairs}
+    for pair in pairs:
         if pair.is_equal or pair.a.weight.shape != pair.b.weight.shape:
             continue
         ours, theirs = (np.asarray(anchor.weight, np.float32) for anchor in (pair.a, pair.b))
@@ -32,7 +39,35 @@ def in_one_storage(a: Flat, b: Flat) -> tuple[Numbers, Numbers]:
         is_b_finer = steps[1] is None or (steps[0] is not None and steps[1].mean() < steps[0].mean())
         side, anchor, array = (0, pair.a, theirs) if is_b_finer else (1, pair.b, ours)
         found[side].setdefault(anchor.weight_name, anchor.as_read(array))
+    left = [[one for one in anchors if id(one) not in known] for anchors, known in zip(both, taken, strict=True)]
+    for side, (flat, other) in enumerate(((a, b), (b, a))):
+        for anchor, array in _merged(flat, left[side], other, left[1 - side]):
+            found[side].setdefault(anchor.weight_name, anchor.as_read(array))
     return found
+
+
+def _merged(
+    flat: Flat, anchors: Sequence[Anchor], other: Flat, parts: Sequence[Anchor]
+) -> Iterator[tuple[Anchor, np.ndarray]]:
+    """Products that are several of the other side's at once, on one value, in fewer bits: each with those weights' rows."""
+    groups: dict[str, list[Anchor]] = {}
+    for part in parts:
+        if part.role == "product" and other.storage.get(part.weight_name) is None:
+            groups.setdefault(root(other, part.x)[0], []).append(part)
+    for anchor in anchors:
+        step = _step(flat, anchor) if anchor.role == "product" else None
+        if step is None:
+            continue
+        for group in groups.values():
+            if len(group) > _MOST_MERGED or sum(len(part.weight) for part in group) != len(anchor.weight):
+                continue
+            if any(part.weight.shape[1] != anchor.weight.shape[1] for part in group):
+                continue
+            orders = (np.concatenate([part.weight for part in order]) for order in permutations(group))
+            exact = next((rows for rows in orders if is_stored_as(anchor.weight, rows, step)), None)
+            if exact is not None:
+                yield anchor, np.asarray(exact, np.float32)
+                break
 
 
 def computed_alike(flat: Flat, other: Flat) -> Numbers:
