@@ -15,6 +15,7 @@ Role = Literal["product", "table", "gain", "bias", "kernel"]
 _SMALLEST_PRODUCT, _SMALLEST_VECTOR = 16, 8  # elements
 _KERNELS = ("Conv", "ConvTranspose", "LSTM", "GRU", "RNN", "ConvInteger")
 _ALIKE, _ALIKE_VECTORS = 0.9, 0.99999  # cosines: of weights that are one, stored otherwise or spoilt
+_SAMPLED = 1 << 16  # elements of a large weight that are looked at
 _NORM_STEPS = 7  # between what a norm reads and its gain
 
 
@@ -172,7 +173,9 @@ def _alike(a: Sequence[Anchor], b: Sequence[Anchor]) -> list[tuple[Anchor, Ancho
 
 
 def _cosine(a: np.ndarray, b: np.ndarray) -> float:
-    x, y = (np.asarray(array, np.float32).ravel() for array in (a, b))
+    """How nearly two weights of one shape point the same way; of large ones, by some of their rows."""
+    stride = max(1, a.size // _SAMPLED)
+    x, y = (np.asarray(array[::stride] if array.ndim > 1 else array, np.float32).ravel() for array in (a, b))
     size = float(np.linalg.norm(x)) * float(np.linalg.norm(y))
     return float(np.vdot(x, y)) / size if size else 0.0
 
