@@ -232,7 +232,7 @@ def landmarks(flat: Flat) -> set[str]:
 def root(flat: Flat, name: str) -> tuple[str, list[Ran]]:
     """The value that one is, moved elsewhere, and the moves between, the last one first."""
     moves = []
-    while (node := flat.maker.get(name)) is not None and is_move(node.operator) and not node.domain:
+    while (node := flat.maker.get(name)) is not None and is_move(node):
         kinds = [flat.array(one).dtype.kind for one in (name, node.reads[0])]
         if not flat.is_data(node.reads[0]) or (kinds[0] != kinds[1] and "f" in kinds):
             break

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -51,7 +51,7 @@ class ForeignPair:
 
     def share(self, side: str) -> float:
         """Of the values of a side that hang on the input, how many have a partner; single numbers are not counted."""
-        flat, matched = (self.a, self.points("a")) if side == "a" else (self.b, self.points("b"))
+        flat, matched = self._side(side)
         steps = [node for node in flat.nodes if any(flat.array(name).size > 1 for name in node.outputs)]
         return sum(not matched.isdisjoint(node.outputs) for node in steps) / max(1, len(steps))
 
@@ -61,14 +61,16 @@ class ForeignPair:
 
     def left(self, side: str) -> tuple[str, ...]:
         """The values of a side that have no partner, in order; single numbers are not counted."""
-        flat, matched = (self.a, self.points("a")) if side == "a" else (self.b, self.points("b"))
+        flat, matched = self._side(side)
         return tuple(
             name for node in flat.nodes for name in node.outputs if name not in matched and flat.array(name).size > 1
         )
 
-    def points(self, side: str) -> set[str]:
-        """The values of a side that have a partner."""
-        return {point.a if side == "a" else point.b for point in self.aligned.points}
+    def _side(self, side: str) -> tuple[Flat, set[str]]:
+        """A side, and its values that have a partner."""
+        if side == "a":
+            return self.a, {point.a for point in self.aligned.points}
+        return self.b, {point.b for point in self.aligned.points}
 
 
 def align_foreign(
@@ -117,9 +119,8 @@ def align_foreign(
     named = named_points(ours, theirs, aligned, names)
     if not named:
         raise InputError(f"{a.path} and {b.path}: no value of one is one of the other on this input")
-    pair = ForeignPair(ours, theirs, aligned, tuple(named), (), len(asked) or None)
-    notes.append(_told(pair))
-    return ForeignPair(ours, theirs, aligned, tuple(named), tuple(notes), len(asked) or None)
+    pair = ForeignPair(ours, theirs, aligned, tuple(named), tuple(notes), len(asked) or None)
+    return replace(pair, notes=(*notes, _told(pair)))
 
 
 def _run_notes(letter: str, flat: Flat, its: Fed, runner: Runner) -> Iterator[str]:

@@ -57,8 +57,8 @@ class _Stages:
         """The stages around a softmax; None where it is not that of an attention."""
         flat = self.flat
         scores, probs = softmax.reads[0], softmax.outputs[0]
-        product = self._above(scores, lambda node: node.operator == "MatMul" and all(map(flat.is_data, node.reads)))
-        context = self._below(probs, lambda node: node.operator == "MatMul" and all(map(flat.is_data, node.reads)))
+        product = self._above(scores, lambda node: node.operator == "MatMul" and self._is_of_two(node))
+        context = self._below(probs, lambda node: node.operator == "MatMul" and self._is_of_two(node))
         if product is None or context is None:
             return None
         q, k = (self._without_repeats(name) for name in product.reads)
@@ -87,12 +87,10 @@ class _Stages:
         if projections["q"] is not None:
             found["attn_norm"] = projections["q"].x
         output = self._product_below(context.outputs[0])
-        residual = None
         if output is not None:
             found["o_proj"] = self._with_bias(output.y)
-            residual = self._residual(found["o_proj"])
-            found["attn_residual"] = residual
-        return _Attention(found, first, output, residual)
+            found["attn_residual"] = self._residual(found["o_proj"])
+        return _Attention(found, first, output)
 
     def _feed_forward(self, block: int, attention: _Attention, end: int) -> None:
         """The stages between an attention and the next one: the last product on the way to a residual is the down one."""
@@ -121,6 +119,10 @@ class _Stages:
         readers = list(self._readers(self._with_bias(anchor.y)))
         return not (len(readers) == 1 and readers[0].operator == "Mul" and self._is_of_two(readers[0]))
 
+    def _is_product(self, node: Ran) -> bool:
+        anchor = self._by_y.get(node.outputs[0])
+        return anchor is not None and anchor.role == "product"
+
     def _is_of_two(self, node: Ran) -> bool:
         return all(map(self.flat.is_data, node.reads))
 
@@ -131,19 +133,15 @@ class _Stages:
         head = self._head_of()
         if head is None or last.output is None or head.place <= last.output.place:
             return
-        ends = {root(self.flat, name)[0] for name in self.flat.outputs.values()}
         for end in self.flat.outputs.values():
             if self._above(end, lambda node: node.outputs[0] == head.y) is not None:
                 self.names.setdefault(root(self.flat, end)[0], tap_name("logits", None))
                 break
-        if ends and root(self.flat, head.x)[0] not in self.names:
-            self._name("final_norm", None, head.x)
+        self._name("final_norm", None, head.x)
 
     def _projection(self, value: str) -> Anchor | None:
         """The nearest product with a weight above a value."""
-        node = self._above(
-            value, lambda one: one.outputs[0] in self._by_y and self._by_y[one.outputs[0]].role == "product"
-        )
+        node = self._above(value, self._is_product)
         return None if node is None else self._by_y[node.outputs[0]]
 
     def _norm_between(self, value: str, projection: Anchor) -> str | None:
@@ -173,9 +171,7 @@ class _Stages:
         return None if found is None else found.outputs[0]
 
     def _product_below(self, value: str) -> Anchor | None:
-        node = self._below(
-            value, lambda one: one.outputs[0] in self._by_y and self._by_y[one.outputs[0]].role == "product"
-        )
+        node = self._below(value, self._is_product)
         return None if node is None else self._by_y[node.outputs[0]]
 
     def _without_repeats(self, name: str) -> str:
@@ -198,7 +194,7 @@ class _Stages:
         stack = [value]
         while stack:
             for node in self.flat.readers.get(stack.pop(), ()):
-                if is_move(node.operator) and not node.domain:
+                if is_move(node):
                     stack.append(node.outputs[0])
                 else:
                     yield node
@@ -220,12 +216,11 @@ class _Stages:
 
 @dataclass(frozen=True)
 class _Attention:
-    """An attention's stages; where its first projection runs, the product behind it, and the residual."""
+    """An attention's stages; where its first projection runs, and the product behind it."""
 
     stages: dict[str, str | None]
     first: int
     output: Anchor | None
-    residual: str | None
 
 
 def _is_number(flat: Flat, node: Ran) -> bool:

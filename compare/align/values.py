@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ...graphs.adopt.flat import Ran
 from .arrangement import Plan, arrangement, plain
 
 NEAR = 1e-6  # relative: what constants that are rounded otherwise leave open
@@ -22,9 +23,9 @@ class Match:
     plan: Plan
 
 
-def is_move(operator: str) -> bool:
-    """Whether an operator leaves numbers as they are, but for where they stand."""
-    return operator in _MOVES
+def is_move(node: Ran) -> bool:
+    """Whether a node leaves numbers as they are, but for where they stand."""
+    return node.operator in _MOVES and not node.domain
 
 
 class ValueIndex:
@@ -62,9 +63,6 @@ class ValueIndex:
                 if plan is not None:
                     found.append((len(plan), place, Match(name, plan)))
         return [match for _, _, match in sorted(found, key=lambda one: one[:2])]
-
-    def __contains__(self, name: str) -> bool:
-        return name in self._arrays
 
 
 def _norms(array: np.ndarray) -> tuple[float, float]:

@@ -357,7 +357,7 @@ def _merged(body: Body, x: str, batch: int, n_tokens: int) -> str:
     "qk_output k_quant_type v_quant_type kv_cache_bit_width",
 )
 def _group_query(body: Body) -> list[NodeProto] | None:
-    q, k, v, past_k, past_v, lengths, total, cosines, sines, positions, bias = (body.read(n) for n in range(11))
+    q, k, v, past_k, past_v, _, total, cosines, sines, positions, bias = (body.read(n) for n in range(11))
     off = ("smooth_softmax", "qk_output", "kv_cache_bit_width")
     if any(body.number(name, 0) > 0 for name in off) or any(body.read(n) for n in (11, 12, 13)):
         return None
@@ -388,13 +388,12 @@ def _group_query(body: Body) -> list[NodeProto] | None:
         turned = bool(body.number("rotary_interleaved", 0))
         q, k = (_rotated(body, name, cosine, sine, size, width, turned) for name in (q, k))
     if n_past:
-        q_first = [body.constant([number]) for number in (0, n_past, 2)]
-        k = body.op("Concat", body.op("Slice", past_k, *q_first), k, axis=2)
-        v = body.op("Concat", body.op("Slice", past_v, *q_first), v, axis=2)
+        part = [body.constant([number]) for number in (0, n_past, 2)]
+        k = body.op("Concat", body.op("Slice", past_k, *part), k, axis=2)
+        v = body.op("Concat", body.op("Slice", past_v, *part), v, axis=2)
     added = [body.constant(_causal(n_tokens, n_keys, int(body.number("local_window_size", -1))))]
     scale = body.number("scale", 0) or 1 / math.sqrt(width)
     made = _attended(body, q, k, v, heads // groups, scale, [*added, *filter(None, [bias])], body.number("softcap", 0))
-    del lengths
     return body.ends(_merged(body, made, batch, n_tokens), k, v)
 
 

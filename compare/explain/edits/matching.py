@@ -2,23 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from ....graphs.network import Network, Value
 from ....graphs.stepping import FLOAT, Typed, is_stored
 from ...align.arrangement import Plan, arrangement, plain
+from ...align.values import Match
 
 _LARGE = 1 << 20  # elements of a weight that is compared as it is stored
-
-
-@dataclass(frozen=True, slots=True)
-class Match:
-    """The value of A that a value of B is, and how it must be laid out."""
-
-    name: str
-    plan: Plan
 
 
 class Numbers:
