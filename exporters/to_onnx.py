@@ -95,7 +95,7 @@ def to_onnx(
     outside = _detached(program.model, wrapper, canonical)
     if optimize:
         with quiet():
-            onnxscript.optimizer.optimize_ir(program.model)
+            onnxscript.optimizer.optimize_ir(program.model, should_fold=_folds)
     _reattach(program.model, outside)
     values = [value.name or "" for value in program.model.graph.outputs]
     model = ir.serde.serialize_model(program.model)
@@ -108,6 +108,12 @@ def to_onnx(
     read = {initializer.name for initializer in model.graph.initializer}
     parameters = {name: outside[fqn] for fqn, name in names.items() if name in read}
     return ExportedGraph(model, wrapper.axes, parameters, lengths)
+
+
+def _folds(node: ir.Node) -> bool | None:
+    """Fold shapes, scalars and masks; what is computed of an array of floats keeps its nodes, and so its lines."""
+    arrays = (value.const_value for value in node.inputs if value is not None)
+    return False if any(a is not None and a.dtype.is_floating_point() and a.size > 1 for a in arrays) else None
 
 
 def storage_key(tensor: Tensor) -> tuple:

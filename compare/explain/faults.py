@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ...graphs.stages import graph_order, split_tap_name
 from ..conventions.explain import BESIDE_A_REWRITE, BESIDE_AN_EDIT, WHOLE
@@ -92,9 +92,8 @@ class _Search:
         self._search: EditSearch | None = None
         if isinstance(a, GraphSide) and isinstance(b, GraphSide):
             self._search = EditSearch(a, b, explainer.weights.loaders)
-        else:
-            on = replayed(a, b).values
-            self._trials = TrialSearch(runnable(a, b), on, isinstance(b, TraceSide), explainer.weights.loaders)
+        on, is_told_of_a = replayed(a, b).values, self._search is not None or isinstance(b, TraceSide)
+        self._trials = TrialSearch(runnable(a, b), on, is_told_of_a, explainer.weights.loaders)
         self.edits: dict[str, Edit] = {}
 
     def explained(self, local: Local) -> Explained:
@@ -105,10 +104,22 @@ class _Search:
         if again is not None and self._search.is_known(local.tap):
             return again
         edit = self._search.edit(local)
+        if edit is None or edit.is_rewrite:
+            edit = self._tried(local) or edit
         if edit is not None:
             self.edits[local.tap] = edit
         budget = WHOLE if edit is None else BESIDE_A_REWRITE if edit.is_rewrite else BESIDE_AN_EDIT
         return again or self._explainer.explain(local, budget)
+
+    def _tried(self, local: Local) -> Edit | None:
+        """A change of A's region alone, for one that B computes in other steps."""
+        assert self._search is not None
+        edit = self._trials.edit(local)
+        if edit is None:
+            return None
+        ours, theirs = self._search.first(local.tap)
+        at = edit.places[0][0]
+        return replace(edit, places=((ours if at is None else at, theirs),))
 
     def _against_a_trace(self, local: Local) -> Explained:
         """A name, or what is tried where there is none."""

@@ -255,7 +255,6 @@ def test_the_check_of_relations_can_fail():
 
 LINES = {
     "Yarn to Decoder": "A's line is that of rope, which reads cos times the factor, not the factor's own",
-    "Sinks to SinksOfTheWrongHead": "B's line is that of the concat with the scores, not the roll's",
     "Experts to RouterBiasInTheWeights": "as a rewrite, it is told at the region's first step in A and its last in B",
 }
 

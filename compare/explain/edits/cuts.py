@@ -11,8 +11,9 @@ from itertools import combinations
 import numpy as np
 
 from ....graphs.stepping import Typed
-from ...align.arrangement import arrangement, is_close, plain, squeezed
+from ...align.arrangement import Plan, arrangement, is_close, plain, squeezed
 from .alignment import Alignment
+from .merged import Cut
 
 Pair = tuple[str, str]
 _SINGLES, _NEAREST, _PAIRS = 250, 14, 60
@@ -24,14 +25,19 @@ class CutSearch:
     Args:
         cost: what a pair of values is worth: the lower, the sooner it is tried.
         is_spent: whether no more may be tried.
+        with_tables: whether a table, which hangs on no data, may be cut too.
     """
 
-    def __init__(self, alignment: Alignment, cost: Callable[[Pair], float], is_spent: Callable[[], bool]) -> None:
-        self._alignment, self._cost, self._is_spent = alignment, cost, is_spent
+    def __init__(
+        self, alignment: Alignment, cost: Callable[[Pair], float], is_spent: Callable[[], bool], with_tables: bool
+    ) -> None:
+        self._alignment, self._cost, self._is_spent, self._with_tables = alignment, cost, is_spent, with_tables
         self._a, self._b = alignment.a, alignment.b
 
-    def found(self, ours: str, theirs: str) -> Iterator[tuple[Pair, ...]]:
-        """One pair of values, or two, that make A's steps up to `ours` give what `theirs` is, as near as values match."""
+    def found(self, ours: str, theirs: str) -> Iterator[Cut]:
+        """Cuts at one pair of values, or two, from which A's steps up to `ours` give what `theirs` is, as near as values
+        match.
+        """
         wanted = self._alignment.matching.b_numbers.plain(theirs)
         if wanted is None:
             return
@@ -42,8 +48,9 @@ class CutSearch:
             got = self._run([pair], ours)
             if got is None or got.size != wanted.size:
                 continue
-            if self._meets(got, wanted):
-                yield (pair,)
+            plan = self._plan(got, wanted)
+            if plan is not None:
+                yield Cut(ours, (pair,), plan)
             elif squeezed(got.shape) == squeezed(wanted.shape):
                 near.append((_distance(got, wanted), pair))
         best = [pair for _, pair in sorted(near, key=lambda one: one[0])[:_NEAREST]]
@@ -52,17 +59,18 @@ class CutSearch:
             if self._is_spent():
                 return
             got = self._run(two, ours)
-            if got is not None and got.size == wanted.size and self._meets(got, wanted):
-                yield two
+            plan = self._plan(got, wanted) if got is not None and got.size == wanted.size else None
+            if plan is not None:
+                yield Cut(ours, two, plan)
 
     def _candidates(self, ours: str, theirs: str) -> Iterator[Pair]:
         """Values of one size on both sides, moved ones too, that are not equal."""
         numbers_a, numbers_b = self._alignment.matching.a_numbers, self._alignment.matching.b_numbers
         stops = {name for name in self._b.cone(theirs) if self._alignment.match(name) is not None}
         left = [
-            name for name in self._a.cone(ours, self._alignment.shared) if name != ours and self._is_data("a", name)
+            name for name in self._a.cone(ours, self._alignment.shared) if name != ours and self._may_be_cut("a", name)
         ]
-        right = [name for name in self._b.cone(theirs, stops) if name != theirs and self._is_data("b", name)]
+        right = [name for name in self._b.cone(theirs, stops) if name != theirs and self._may_be_cut("b", name)]
         for one in left:
             a = numbers_a.plain(one)
             for other in right:
@@ -74,9 +82,11 @@ class CutSearch:
                 ):
                     yield one, other
 
-    def _is_data(self, side: str, name: str) -> bool:
-        value = (self._a if side == "a" else self._b).values[name]
-        return value.kind != "constant" and value.is_data
+    def _may_be_cut(self, side: str, name: str) -> bool:
+        network = self._a if side == "a" else self._b
+        value = network.values[name]
+        array = None if value.kind == "constant" else network.array(name)
+        return array is not None and (value.is_data or (self._with_tables and array.size > 1))
 
     def _run(self, pairs: tuple[Pair, ...] | list[Pair], target: str) -> np.ndarray | None:
         given = {}
@@ -88,8 +98,8 @@ class CutSearch:
         made = self._a.rerun(given, target)
         return None if made is None else plain(made.array)
 
-    def _meets(self, got: np.ndarray, wanted: np.ndarray) -> bool:
-        return arrangement(got, wanted, self._alignment.matching.nearness) is not None
+    def _plan(self, got: np.ndarray, wanted: np.ndarray) -> Plan | None:
+        return arrangement(got, wanted, self._alignment.matching.nearness)
 
 
 def _distance(a: np.ndarray, b: np.ndarray) -> float:

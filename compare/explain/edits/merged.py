@@ -11,16 +11,21 @@ import numpy as np
 from ....graphs.errors import InputError
 from ....graphs.network import Step
 from ....graphs.stepping import Typed
-from ...align.arrangement import arranged
+from ...align.arrangement import Plan, arranged
 from .alignment import Alignment
 
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """For `top`, a value of A: A's own steps, from B's values in the place of some of A's on."""
+    """For `top`, a value of A: A's own steps, from B's values in the place of some of A's on.
+
+    given: A's value, and B's in its place.
+    plan: how what comes out is laid out as B has it.
+    """
 
     top: str
-    given: tuple[tuple[str, str], ...]  # A's value, and B's in its place
+    given: tuple[tuple[str, str], ...]
+    plan: Plan
 
 
 @dataclass(frozen=True)
@@ -98,7 +103,7 @@ class Merged:
         made = self._a.rerun(given, cut.top)
         if made is None:
             raise InputError("A's steps cannot run on B's values")
-        return _shaped(made, _known(self._b.typed(name)))
+        return _shaped(Typed(arranged(made.array, cut.plan), made.type), _known(self._b.typed(name)))
 
     def _operand(self, step: Step, place: int, partner: Step | None) -> Typed:
         name = step.operands[place]

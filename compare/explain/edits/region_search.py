@@ -19,7 +19,7 @@ from .alignment import Alignment
 from .cuts import CutSearch
 from .edit import WORK, Edit, Place
 from .matching import Matching, Numbers
-from .merged import Choices, Cut, Merged
+from .merged import Choices, Merged
 from .pieces import Piece, differences
 from .words import Line, Weights, Writer
 
@@ -30,7 +30,7 @@ _MOST_CUTS = 8  # of those that match, how many are proved
 _GOOD = 200  # the cost below which no other way to align is tried
 _PER_LINE, _PER_STEP, _PER_NUMBER, _UNTELLING = 60, 30, 40, 100_000
 
-Strategy = Literal["walk", "subsequence", "cuts"]
+Strategy = Literal["walk", "subsequence", "cuts", "tables"]  # the last two pair no steps; the last cuts at tables too
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,16 +79,18 @@ class RegionSearch:
 
     def _tried(self, nearness: float) -> Iterator[Found]:
         best = float("inf")
-        strategies: tuple[Strategy, ...] = ("walk", "subsequence", "cuts")
+        is_rewrite = True
+        strategies: tuple[Strategy, ...] = ("walk", "subsequence", "cuts", "tables")
         for strategy in strategies:
-            if (strategy == "cuts" and best < _GOOD) or self._is_spent():
+            is_idle = (strategy == "cuts" and best < _GOOD) or (strategy == "tables" and not is_rewrite)
+            if is_idle or self._is_spent():
                 return
             try:
                 found = self._with(self._aligned(nearness, strategy), nearness, strategy)
             except InputError:
                 continue
             if found is not None:
-                best = min(best, found.cost)
+                best, is_rewrite = min(best, found.cost), is_rewrite and found.edit.is_rewrite
                 yield found
 
     def _is_spent(self) -> bool:
@@ -98,7 +100,7 @@ class RegionSearch:
         if nearness not in self._matchings:
             self._matchings[nearness] = Matching(self._a, self._b, *self._numbers, nearness)
         alignment = Alignment(self._matchings[nearness])
-        if strategy != "cuts":
+        if strategy in ("walk", "subsequence"):
             alignment.walk()
         if strategy == "subsequence":
             alignment.add_common_subsequence()
@@ -124,7 +126,7 @@ class RegionSearch:
         if whole is None or whole[0] > limit or not pieces:
             return None
         pieces, choices = self._minimised(alignment, pieces, choices, limit)
-        pieces, choices = self._cut(alignment, pieces, choices, limit)
+        pieces, choices = self._cut(alignment, pieces, choices, limit, strategy == "tables")
         merged = self._merged(alignment, choices)
         if merged is None:
             return None
@@ -154,33 +156,34 @@ class RegionSearch:
         return kept, choices
 
     def _cut(
-        self, alignment: Alignment, pieces: list[Piece], choices: Choices, limit: float
+        self, alignment: Alignment, pieces: list[Piece], choices: Choices, limit: float, with_tables: bool
     ) -> tuple[list[Piece], Choices]:
         """With long pieces brought down to single values of A for which B has others."""
         writer = self._writer(alignment)
         kept: list[Piece] = []
         for piece in pieces:
             ours, theirs = self._a.base(piece.ours), self._b.base(piece.theirs)
-            if piece.kind not in ("operand", "output") or not self._can_be_cut(alignment, ours, theirs):
+            if piece.kind not in ("operand", "output") or not self._can_be_cut(alignment, ours, theirs, with_tables):
                 kept.append(piece)
                 continue
             length = writer.line(piece).whole
-            cuts = CutSearch(alignment, writer.cost, self._is_spent).found(ours, theirs)
-            for pairs in islice(cuts, _MOST_CUTS if length >= _SHORT else 0):
-                tried = choices.with_cut(theirs, Cut(ours, pairs))
-                merged = self._merged(alignment, tried) if sum(map(writer.cost, pairs)) < length else None
+            cuts = CutSearch(alignment, writer.cost, self._is_spent, with_tables).found(ours, theirs)
+            for cut in islice(cuts, _MOST_CUTS if length >= _SHORT else 0):
+                tried = choices.with_cut(theirs, cut)
+                merged = self._merged(alignment, tried) if sum(map(writer.cost, cut.given)) < length else None
                 if merged is not None and merged[0] <= limit:  # nearer than values must be to match
                     choices = tried
-                    kept.extend(Piece("cut", *pair) for pair in pairs)
+                    kept.extend(Piece("cut", *pair) for pair in cut.given)
                     break
             else:
                 kept.append(piece)
         return kept, choices
 
-    def _can_be_cut(self, alignment: Alignment, ours: str, theirs: str) -> bool:
+    def _can_be_cut(self, alignment: Alignment, ours: str, theirs: str, with_tables: bool) -> bool:
         left, right = self._a.values[ours], self._b.values[theirs]
-        is_made = left.maker is not None and right.maker is not None
-        return is_made and left.is_data and alignment.match(theirs) is None and self._b.array(theirs) is not None
+        made = None if left.maker is None or right.maker is None else self._a.array(ours)
+        is_telling = made is not None and (left.is_data or (with_tables and made.size > 1))
+        return is_telling and alignment.match(theirs) is None and self._b.array(theirs) is not None
 
     def _writer(self, alignment: Alignment) -> Writer:
         return Writer(alignment, split_tap_name(self._local.tap)[0], self._weights)
@@ -242,15 +245,32 @@ def _nodes(alignment: Alignment, piece: Piece) -> Place:
         ours, theirs = partner, piece.step
     else:
         inside_a, inside_b = (_steps_between(alignment, piece, side) for side in ("a", "b"))
-        if (
-            partner is not None
-            and not (inside_a and inside_b)
-            and not _makes_data(a, inside_a) | _makes_data(b, inside_b)
-        ):
-            inside_a, inside_b = [], []  # a table that one side has ready: both are told where it is read
-        ours = first_of(a, inside_a) or partner or _reader(a, piece.ours)
-        theirs = first_of(b, inside_b) or piece.step or _reader(b, piece.theirs)
+        is_table = partner is not None and not _makes_data(a, inside_a) | _makes_data(b, inside_b)
+        if is_table and _has_it_ready(alignment, piece, inside_a, inside_b):
+            inside_a, inside_b = [], []  # both are told where it is read
+        made_a, made_b = (_maker(a, piece.ours), _maker(b, piece.theirs)) if is_table else (None, None)
+        ours = first_of(a, inside_a) or made_a or partner or _reader(a, piece.ours)
+        theirs = first_of(b, inside_b) or made_b or piece.step or _reader(b, piece.theirs)
     return None if ours is None else ours.index, None if theirs is None else theirs.index
+
+
+def _has_it_ready(alignment: Alignment, piece: Piece, inside_a: Sequence[Step], inside_b: Sequence[Step]) -> bool:
+    """Whether one side has a table as a constant of its own, which the other computes, or both have one."""
+    a, b = alignment.a, alignment.b
+    ours, theirs = a.base(piece.ours), b.base(piece.theirs)
+    is_leaf_a, is_leaf_b = a.values[ours].maker is None, b.values[theirs].maker is None
+    read_a, read_b = (
+        {network.base(name) for step in steps for name in step.operands}
+        for network, steps in ((a, inside_a), (b, inside_b))
+    )
+    matches = {match.name for name in read_b if (match := alignment.match(name)) is not None}
+    match = alignment.match(theirs)
+    is_read = (is_leaf_a and ours in matches) or (is_leaf_b and match is not None and match.name in read_a)
+    return (is_leaf_a or is_leaf_b) and not is_read
+
+
+def _maker(network: Network, name: str) -> Step | None:
+    return network.values[network.base(name)].maker
 
 
 def _reader(network: Network, name: str) -> Step | None:

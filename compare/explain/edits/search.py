@@ -54,9 +54,14 @@ class EditSearch:
         output, that has no counterpart.
         """
         key = self._programs(tap)
+        return self.nodes(tap, self._places[key] if key in self._places else self.first(tap))
+
+    def first(self, tap: str) -> Place:
+        """Where the region parts, in the two programs."""
+        key = self._programs(tap)
         if key not in self._places:
             self._places[key] = self._first_steps(tap)
-        return self.nodes(tap, self._places[key])
+        return self._places[key]
 
     def is_known(self, tap: str) -> bool:
         """Whether the two programs of this region were met before."""

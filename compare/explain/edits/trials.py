@@ -67,9 +67,11 @@ class Region:
                 yield step, step.outputs[0], array
 
     def data(self, name: str) -> np.ndarray | None:
-        """A value, where it is floating-point data of the region's own."""
-        made = self.network.typed(name)
-        if made is None or made.type != FLOAT or is_stored(made) or not self.network.values[name].is_data:
+        """A value, where it is floating-point data of the region's own, or a table that its steps make."""
+        made, value = self.network.typed(name), self.network.values[name]
+        if made is None or made.type != FLOAT or is_stored(made):
+            return None
+        if not value.is_data and (value.kind != "step" or made.array.size == 1):
             return None
         return made.array
 
