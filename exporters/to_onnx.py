@@ -94,7 +94,7 @@ def to_onnx(
     program, lengths = _exported(wrapper, opset, n_tokens)
     outside = _detached(program.model, wrapper, canonical)
     if optimize:
-        with quiet():
+        with quiet(), _lines_kept(program.model.graph):
             onnxscript.optimizer.optimize_ir(program.model, should_fold=_folds)
     _reattach(program.model, outside)
     values = [value.name or "" for value in program.model.graph.outputs]
@@ -114,6 +114,20 @@ def _folds(node: ir.Node) -> bool | None:
     """Fold shapes, scalars and masks; what is computed of an array of floats keeps its nodes, and so its lines."""
     arrays = (value.const_value for value in node.inputs if value is not None)
     return False if any(a is not None and a.dtype.is_floating_point() and a.size > 1 for a in arrays) else None
+
+
+@contextmanager
+def _lines_kept(graph: ir.Graph) -> Iterator[None]:
+    """Give the nodes that the optimizer makes of others, such as a Split of its sequence, the metadata of those."""
+    readers: dict[str | None, list[tuple[str, dict[str, str]]]] = {}
+    for node in graph:
+        if node.inputs and node.inputs[0] is not None:
+            readers.setdefault(node.inputs[0].name, []).append((node.op_type, dict(node.metadata_props)))
+    yield
+    for node in graph:
+        if not node.metadata_props and node.inputs and node.inputs[0] is not None:
+            before = readers.get(node.inputs[0].name, [])
+            node.metadata_props.update(next((kept for name, kept in before if name.startswith(node.op_type)), {}))
 
 
 def storage_key(tensor: Tensor) -> tuple:

@@ -249,8 +249,11 @@ def _nodes(alignment: Alignment, piece: Piece) -> Place:
         if is_table and _has_it_ready(alignment, piece, inside_a, inside_b):
             inside_a, inside_b = [], []  # both are told where it is read
         made_a, made_b = (_maker(a, piece.ours), _maker(b, piece.theirs)) if is_table else (None, None)
-        ours = first_of(a, inside_a) or made_a or partner or _reader(a, piece.ours)
-        theirs = first_of(b, inside_b) or made_b or piece.step or _reader(b, piece.theirs)
+        first_a, first_b = first_of(a, inside_a), first_of(b, inside_b)
+        made_a = made_a or (_repeating(a, piece.ours) if _repeats(b, first_b) else None)
+        made_b = made_b or (_repeating(b, piece.theirs) if _repeats(a, first_a) else None)
+        ours = first_a or made_a or partner or _reader(a, piece.ours)
+        theirs = first_b or made_b or piece.step or _reader(b, piece.theirs)
     return None if ours is None else ours.index, None if theirs is None else theirs.index
 
 
@@ -267,6 +270,23 @@ def _has_it_ready(alignment: Alignment, piece: Piece, inside_a: Sequence[Step], 
     match = alignment.match(theirs)
     is_read = (is_leaf_a and ours in matches) or (is_leaf_b and match is not None and match.name in read_a)
     return (is_leaf_a or is_leaf_b) and not is_read
+
+
+def _repeats(network: Network, step: Step | None) -> bool:
+    """Whether a step makes more numbers of what it reads, as a move may."""
+    if step is None or len(step.operands) != 1:
+        return False
+    read, made = network.array(step.operands[0]), network.array(step.outputs[0])
+    return read is not None and made is not None and made.size > read.size
+
+
+def _repeating(network: Network, name: str) -> Step | None:
+    """The move that repeats what stands behind a value."""
+    while (maker := network.values[name].maker) is not None and maker.is_move:
+        if _repeats(network, maker):
+            return maker
+        name = maker.operands[0]
+    return None
 
 
 def _maker(network: Network, name: str) -> Step | None:
@@ -286,6 +306,9 @@ def _steps_between(alignment: Alignment, piece: Piece, side: str) -> list[Step]:
     top = network.base(piece.ours if side == "a" else piece.theirs)
     if side == "a":
         match = alignment.match(alignment.b.base(piece.theirs))
+        maker = network.values[top].maker
+        if match is not None and maker is not None and network.base(match.name) in maker.outputs:
+            return [maker]  # another output of the same step
         stops = alignment.shared | ({alignment.a.base(match.name)} if match else set())
         names = list(network.cone(top, stops - {top}))
         inside = [name for name in names if name == top or name not in stops]
