@@ -108,7 +108,10 @@ class StepRunner:
         Raises:
             InputError: it cannot run on them.
         """
-        made = self._in_numpy(node, inputs)
+        try:
+            made = self._in_numpy(node, inputs)
+        except IndexError as e:
+            raise InputError(f"{node.op_type} {node.name}: {e}") from e
         if made is None:
             made = self._in_onnxruntime(node, context, inputs, held)
         self.work += self.CALL + self.ELEMENT * sum(value.array.size for value in made)
@@ -126,6 +129,8 @@ class StepRunner:
             return [_cast(first, inputs[1].type)]
         if node.op_type == "MatMul" and inputs[1] is not None and is_stored(inputs[1]) and inputs[1].array.ndim == 2:
             return [self._product(_wide(first), inputs[1])] if first.array.ndim > 1 else None
+        if node.op_type == "Gemm" and inputs[1] is not None and is_stored(inputs[1]):
+            return self._gemm(node, first, inputs[1], inputs[2] if len(inputs) > 2 else None)
         if not is_stored(first):
             return None
         if node.op_type in _VIEWS:
@@ -133,7 +138,18 @@ class StepRunner:
         if node.op_type == "Gather" and inputs[1] is not None:
             axis = next((a.i for a in node.attribute if a.name == "axis"), 0)
             return [typed(np.take(first.array, inputs[1].array, axis))]
+        if node.op_type == "GatherND" and inputs[1] is not None and not node.attribute:
+            return [typed(first.array[tuple(np.moveaxis(inputs[1].array, -1, 0))])]
         return None
+
+    def _gemm(self, node: onnx.NodeProto, x: Typed, weight: Typed, bias: Typed | None) -> list[Typed] | None:
+        """A product with a weight as it is stored, and a bias; None where more is asked."""
+        attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+        is_turned = attributes.pop("transB", 0)
+        if any(attributes.get(name, plain) != plain for name, plain in (("transA", 0), ("alpha", 1.0), ("beta", 1.0))):
+            return None
+        made = self._product(_wide(x), Typed(weight.array.T, FLOAT) if is_turned else weight)
+        return [made if bias is None else Typed(made.array + _wide(bias), FLOAT)]
 
     def _product(self, x: np.ndarray, weight: Typed) -> Typed:
         """x [..., in] with a weight [in, out] as it is stored."""

@@ -15,7 +15,7 @@ Role = Literal["product", "table", "gain", "bias", "kernel"]
 _SMALLEST_PRODUCT, _SMALLEST_VECTOR = 16, 8  # elements
 _KERNELS = ("Conv", "ConvTranspose", "LSTM", "GRU", "RNN", "ConvInteger")
 _ALIKE, _ALIKE_VECTORS = 0.9, 0.99999  # cosines: of weights that are one, stored otherwise or spoilt
-_SAMPLED = 1 << 16  # elements of a large weight that are looked at
+_SAMPLED = 1 << 14  # elements of a large weight that are looked at
 _NORM_STEPS = 7  # between what a norm reads and its gain
 
 
@@ -42,7 +42,7 @@ class Anchor:
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """An anchor of A and the one of B that has its weight; `is_equal` to the bit, in whatever layout."""
+    """An anchor of A and the one of B that has its weight; `is_equal` in every number that was looked at."""
 
     a: Anchor
     b: Anchor
@@ -123,15 +123,16 @@ def _groups(
     yield from ((ours, theirs) for ours, theirs in groups.values() if ours and theirs)
 
 
-def _digest(array: np.ndarray) -> tuple[int, int]:
-    """The same for two arrays of the same float32 numbers, in whatever order: their bits, mixed and added up."""
-    bits = np.ascontiguousarray(array, np.float32).view(np.uint32).ravel().astype(np.uint64)
-    with np.errstate(over="ignore"):
-        bits *= np.uint64(0x9E3779B97F4A7C15)
-        bits ^= bits >> np.uint64(29)
-        bits *= np.uint64(0xBF58476D1CE4E5B9)
-        bits ^= bits >> np.uint64(32)
-        return array.size, int(bits.sum(dtype=np.uint64))
+def _digest(array: np.ndarray) -> tuple[int, bytes]:
+    """The same for two weights of the same float32 numbers, as anchors have them; of large ones, of a grid of them."""
+    return array.size, np.ascontiguousarray(_grid(array), np.float32).tobytes()
+
+
+def _grid(array: np.ndarray) -> np.ndarray:
+    """Some of the numbers, all over the array, without its axes of one."""
+    axes = [size for size in array.shape if size > 1]
+    strides = [max(1, round(size / _SAMPLED ** (1 / len(axes)))) for size in axes]
+    return array.reshape(axes)[tuple(slice(None, None, stride) for stride in strides)]
 
 
 def _nearest(a: Sequence[Anchor], b: Sequence[Anchor], known: Sequence[Pair]) -> Iterator[tuple[Anchor, Anchor]]:
@@ -173,9 +174,8 @@ def _alike(a: Sequence[Anchor], b: Sequence[Anchor]) -> list[tuple[Anchor, Ancho
 
 
 def _cosine(a: np.ndarray, b: np.ndarray) -> float:
-    """How nearly two weights of one shape point the same way; of large ones, by some of their rows."""
-    stride = max(1, a.size // _SAMPLED)
-    x, y = (np.asarray(array[::stride] if array.ndim > 1 else array, np.float32).ravel() for array in (a, b))
+    """How nearly two weights of one shape point the same way; of large ones, by a grid of their numbers."""
+    x, y = (np.asarray(_grid(array), np.float32).ravel() for array in (a, b))
     size = float(np.linalg.norm(x)) * float(np.linalg.norm(y))
     return float(np.vdot(x, y)) / size if size else 0.0
 

@@ -104,11 +104,12 @@ def align_foreign(
         for pair, stored in zip(((ours, theirs), (theirs, ours)), finer, strict=True)
     ]
     if any(alike):
+        before = ours, theirs
         again = [
-            flatten(one, its.data, its.fixed, runner, instead)
-            for one, its, instead in zip(opened, feeds, alike, strict=True)
+            flatten(one, its.data, its.fixed, runner, instead) if instead else flat
+            for one, its, instead, flat in zip(opened, feeds, alike, before, strict=True)
         ]
-        notes += _storage_notes((ours, theirs), again, finer)
+        notes += _storage_notes(before, again, finer)
         ours, theirs = again
     _check_map(mapped, ours, theirs)
     aligned = lockstep(ours, theirs, StepRunner(runner), [(one.a, one.b) for one in mapped])

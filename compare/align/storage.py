@@ -9,9 +9,10 @@ import numpy as np
 
 from ...graphs.adopt.flat import Flat
 from .anchors import Anchor, anchors_of, paired, root
+from .values import moves
 
 OF_A_STEP = 1.02  # of its storage: how far a number that is rounded, up or down, lies from what it was
-_PROBED = 64
+_PROBED, _AT_ONCE = 64, 1 << 20  # elements
 _MOST_MERGED = 3  # products in one: of q, k and v, or of gate and up
 _SINGLE = 2.0**-23  # float32's step, relative
 
@@ -78,17 +79,36 @@ def computed_alike(flat: Flat, other: Flat) -> Numbers:
     for name in _read(other):
         by_size.setdefault(other.array(name).size, []).append(name)
     found: Numbers = {}
-    for name in _read(flat) - flat.initial:
-        array = np.asarray(flat.array(name), np.float64)
+    for name in _read(flat):
+        if not _is_computed(flat, name):
+            continue
+        array = flat.array(name)
         near = [one for one in by_size.get(array.size, ()) if one in other.initial]
-        for candidate in (np.asarray(other.array(one), np.float64).reshape(array.shape) for one in near):
-            if np.array_equal(array, candidate) or not np.isfinite(array).all():
-                continue
-            bound = 4 * _SINGLE * np.abs(array) + _SINGLE / 2 * np.abs(array).max(initial=0.0)
-            if is_stored_as(candidate, array, bound):
+        for candidate in (other.array(one).reshape(array.shape) for one in near):
+            if _is_float32_of(array, candidate):
                 found[name] = np.asarray(candidate, np.float32)
                 break
     return found
+
+
+def _is_computed(flat: Flat, name: str) -> bool:
+    """Whether a constant is no initializer, nor one that is only moved elsewhere."""
+    while (node := flat.constant_nodes.get(name)) is not None and moves(node.op_type, node.domain):
+        name = node.input[0]
+    return name not in flat.initial
+
+
+def _is_float32_of(exact: np.ndarray, candidate: np.ndarray) -> bool:
+    """Whether numbers are others, as float32 steps may have rounded them, and not the same."""
+    parts = [slice(_PROBED), slice(None)] if exact.size > _PROBED else [slice(None)]
+    for part in parts:
+        ours, theirs = (np.asarray(x.flat[part], np.float64) for x in (exact, candidate))
+        if not np.isfinite(ours).all():
+            return False
+        bound = 4 * _SINGLE * np.abs(ours) + _SINGLE / 2 * np.abs(ours).max(initial=0.0)
+        if not is_stored_as(theirs, ours, bound):
+            return False
+    return not np.array_equal(ours, theirs)
 
 
 def _read(flat: Flat) -> set[str]:
@@ -121,15 +141,22 @@ def _of_halves(flat: Flat, other: Flat) -> Numbers:
 
 
 def is_stored_as(stored: np.ndarray, exact: np.ndarray, step: np.ndarray) -> bool:
-    """Whether every number lies within a step of its storage from what it is to be."""
-    parts = [slice(_PROBED), slice(None)] if stored.size > _PROBED else [slice(None)]
-    for part in parts:
-        ours, theirs, bound = (np.asarray(x.ravel()[part], np.float64) for x in (stored, exact, np.abs(step)))
-        with np.errstate(invalid="ignore"):
-            far = np.where(ours == theirs, 0.0, np.abs(ours - theirs))
-        if not (far <= OF_A_STEP * bound).all():
-            return False
-    return True
+    """Whether every number lies within a step of its storage from what it is to be; all have one shape."""
+    shape = stored.shape
+    if stored.size > _PROBED and not _is_near(*(x.flat[:_PROBED] for x in (stored, exact, step))):
+        return False
+    if stored.ndim < 2:
+        return _is_near(stored, exact, step)
+    rows = max(1, _AT_ONCE * shape[0] // stored.size)
+    parts = (slice(start, start + rows) for start in range(0, shape[0], rows))
+    return all(_is_near(stored[part], exact[part], step[part]) for part in parts)
+
+
+def _is_near(stored: np.ndarray, exact: np.ndarray, step: np.ndarray) -> bool:
+    ours, theirs, bound = (np.asarray(x, np.float64) for x in (stored, exact, np.abs(step)))
+    with np.errstate(invalid="ignore"):
+        far = np.where(ours == theirs, 0.0, np.abs(ours - theirs))
+    return bool((far <= OF_A_STEP * bound).all())
 
 
 def _far(a: np.ndarray, b: np.ndarray) -> float:

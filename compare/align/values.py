@@ -25,7 +25,12 @@ class Match:
 
 def is_move(node: Ran) -> bool:
     """Whether a node leaves numbers as they are, but for where they stand."""
-    return node.operator in _MOVES and not node.domain
+    return moves(node.operator, node.domain)
+
+
+def moves(operator: str, domain: str) -> bool:
+    """Whether such a node does."""
+    return operator in _MOVES and not domain
 
 
 class ValueIndex:
