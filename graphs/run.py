@@ -307,7 +307,8 @@ class _Session:
             raise InputError(f"a part of the graph cannot run on this input: {str(e).splitlines()[0]}") from e
 
 
-def _onnxruntime(model: onnx.ModelProto, settings: Settings) -> ort.InferenceSession:
+def _onnxruntime(model: onnx.ModelProto, settings: Settings, path: Path | None = None) -> ort.InferenceSession:
+    """A session of a model; of its file, where that is given, whose weights are not copied in another layout."""
     options = ort.SessionOptions()
     options.graph_optimization_level = LEVELS[settings.optimisation]
     options.log_severity_level = 4
@@ -315,9 +316,12 @@ def _onnxruntime(model: onnx.ModelProto, settings: Settings) -> ort.InferenceSes
     options.add_session_config_entry("session.disable_prepacking", "0" if has_own else "1")  # it may choose kernels
     options.enable_cpu_mem_arena = False
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    if sum(_n_elements(info) for info in model.graph.input) < _ONE_THREAD_BELOW:
+    if path is None and sum(_n_elements(info) for info in model.graph.input) < _ONE_THREAD_BELOW:
         options.intra_op_num_threads = 1
-    return ort.InferenceSession(model.SerializeToString(), options, providers=[settings.provider])
+    if path is None:
+        return ort.InferenceSession(model.SerializeToString(), options, providers=[settings.provider])
+    providers, without = [settings.provider], ["ConstantFolding"]
+    return ort.InferenceSession(str(path), options, providers=providers, disabled_optimizers=without)
 
 
 def _run_session(
@@ -400,24 +404,22 @@ def _n_elements(info: onnx.ValueInfoProto) -> int:
 
 
 def run_file(
-    path: Path, feeds: Mapping[str, np.ndarray], outputs: Sequence[str], settings: Settings
+    path: Path, model: onnx.ModelProto, feeds: Mapping[str, np.ndarray], outputs: Sequence[str], settings: Settings
 ) -> dict[str, np.ndarray]:
-    """The outputs of an .onnx file as it stands.
+    """The outputs of an .onnx file as it stands; `model` is what it holds.
 
     Raises:
         InputError: onnxruntime cannot run it, or not on this input.
     """
-    options = ort.SessionOptions()
-    options.graph_optimization_level, options.log_severity_level = LEVELS[settings.optimisation], 4
     try:
-        session = ort.InferenceSession(str(path), options, providers=[settings.provider])
+        session = _onnxruntime(model, settings, path)
         kinds = {info.name: info.type for info in session.get_inputs()}
         as_typed = {
             name: value.astype(np.float16) if kinds.get(name) == "tensor(float16)" else value
             for name, value in feeds.items()
             if name in kinds
         }
-        found = session.run(list(outputs), as_typed)
+        found = _run_session(session, outputs, as_typed)
     except Exception as e:  # onnxruntime's own classes, as above
         raise InputError(str(e).splitlines()[0]) from e
     return dict(zip(outputs, found, strict=True))

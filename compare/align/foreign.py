@@ -157,7 +157,8 @@ def _is_float(flat: Flat, value: str) -> bool:
 def _checked(letter: str, flat: Flat, its: Fed, runner: Runner) -> str:
     """How far what is compared is from the file as onnxruntime runs it."""
     try:
-        made = run_file(flat.foreign.path, {**its.data, **its.fixed}, list(flat.outputs), runner.settings)
+        feeds = {**its.data, **its.fixed}
+        made = run_file(flat.foreign.path, flat.foreign.model, feeds, list(flat.outputs), runner.settings)
     except InputError as e:
         return f"{letter} could not be run in onnxruntime as it is ({e}), so how it is run here is not checked against that"
     far = [_far(flat.array(value), made[name]) for name, value in flat.outputs.items() if _is_float(flat, value)]

@@ -6,6 +6,7 @@ value is put in its place, and the two are known to stand for each other; unless
 
 from __future__ import annotations
 
+from collections import ChainMap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -20,7 +21,7 @@ from .arrangement import Plan, arranged, arrangement, plain
 from .values import NEAR, Match, ValueIndex
 
 Kind = Literal["map", "value", "step", "norm", "input", "softmax", "output"]
-_HEALS_WITHIN = 60  # steps
+_HEALS_WITHIN, _HEALS_OVER = 60, 1  # steps, and among them products with a weight
 _ALMOST = 1e-4  # relative: a value of a step with one weight, as float32 operators may round it otherwise
 
 
@@ -72,7 +73,8 @@ def lockstep(a: Flat, b: Flat, steps: StepRunner, given: Sequence[tuple[str, str
         tuple(anchor for anchor in ours if id(anchor) not in left[0]),
         tuple(anchor for anchor in theirs if id(anchor) not in left[1]),
     )
-    run = _Lockstep(a, b, steps, _wanted(a, b, pairs, given), alone)
+    products = [anchor for anchor in theirs if anchor.role == "product"]
+    run = _Lockstep(a, b, steps, _wanted(a, b, pairs, given), alone, products)
     run.all()
     return Aligned(tuple(run.points.values()), tuple(pairs), alone, tuple(run.healed))
 
@@ -122,6 +124,7 @@ class _Lockstep:
         steps: StepRunner,
         wanted: dict[str, list[_Wanted]],
         alone: tuple[Sequence[Anchor], Sequence[Anchor]],
+        products: Sequence[Anchor],
     ) -> None:
         self._a, self._b, self._steps, self._wanted = a, b, steps, wanted
         self._alone = list(alone[0]), {anchor.y: anchor for anchor in alone[1]}
@@ -129,6 +132,7 @@ class _Lockstep:
         self._index = ValueIndex(made)
         self._values: dict[str, Typed] = {name: b.values[name] for name in (*b.constants, *b.inputs)}
         self._below: dict[str, set[str]] = {}
+        self._products = {anchor.y for anchor in products}
         self._last = {name: readers[-1].place for name, readers in b.readers.items()}
         self._ends = {root(b, name)[0] for name in b.outputs.values()}
         self._used: set[str] = set()
@@ -141,6 +145,9 @@ class _Lockstep:
             for name, value in self._b.rerun(node, self._values, self._steps).items():
                 self._values[name] = value
                 self._settle(name, node)
+            for name in filter(None, node.reads):
+                if self._b.is_data(name) and self._last[name] == node.place:
+                    self._values.pop(name, None)
 
     def _settle(self, name: str, node: Ran) -> None:
         """Find which of A's values this one is, and go on with that."""
@@ -236,25 +243,35 @@ class _Lockstep:
         """Whether a difference dies out by itself: all that hangs on the value comes to be one of A's that hang on A's."""
         if name in self._ends:
             return False
-        below, values = self._below_of(ours), dict[str, Typed]()
+        below, values, n_products = self._below_of(ours), dict[str, Typed](), 0
         tainted = {name}
         for step in self._b.nodes[node.place + 1 : node.place + 1 + _HEALS_WITHIN]:
-            lookup = {**{n: self._values[n] for n in step.reads if n and n in self._values}, **_of(values, step.reads)}
-            try:
-                made = self._b.rerun(step, lookup, self._steps)
-            except (OpdiffError, KeyError):
-                return False
-            values.update(made)
             if not tainted.isdisjoint(step.reads):
+                try:
+                    made = self._made(step, values)
+                except (OpdiffError, KeyError, RecursionError):
+                    return False
                 for output, value in made.items():
                     if any(match.name in below for match in self._index.find(value.array, NEAR)):
                         continue
                     if output in self._ends:
                         return False
                     tainted.add(output)
+                    n_products += output in self._products
+                if n_products > _HEALS_OVER:
+                    return False
             if all(self._last.get(one, -1) <= step.place for one in tainted):
                 return True
         return False
+
+    def _made(self, step: Ran, values: dict[str, Typed]) -> dict[str, Typed]:
+        """What a step makes, after those on which it waits; `values` gets all of them."""
+        for name in filter(None, step.reads):
+            if name not in values and name not in self._values:
+                self._made(self._b.maker[name], values)
+        made = self._b.rerun(step, ChainMap(values, self._values), self._steps)
+        values.update(made)
+        return made
 
     def _below_of(self, ours: str) -> set[str]:
         """A's values that hang on one of them, but for those that are it, moved elsewhere."""
@@ -269,10 +286,6 @@ class _Lockstep:
             base = root(self._a, ours)[0]
             self._below[ours] = {one for one in found if root(self._a, one)[0] != base}
         return self._below[ours]
-
-
-def _of(values: dict[str, Typed], names: tuple[str, ...]) -> dict[str, Typed]:
-    return {name: values[name] for name in names if name in values}
 
 
 def _is_almost(ours: np.ndarray, theirs: np.ndarray) -> bool:

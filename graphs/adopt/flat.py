@@ -148,7 +148,7 @@ def flatten(
     Raises:
         InputError: a node cannot run.
     """
-    run = _Run(Flat(foreign, data), StepRunner(runner), instead or {})
+    run = _Run(Flat(foreign, data), runner, instead or {})
     for name, array in data.items():
         run.flat.values[name] = _typed(array)
     for name, array in fixed.items():
@@ -186,8 +186,8 @@ def _needed(flat: Flat) -> list[Ran]:
 class _Run:
     """One run, which fills a flat graph."""
 
-    def __init__(self, flat: Flat, steps: StepRunner, instead: Mapping[str, np.ndarray]) -> None:
-        self.flat, self._steps, self._instead = flat, steps, instead
+    def __init__(self, flat: Flat, runner: Runner, instead: Mapping[str, np.ndarray]) -> None:
+        self.flat, self._steps, self._keep, self._instead = flat, StepRunner(runner), runner.keep, instead
         self._of_weights: set[str] = set()
         self._sequences: dict[str, list[str]] = {}
         self._context = flat.context
@@ -338,7 +338,7 @@ class _Run:
         found = dict(zip(outputs, made(node, flat, flat.values, self._steps), strict=False))
         if not is_constant:
             flat.nodes.append(Ran(len(flat.nodes), node, (*node.input, *implicit_inputs(node))))
-            flat.values.update(found)
+            flat.values.update({name: Typed(self._keep(value.array), value.type) for name, value in found.items()})
             return
         self._note_storage(node)
         of_weights = node.op_type not in _SHAPES and not self._of_weights.isdisjoint(read)
