@@ -99,7 +99,7 @@ def paired(a: Sequence[Anchor], b: Sequence[Anchor]) -> list[Pair]:
         pairs.append(Pair(first, second, is_equal))
 
     put_off: list[tuple[list[Anchor], list[Anchor]]] = []
-    for ours, theirs in _groups(left, right, lambda anchor: (anchor.role, _digest(anchor.weight))):
+    for ours, theirs in _groups(left, right, lambda anchor: (anchor.role, digest(anchor.weight))):
         if len(ours) != len(theirs):
             put_off.append((ours, theirs))
             continue
@@ -123,7 +123,7 @@ def _groups(
     yield from ((ours, theirs) for ours, theirs in groups.values() if ours and theirs)
 
 
-def _digest(array: np.ndarray) -> tuple[int, bytes]:
+def digest(array: np.ndarray) -> tuple[int, bytes]:
     """The same for two weights of the same float32 numbers, as anchors have them; of large ones, of a grid of them."""
     return array.size, np.ascontiguousarray(_grid(array), np.float32).tobytes()
 

@@ -20,7 +20,7 @@ from .lockstep import Aligned, lockstep
 from .map_file import Mapped
 from .points import Named, adopted, named_points
 from .stages import stages_of
-from .storage import computed_alike, in_one_storage
+from .storage import computed_alike, in_one_storage, with_weights_of
 
 Inputs = Mapping[str, np.ndarray]
 _FEWEST = 0.1  # of the weights of the smaller graph that must be in the other one
@@ -91,6 +91,7 @@ def align_foreign(
         InputError: an input that is missing or does not fit, a node that cannot run, or two graphs that share nothing.
     """
     opened = [_without_taps(one) for one in (a, b)]
+    opened[1] = with_weights_of(opened[1], opened[0])
     wanted = [one.path for one in opened if takes_tokens(one)]
     if wanted and not tokens and not any(name for inputs in given for name in inputs):
         raise InputError(f"{wanted[0]}: no tokens: give the input, as in --tokens 1,5,3")

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import permutations
 
 import numpy as np
 
 from ...graphs.adopt.flat import Flat
-from .anchors import Anchor, anchors_of, paired, root
+from ...graphs.adopt.opened import Foreign
+from ...graphs.artifact import Weight
+from .anchors import Anchor, anchors_of, digest, paired, root
 from .values import moves
 
 OF_A_STEP = 1.02  # of its storage: how far a number that is rounded, up or down, lies from what it was
@@ -18,6 +21,38 @@ _SINGLE = 2.0**-23  # float32's step, relative
 
 
 Numbers = dict[str, np.ndarray]  # by the constant's name
+
+
+def with_weights_of(foreign: Foreign, other: Foreign) -> Foreign:
+    """The same graph; a weight that the other has too, to the bit and in the same layout, is the other's, and so is read
+    once.
+    """
+    known: dict[tuple, list[Weight]] = {}
+    for weight in other.weights.values():
+        known.setdefault(_sign(weight.array), []).append(weight)
+    shared = {
+        name: next((one for one in known.get(_sign(weight.array), ()) if _is_equal(one, weight)), weight)
+        for name, weight in foreign.weights.items()
+    }
+    return replace(foreign, weights=shared)
+
+
+def _sign(array: np.ndarray) -> tuple:
+    return array.dtype, array.shape, digest(array)
+
+
+def _is_equal(a: Weight, b: Weight) -> bool:
+    if a.identity == b.identity:
+        return True
+    parts = range(0, max(a.array.size, 1), _AT_ONCE)
+    ours, theirs = (np.ascontiguousarray(one.array).reshape(-1).view(np.uint8) for one in (a, b))
+    n_bytes = a.array.itemsize
+    return all(
+        np.array_equal(
+            ours[start * n_bytes : (start + _AT_ONCE) * n_bytes], theirs[start * n_bytes : (start + _AT_ONCE) * n_bytes]
+        )
+        for start in parts
+    )
 
 
 def in_one_storage(a: Flat, b: Flat) -> tuple[Numbers, Numbers]:
