@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from ...graphs.adopt.flat import Flat, flatten
-from ...graphs.adopt.inputs import Fed, fed, takes_tokens
+from ...graphs.adopt.inputs import SIZES, Fed, fed, takes_tokens
 from ...graphs.adopt.opened import Foreign, open_foreign
 from ...graphs.artifact import Artifact, Maps
 from ...graphs.errors import InputError
@@ -96,7 +96,7 @@ def align_foreign(
     if wanted and not tokens and not any(name for inputs in given for name in inputs):
         raise InputError(f"{wanted[0]}: no tokens: give the input, as in --tokens 1,5,3")
     asked = tokens or ()
-    feeds = [fed(one, asked, inputs) for one, inputs in zip(opened, given, strict=True)]
+    feeds = _fed(opened, asked, given, runner)
     ours, theirs = (flatten(one, its.data, its.fixed, runner) for one, its in zip(opened, feeds, strict=True))
     notes = [note for n, flat in enumerate((ours, theirs)) for note in _run_notes("AB"[n], flat, feeds[n], runner)]
     finer = in_one_storage(ours, theirs)
@@ -123,6 +123,26 @@ def align_foreign(
         raise InputError(f"{a.path} and {b.path}: no value of one is one of the other on this input")
     pair = ForeignPair(ours, theirs, aligned, tuple(named), tuple(notes), len(asked) or None)
     return replace(pair, notes=(*notes, _told(pair)))
+
+
+def _fed(opened: Sequence[Foreign], tokens: Sequence[int], given: Sequence[Inputs], runner: Runner) -> list[Fed]:
+    """What both are fed. Sizes that they leave open and nobody tells are the first with which onnxruntime runs A's file."""
+    tried = []
+    for sizes in SIZES:
+        tried.append([fed(one, tokens, inputs, sizes) for one, inputs in zip(opened, given, strict=True)])
+        if len(tried) == 2 and [its.made for its in tried[0]] == [its.made for its in tried[1]]:
+            break
+        if _runs(opened[0], tried[-1][0], runner):
+            return tried[-1]
+    return tried[0]
+
+
+def _runs(one: Foreign, its: Fed, runner: Runner) -> bool:
+    try:
+        run_file(one.path, one.model, {**its.data, **its.fixed}, [one.model.graph.output[0].name], runner.settings)
+    except InputError:
+        return False
+    return True
 
 
 def _run_notes(letter: str, flat: Flat, its: Fed, runner: Runner) -> Iterator[str]:

@@ -19,6 +19,8 @@ from .edits.search import EditSearch, Nodes
 from .edits.trial_search import TrialSearch
 from .relations import masks_of, relations_of
 
+_TWO_ROUNDINGS = 2  # each lies about a floor from what float64 gives
+
 
 @dataclass(frozen=True)
 class Faults:
@@ -92,8 +94,9 @@ class _Search:
         self._search: EditSearch | None = None
         if isinstance(a, GraphSide) and isinstance(b, GraphSide):
             self._search = EditSearch(a, b, explainer.weights.loaders)
-        on, is_told_of_a = replayed(a, b).values, self._search is not None or isinstance(b, TraceSide)
-        self._trials = TrialSearch(runnable(a, b), on, is_told_of_a, explainer.weights.loaders)
+        on, is_exact = replayed(a, b).values, self._search is not None
+        is_told_of_a = is_exact or isinstance(b, TraceSide)
+        self._trials = TrialSearch(runnable(a, b), on, is_told_of_a, explainer.weights.loaders, is_exact)
         self.edits: dict[str, Edit] = {}
 
     def explained(self, local: Local) -> Explained:
@@ -104,7 +107,7 @@ class _Search:
         if again is not None and self._search.is_known(local.tap):
             return again
         edit = self._search.edit(local)
-        if edit is None or edit.is_rewrite:
+        if (edit is None or edit.is_rewrite) and not _is_below_float32(local, edit):
             edit = self._tried(local) or edit
         if edit is not None:
             self.edits[local.tap] = edit
@@ -164,11 +167,11 @@ def harmless_places(a: Side, b: Side, cause: Cause, found: Mapping[str, Local]) 
 
 
 def _is_below_float32(local: Local, edit: Edit | None) -> bool:
-    """Whether a difference without a name is smaller than what float32 leaves open in this region, and no plain number
-    or weight that is another.
+    """Whether a difference without a name is no more than two evaluations in float32 may lie apart in this region, and no
+    plain number or weight that is another.
     """
     is_plain = edit is not None and edit.n_steps == 0
-    return not is_plain and local.error <= local.floor
+    return not is_plain and local.error <= _TWO_ROUNDINGS * local.floor
 
 
 def _without_cancelling(

@@ -14,7 +14,10 @@ from .opened import Foreign
 
 _TOKENS = ("tokens", "input_ids", "token_ids", "decoder_input_ids")
 _PAST = re.compile(r"past|cache")
-_SEED, _MADE = 0, 8  # of made numbers; what a size is that the graph leaves open and no role tells
+_SEED = 0  # of made numbers
+_SIZES = (8, 16, 32, 48, 64, 96, 128, 224, 256, 512, 1024, 16000)
+# What sizes may be that the graph leaves open and no role tells: of a last axis, and of any other.
+SIZES = (*((size, size) for size in _SIZES), *((size, 1) for size in _SIZES))
 
 
 @dataclass(frozen=True)
@@ -34,9 +37,13 @@ def takes_tokens(foreign: Foreign) -> bool:
     return any(info.name in _TOKENS for info in _inputs(foreign))
 
 
-def fed(foreign: Foreign, tokens: Sequence[int], given: Mapping[str, np.ndarray]) -> Fed:
+def fed(
+    foreign: Foreign, tokens: Sequence[int], given: Mapping[str, np.ndarray], sizes: tuple[int, int] = SIZES[0]
+) -> Fed:
     """The inputs of a graph: those that are given by name, the tokens, and what their roles tell of the others.
 
+    Args:
+        sizes: what a size is that is left open: of a last axis, and of any other.
     Raises:
         InputError: an input that is given has another type or rank, or one has no role and cannot be made.
     """
@@ -46,7 +53,7 @@ def fed(foreign: Foreign, tokens: Sequence[int], given: Mapping[str, np.ndarray]
         if not info.type.HasField("tensor_type") or kind.elem_type == onnx.TensorProto.STRING:
             raise InputError(f"{foreign.path}: input {info.name} is no tensor of numbers, and cannot be compared")
         dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type))
-        dims = [d.dim_value if d.HasField("dim_value") else (d.dim_param or None) for d in kind.shape.dim]
+        dims = [d.dim_value if d.dim_value > 0 else (d.dim_param or None) for d in kind.shape.dim]
         if info.name in given:
             value = _checked(foreign, info.name, given[info.name], dtype, dims)
         elif info.name in _TOKENS:
@@ -56,7 +63,7 @@ def fed(foreign: Foreign, tokens: Sequence[int], given: Mapping[str, np.ndarray]
             if dims and isinstance(dims[-1], int) and dims[-1] != len(tokens):
                 raise InputError(f"{foreign.path}: takes exactly {dims[-1]} tokens, where {len(tokens)} are given")
         else:
-            value = _made_for(info.name, dtype, dims, len(tokens))
+            value = _made_for(info.name, dtype, dims, len(tokens), sizes)
             made.append(f"{info.name} {list(value.shape)}")
         is_data = info.name in given or info.name in _TOKENS or (value.dtype.kind == "f" and value.size > 0)
         (data if is_data else fixed)[info.name] = value
@@ -85,11 +92,14 @@ def _checked(
     return value.astype(dtype)
 
 
-def _made_for(name: str, dtype: np.dtype, dims: Sequence[int | str | None], n_tokens: int) -> np.ndarray:
+def _made_for(
+    name: str, dtype: np.dtype, dims: Sequence[int | str | None], n_tokens: int, sizes: tuple[int, int]
+) -> np.ndarray:
     """A value for an input by its role: a mask of ones, positions from 0, an empty cache; else seeded random numbers."""
     is_past = bool(_PAST.search(name)) and dtype.kind == "f"
     shape = [
-        size if isinstance(size, int) else _size(size, place, is_past, n_tokens) for place, size in enumerate(dims)
+        dim if isinstance(dim, int) else _size(dim, place, is_past, n_tokens or sizes[place < len(dims) - 1])
+        for place, dim in enumerate(dims)
     ]
     if is_past:
         return np.zeros(shape, dtype)
@@ -106,11 +116,11 @@ def _made_for(name: str, dtype: np.dtype, dims: Sequence[int | str | None], n_to
     return np.random.default_rng(_SEED).standard_normal(shape).astype(dtype)
 
 
-def _size(dim: str | None, place: int, is_past: bool, n_tokens: int) -> int:
-    """A size that a graph leaves open: one of a batch, none of a past, else as many as there are tokens."""
+def _size(dim: str | None, place: int, is_past: bool, size: int) -> int:
+    """A size that a graph leaves open: one of a batch, none of a past, else the given one."""
     words = str(dim or "").lower()
     if "batch" in words or (place == 0 and not re.search("seq|len|token|time", words)):
         return 1
     if is_past:
         return 0
-    return n_tokens or _MADE
+    return size

@@ -21,7 +21,8 @@ from .trials import Region, Trial, trials
 from .words import Line, Weights
 
 _MOST_OTHERS = 3  # of the changes that fit as well, so many are told
-_SHARE = 1 / 3  # of the difference: what may be left at most, whatever the floor
+# Of the difference: what may be left at most, whatever the floor; of one against a trace, and against a graph, which is exact.
+_SHARE, _SHARE_OF_EXACT = 1 / 3, 1e-2
 
 
 class TrialSearch:
@@ -32,10 +33,14 @@ class TrialSearch:
         values: the trace's.
         is_trace_b: whether the trace is B: the change is then told of A, else the other way round.
         weights: every tensor of the checkpoint.
+        is_exact: whether the other side is a graph too, and its values are in double precision.
     """
 
-    def __init__(self, graph: GraphSide, values: Values, is_trace_b: bool, weights: Weights) -> None:
+    def __init__(
+        self, graph: GraphSide, values: Values, is_trace_b: bool, weights: Weights, is_exact: bool = False
+    ) -> None:
         self._graph, self._values, self._is_trace_b, self._weights = graph, values, is_trace_b, weights
+        self._share = _SHARE_OF_EXACT if is_exact else _SHARE
         self._stepper = graph.stepper()
         self._seen: dict[tuple[str, str], str] = {}  # by program and stage, the key of what was found before
 
@@ -50,7 +55,7 @@ class TrialSearch:
         except OpdiffError:
             return None
         region = Region(network, len(self._graph.tokens), lambda label: short_name(label, block))
-        limit = min(local.reach, _SHARE * local.error)
+        limit = min(local.reach, self._share * local.error)
 
         def left(made: np.ndarray | None) -> float:
             if made is None:
