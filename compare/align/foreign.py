@@ -116,7 +116,7 @@ def align_foreign(
     aligned = lockstep(ours, theirs, StepRunner(runner), [(one.a, one.b) for one in mapped])
     _check_they_share(opened[0], opened[1], aligned)
     names = _names(a, ours) or _names_of_b(b, theirs, aligned)
-    told = {value: tap for value, tap in stages_of(ours).items() if tap not in names.values()}
+    told = {value: tap for value, tap in _stages(ours, theirs, aligned).items() if tap not in names.values()}
     names = {**told, **names, **{one.a: one.tap for one in mapped}}
     named = named_points(ours, theirs, aligned, names)
     if not named:
@@ -211,6 +211,13 @@ def _names(one: Artifact | Foreign, flat: Flat) -> dict[str, str]:
 def _names_of_b(one: Artifact | Foreign, flat: Flat, aligned: Aligned) -> dict[str, str]:
     own = _names(one, flat)
     return {point.a: own[point.b] for point in aligned.points if point.b in own}
+
+
+def _stages(a: Flat, b: Flat, aligned: Aligned) -> dict[str, str]:
+    """Which of A's values are stages: as A shows them, or by their partners, where B shows more."""
+    ours, theirs = stages_of(a), stages_of(b)
+    of_b = {point.a: theirs[point.b] for point in aligned.points if point.b in theirs}
+    return of_b if len(of_b) > len(ours) else ours
 
 
 def _check_map(mapped: Sequence[Mapped], a: Flat, b: Flat) -> None:

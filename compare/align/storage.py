@@ -59,7 +59,7 @@ def in_one_storage(a: Flat, b: Flat) -> tuple[Numbers, Numbers]:
     """For constants that are the other side's in fewer bits, those numbers: of A, and of B."""
     found: tuple[Numbers, Numbers] = ({}, {})
     for side, (flat, other) in enumerate(((a, b), (b, a))):
-        if flat.foreign.half and not other.foreign.half:
+        if flat.foreign.half:
             found[side].update(_of_halves(flat, other))
     both = anchors_of(a), anchors_of(b)
     pairs = paired(*both)
@@ -77,33 +77,59 @@ def in_one_storage(a: Flat, b: Flat) -> tuple[Numbers, Numbers]:
         found[side].setdefault(anchor.weight_name, anchor.as_read(array))
     left = [[one for one in anchors if id(one) not in known] for anchors, known in zip(both, taken, strict=True)]
     for side, (flat, other) in enumerate(((a, b), (b, a))):
-        for anchor, array in _merged(flat, left[side], other, left[1 - side]):
-            found[side].setdefault(anchor.weight_name, anchor.as_read(array))
+        for which, anchor, array in _merged(flat, left[side], other, left[1 - side]):
+            found[side ^ which].setdefault(anchor.weight_name, anchor.as_read(array))
     return found
 
 
 def _merged(
     flat: Flat, anchors: Sequence[Anchor], other: Flat, parts: Sequence[Anchor]
-) -> Iterator[tuple[Anchor, np.ndarray]]:
-    """Products that are several of the other side's at once, on one value, in fewer bits: each with those weights' rows."""
+) -> Iterator[tuple[int, Anchor, np.ndarray]]:
+    """Products that are several of the other side's at once, on one value, where one of the two has fewer bits: the
+    anchors of the coarser, 0 for this side and 1 for the other, each with the numbers of the finer.
+    """
     groups: dict[str, list[Anchor]] = {}
     for part in parts:
-        if part.role == "product" and other.storage.get(part.weight_name) is None:
+        if part.role == "product":
             groups.setdefault(root(other, part.x)[0], []).append(part)
     for anchor in anchors:
-        step = _step(flat, anchor) if anchor.role == "product" else None
-        if step is None:
+        if anchor.role != "product":
             continue
         for group in groups.values():
-            if len(group) > _MOST_MERGED or sum(len(part.weight) for part in group) != len(anchor.weight):
+            if not 1 < len(group) <= _MOST_MERGED or sum(len(part.weight) for part in group) != len(anchor.weight):
                 continue
             if any(part.weight.shape[1] != anchor.weight.shape[1] for part in group):
                 continue
-            orders = (np.concatenate([part.weight for part in order]) for order in permutations(group))
-            exact = next((rows for rows in orders if is_stored_as(anchor.weight, rows, step)), None)
-            if exact is not None:
-                yield anchor, np.asarray(exact, np.float32)
+            found = _in_one_order(flat, anchor, other, group)
+            if found is not None:
+                yield from found
                 break
+
+
+def _in_one_order(
+    flat: Flat, anchor: Anchor, other: Flat, group: Sequence[Anchor]
+) -> list[tuple[int, Anchor, np.ndarray]] | None:
+    """The same for one product and those that it may be; None where it is not."""
+    own = _step(flat, anchor)
+    for order in permutations(group):
+        steps = [_step(other, part) for part in order]
+        rows = np.concatenate([part.weight for part in order])
+        zeros = [
+            np.zeros(part.weight.shape, np.float32) if step is None else step
+            for part, step in zip(order, steps, strict=True)
+        ]
+        theirs = np.concatenate(
+            [np.broadcast_to(step, part.weight.shape) for part, step in zip(order, zeros, strict=True)]
+        )
+        bound = theirs if own is None else theirs + own
+        if not bound.any() or not is_stored_as(anchor.weight, rows, bound):
+            continue
+        if own is not None and own.mean() >= theirs.mean():
+            return [(0, anchor, np.asarray(rows, np.float32))]
+        ends = np.cumsum([len(part.weight) for part in order])[:-1]
+        parts = np.split(np.asarray(anchor.weight, np.float32), ends)
+        return [(1, part, array) for part, array in zip(order, parts, strict=True)]
+    return None
 
 
 def computed_alike(flat: Flat, other: Flat) -> Numbers:

@@ -40,10 +40,14 @@ class Foreign:
         return self.step_of_halves(self.weights[name].array) if name in self.rounded else None
 
     def step_of_halves(self, array: np.ndarray) -> np.ndarray | None:
-        """The same for a constant of a graph in half precision."""
+        """The same for a constant of a graph in half precision; None where it is no number of that precision."""
         if not self.half or array.dtype.kind in "biu":
             return None
         kind = _HALVES[self.half]
+        with np.errstate(over="ignore"):
+            stored = np.asarray(array).astype(onnx.helper.tensor_dtype_to_np_dtype(kind.element))
+        if not np.array_equal(stored.astype(np.float64), np.asarray(array, np.float64), equal_nan=True):
+            return None
         size = np.abs(np.asarray(array, np.float32))
         return np.where(size < kind.largest, np.maximum(size * kind.unit, kind.least), np.inf)
 

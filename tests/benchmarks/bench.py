@@ -18,6 +18,7 @@ from pathlib import Path
 import onnx
 from benchmarks.measured import Measured, measured, opdiff, python
 from benchmarks.shapes import QWEN3_0_6B, QWEN3_8B, Shape, write_gguf
+from foreign.models import without_taps
 
 from opdiff.graphs.stages import IN_BLOCK, split_tap_name
 
@@ -66,6 +67,12 @@ def _figures(folder: Path, n_runs: int) -> Iterator[Row]:
         yield _row(f"compare, {n_tokens} tokens: seconds", plain.seconds, ours.seconds, wanted)
         shares = [m.anonymous_bytes / QWEN3_0_6B.n_bytes for m in (plain, ours)]
         yield f"compare, {n_tokens} tokens: anonymous memory / weights", *(f"{s:.2f}" for s in shares), "", "0.25"
+    bare = [without_taps(path) for path in pair]
+    plain = measured(python(_HERE / "plain_run.py", _tokens(16), *pair), n_runs)
+    ours = measured(opdiff("compare", *bare, "--tokens", _tokens(16)), n_runs, may_differ=True)
+    yield _row("compare without taps, 16 tokens: seconds", plain.seconds, ours.seconds, 1.0)
+    shares = [m.anonymous_bytes / QWEN3_0_6B.n_bytes for m in (plain, ours)]
+    yield "compare without taps, 16 tokens: anonymous memory / weights", *(f"{s:.2f}" for s in shares), "", "0.35"
     plain_folder = folder / "plain"
     plain = _fresh(python(_HERE / "plain_export.py", model, plain_folder), plain_folder, 1)
     yield _row("export of three variants, against one: seconds", plain.seconds, exporting.seconds, 0.5)

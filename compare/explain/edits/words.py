@@ -181,13 +181,20 @@ class Writer:
         is_factor = piece.step is not None and piece.step.operator == "MatMul" and piece.operand == 1
         is_weight = is_factor or "weight" in (left.kind, right.kind)
         axes = None if a.ndim != 2 or not is_weight else ("in", "out") if is_read and is_factor else ("out", "in")
-        relation = compare_arrays(a, b, axes, self._weights if a.size > _SMALL else None)
-        if left.kind == right.kind == "weight" and left.label != right.label:
+        others = {name: load for name, load in self._weights.items() if name != right.label}
+        relation = compare_arrays(a, b, axes, others if a.size > _SMALL else None)
+        if left.kind == right.kind == "weight" and left.label != right.label and self._are_of_one_file(ours, theirs):
             name, other = self._name(right.label), self._name(left.label)
             return f"takes {name} where A takes {other}{inside}", f"takes {_part(name)} where A takes {_part(other)}"
-        named = next((f" {self._name(value.label)}" for value in (right, left) if value.label), "")
+        named = next((f" {self._name(value.label)}" for value in (left, right) if value.label), "")
         what = "the weight" if is_weight else "the constant"
         return f"{what}{named} is {relation.text}{inside}", f"{what} is {relation.key}"
+
+    def _are_of_one_file(self, ours: str, theirs: str) -> bool:
+        """Whether two weights stand in one file, so that their names say which is which."""
+        sides = ((self._a.region, ours), (self._b.region, theirs))
+        files = {region.weights[int(name.removeprefix("w"))].identity[0].partition("#")[0] for region, name in sides}
+        return len(files) == 1
 
     def _consumer(self, piece: Piece, style: Style) -> str:
         assert piece.step is not None
