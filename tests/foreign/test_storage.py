@@ -70,6 +70,22 @@ def test_several_weights_in_one_and_in_fewer_bits_are_those(tmp_path):
     assert "1 of B's constants are A's in fewer bits (wide_w)" in note
 
 
+def test_one_weight_is_several_of_fewer_bits(tmp_path):
+    given = ({"x": X}, {"x": X})
+    whole = {**ZEROS, "w": np.concatenate(WEIGHTS, 1), "sizes": np.array(WIDTHS, np.int64)}
+    split = helper.make_node("Split", ["all", "sizes"], ["a", "k", "v"], axis=-1)
+    one = saved(tmp_path / "a.onnx", [helper.make_node("MatMul", ["x", "w"], ["all"]), split, *rest()], whole)
+    nodes, held = [], dict(ZEROS)
+    for n, (name, weight) in enumerate(zip("akv", WEIGHTS, strict=True)):
+        scale = (np.abs(weight).max(0) / 127).astype(np.float32)
+        held |= {f"w{n}": np.round(weight / scale).astype(np.int8), f"scale{n}": scale}
+        nodes.append(helper.make_node("DequantizeLinear", [f"w{n}", f"scale{n}"], [f"wide{n}"], axis=1))
+        nodes.append(helper.make_node("MatMul", ["x", f"wide{n}"], [name]))
+    result = compare(one, saved(tmp_path / "b.onnx", [*nodes, *rest()], held), inputs=given)
+    assert result.parity, [cause.text for cause in result.root_causes]
+    assert any("3 of B's constants are A's in fewer bits" in note for note in result.notes)
+
+
 @pytest.mark.parametrize("levels", [20, -20])
 def test_what_is_farther_off_than_its_storage_is_another_weight(levels, tmp_path):
     given = ({"x": X}, {"x": X})
