@@ -246,8 +246,8 @@ def _nodes(alignment: Alignment, piece: Piece) -> Place:
     else:
         inside_a, inside_b = (_steps_between(alignment, piece, side) for side in ("a", "b"))
         is_table = partner is not None and not _makes_data(a, inside_a) | _makes_data(b, inside_b)
-        if is_table and _has_it_ready(alignment, piece, inside_a, inside_b):
-            inside_a, inside_b = [], []  # both are told where it is read
+        if is_table and ((inside_a and inside_b) or _has_it_ready(alignment, piece, inside_a, inside_b)):
+            inside_a, inside_b, is_table = [], [], False  # both are told where it is read
         made_a, made_b = (_maker(a, piece.ours), _maker(b, piece.theirs)) if is_table else (None, None)
         first_a, first_b = first_of(a, inside_a), first_of(b, inside_b)
         made_a = made_a or (_repeating(a, piece.ours) if _repeats(b, first_b) else None)
