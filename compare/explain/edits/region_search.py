@@ -246,7 +246,8 @@ def _nodes(alignment: Alignment, piece: Piece) -> Place:
     else:
         inside_a, inside_b = (_steps_between(alignment, piece, side) for side in ("a", "b"))
         is_table = partner is not None and not _makes_data(a, inside_a) | _makes_data(b, inside_b)
-        if is_table and ((inside_a and inside_b) or _has_it_ready(alignment, piece, inside_a, inside_b)):
+        are_two = bool(inside_a and inside_b) and _is_of_numbers(a, piece.ours)  # a mask is told where it is made
+        if is_table and (are_two or _has_it_ready(alignment, piece, inside_a, inside_b)):
             inside_a, inside_b, is_table = [], [], False  # both are told where it is read
         made_a, made_b = (_maker(a, piece.ours), _maker(b, piece.theirs)) if is_table else (None, None)
         first_a, first_b = first_of(a, inside_a), first_of(b, inside_b)
@@ -270,6 +271,11 @@ def _has_it_ready(alignment: Alignment, piece: Piece, inside_a: Sequence[Step], 
     match = alignment.match(theirs)
     is_read = (is_leaf_a and ours in matches) or (is_leaf_b and match is not None and match.name in read_a)
     return (is_leaf_a or is_leaf_b) and not is_read
+
+
+def _is_of_numbers(network: Network, name: str) -> bool:
+    array = network.array(name)
+    return array is not None and array.dtype.kind == "f"
 
 
 def _repeats(network: Network, step: Step | None) -> bool:

@@ -183,7 +183,8 @@ class Writer:
         axes = None if a.ndim != 2 or not is_weight else ("in", "out") if is_read and is_factor else ("out", "in")
         others = {name: load for name, load in self._weights.items() if name != right.label}
         relation = compare_arrays(a, b, axes, others if a.size > _SMALL else None)
-        if left.kind == right.kind == "weight" and left.label != right.label and self._are_of_one_file(ours, theirs):
+        is_by_name = self._are_of_one_file(ours, theirs) or not self._is_only_of_b(right.label, b)
+        if left.kind == right.kind == "weight" and left.label != right.label and is_by_name:
             name, other = self._name(right.label), self._name(left.label)
             return f"takes {name} where A takes {other}{inside}", f"takes {_part(name)} where A takes {_part(other)}"
         named = next((f" {self._name(value.label)}" for value in (left, right) if value.label), "")
@@ -192,9 +193,16 @@ class Writer:
 
     def _are_of_one_file(self, ours: str, theirs: str) -> bool:
         """Whether two weights stand in one file, so that their names say which is which."""
+        if not self._a.values[ours].kind == self._b.values[theirs].kind == "weight":
+            return False
         sides = ((self._a.region, ours), (self._b.region, theirs))
         files = {region.weights[int(name.removeprefix("w"))].identity[0].partition("#")[0] for region, name in sides}
         return len(files) == 1
+
+    def _is_only_of_b(self, label: str, array: np.ndarray) -> bool:
+        """Whether A has no weight of this name: what is known by it is B's own."""
+        load = self._weights.get(label)
+        return load is None or np.may_share_memory(load(), array)
 
     def _consumer(self, piece: Piece, style: Style) -> str:
         assert piece.step is not None
