@@ -72,7 +72,7 @@ def test_other_shape_is_told():
 @given(st.integers(0, 2**32), st.integers(0, 2**32))
 @settings(max_examples=50, deadline=None)
 def test_no_relation_is_invented_between_unrelated_values(one, other):
-    a, b = (np.random.default_rng([seed, side]).standard_normal(A.shape) for side, seed in enumerate((one, other)))
+    a, b = (np.random.default_rng([side, seed]).standard_normal(A.shape) for side, seed in enumerate((one, other)))
     assert relations(a, b, AXES, meets) == ()
 
 
