@@ -329,7 +329,7 @@ def _weight_of(
     """The weight that a MatMul or a plain Gemm multiplies with, and whether it stands as `[out, in]`."""
     attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
     if node.op_type == "Gemm":
-        if attributes.get("transA", 0) or attributes.get("alpha", 1.0) != 1 or attributes.get("beta", 1.0) != 1:
+        if not is_plain_gemm(attributes):
             return None
     elif node.op_type != "MatMul" or node.domain:
         return None
@@ -347,6 +347,11 @@ def _weight_of(
         return None
     wanted = HALVES if is_cast else (TensorProto.FLOAT,)
     return (name, is_out_in) if weights[name].tensor_type.elem_type in wanted else None
+
+
+def is_plain_gemm(attributes: Mapping[str, object]) -> bool:
+    """Whether a Gemm with these does no more than multiply and add: its second factor may be transposed."""
+    return not attributes.get("transA", 0) and attributes.get("alpha", 1.0) == attributes.get("beta", 1.0) == 1
 
 
 def _steps(

@@ -62,14 +62,8 @@ class Region:
         return (
             self.program.signature == other.program.signature
             and self.inputs == other.inputs
-            and all(_same_weight(a, b) for a, b in zip(self.weights, other.weights, strict=True))
+            and all(a.equals(b) for a, b in zip(self.weights, other.weights, strict=True))
         )
-
-
-def _same_weight(a: Weight, b: Weight) -> bool:
-    return a.identity == b.identity or (
-        a.array.dtype == b.array.dtype and a.array.shape == b.array.shape and a.array.tobytes() == b.array.tobytes()
-    )
 
 
 def cut(artifact: Artifact, at: Iterable[str], only: Iterable[str] | None = None) -> dict[str, Region]:

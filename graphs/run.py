@@ -52,6 +52,7 @@ _NOT_IN_NUMPY = {
 _ONE_THREAD_BELOW = (
     1 << 20
 )  # weight elements: a pool of threads for each of many small programs costs more than it brings
+_NO_KERNEL = "does not support double"  # as onnxruntime's recurrent kernels say when they run
 
 
 class Erf(OpRun):
@@ -321,9 +322,6 @@ class _Session:
             raise InputError(f"onnxruntime cannot run {names}: {str(why).splitlines()[0]}") from why
 
 
-_NO_KERNEL = "does not support double"  # as onnxruntime's recurrent kernels say when they run
-
-
 def _onnxruntime(model: onnx.ModelProto, settings: Settings, path: Path | None = None) -> ort.InferenceSession:
     """A session of a model; of its file, where that is given, whose weights are not copied in another layout."""
     options = ort.SessionOptions()
@@ -335,10 +333,8 @@ def _onnxruntime(model: onnx.ModelProto, settings: Settings, path: Path | None =
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if path is None and sum(_n_elements(info) for info in model.graph.input) < _ONE_THREAD_BELOW:
         options.intra_op_num_threads = 1
-    if path is None:
-        return ort.InferenceSession(model.SerializeToString(), options, providers=[settings.provider])
-    providers, without = [settings.provider], ["ConstantFolding"]
-    return ort.InferenceSession(str(path), options, providers=providers, disabled_optimizers=without)
+    held, without = (model.SerializeToString(), []) if path is None else (str(path), ["ConstantFolding"])
+    return ort.InferenceSession(held, options, providers=[settings.provider], disabled_optimizers=without)
 
 
 def _run_session(

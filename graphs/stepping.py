@@ -16,7 +16,7 @@ import onnx
 
 from .constants import BFLOAT16
 from .errors import InputError
-from .products import Session
+from .products import Session, is_plain_gemm
 from .promote import promoted
 from .run import Runner
 from .slices import implicit_inputs, rename_captured
@@ -145,10 +145,9 @@ class StepRunner:
     def _gemm(self, node: onnx.NodeProto, x: Typed, weight: Typed, bias: Typed | None) -> list[Typed] | None:
         """A product with a weight as it is stored, and a bias; None where more is asked."""
         attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
-        is_turned = attributes.pop("transB", 0)
-        if any(attributes.get(name, plain) != plain for name, plain in (("transA", 0), ("alpha", 1.0), ("beta", 1.0))):
+        if not is_plain_gemm(attributes):
             return None
-        made = self._product(_wide(x), Typed(weight.array.T, FLOAT) if is_turned else weight)
+        made = self._product(_wide(x), Typed(weight.array.T, FLOAT) if attributes.get("transB", 0) else weight)
         return [made if bias is None else Typed(made.array + _wide(bias), FLOAT)]
 
     def _product(self, x: np.ndarray, weight: Typed) -> Typed:

@@ -127,14 +127,14 @@ def align_foreign(
 
 def _fed(opened: Sequence[Foreign], tokens: Sequence[int], given: Sequence[Inputs], runner: Runner) -> list[Fed]:
     """What both are fed. Sizes that they leave open and nobody tells are the first with which onnxruntime runs A's file."""
-    tried = []
-    for sizes in SIZES:
-        tried.append([fed(one, tokens, inputs, sizes) for one, inputs in zip(opened, given, strict=True)])
-        if len(tried) == 2 and [its.made for its in tried[0]] == [its.made for its in tried[1]]:
-            break
-        if _runs(opened[0], tried[-1][0], runner):
-            return tried[-1]
-    return tried[0]
+
+    def with_sizes(sizes: tuple[int, int]) -> list[Fed]:
+        return [fed(one, tokens, inputs, sizes) for one, inputs in zip(opened, given, strict=True)]
+
+    first, second = with_sizes(SIZES[0]), with_sizes(SIZES[1])
+    if [its.made for its in first] == [its.made for its in second]:  # no size is left open
+        return first
+    return next((feeds for feeds in map(with_sizes, SIZES) if _runs(opened[0], feeds[0], runner)), first)
 
 
 def _runs(one: Foreign, its: Fed, runner: Runner) -> bool:

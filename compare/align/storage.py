@@ -31,7 +31,7 @@ def with_weights_of(foreign: Foreign, other: Foreign) -> Foreign:
     for weight in other.weights.values():
         known.setdefault(_sign(weight.array), []).append(weight)
     shared = {
-        name: next((one for one in known.get(_sign(weight.array), ()) if _is_equal(one, weight)), weight)
+        name: next((one for one in known.get(_sign(weight.array), ()) if one.equals(weight)), weight)
         for name, weight in foreign.weights.items()
     }
     return replace(foreign, weights=shared)
@@ -39,20 +39,6 @@ def with_weights_of(foreign: Foreign, other: Foreign) -> Foreign:
 
 def _sign(array: np.ndarray) -> tuple:
     return array.dtype, array.shape, digest(array)
-
-
-def _is_equal(a: Weight, b: Weight) -> bool:
-    if a.identity == b.identity:
-        return True
-    parts = range(0, max(a.array.size, 1), _AT_ONCE)
-    ours, theirs = (np.ascontiguousarray(one.array).reshape(-1).view(np.uint8) for one in (a, b))
-    n_bytes = a.array.itemsize
-    return all(
-        np.array_equal(
-            ours[start * n_bytes : (start + _AT_ONCE) * n_bytes], theirs[start * n_bytes : (start + _AT_ONCE) * n_bytes]
-        )
-        for start in parts
-    )
 
 
 def in_one_storage(a: Flat, b: Flat) -> tuple[Numbers, Numbers]:
@@ -111,24 +97,22 @@ def _in_one_order(
 ) -> list[tuple[int, Anchor, np.ndarray]] | None:
     """The same for one product and those that it may be; None where it is not."""
     own = _step(flat, anchor)
-    for order in permutations(group):
-        steps = [_step(other, part) for part in order]
-        rows = np.concatenate([part.weight for part in order])
-        zeros = [
-            np.zeros(part.weight.shape, np.float32) if step is None else step
-            for part, step in zip(order, steps, strict=True)
-        ]
-        theirs = np.concatenate(
-            [np.broadcast_to(step, part.weight.shape) for part, step in zip(order, zeros, strict=True)]
-        )
-        bound = theirs if own is None else theirs + own
-        if not bound.any() or not is_stored_as(anchor.weight, rows, bound):
+    steps = [_step(other, part) for part in group]
+    stored = [
+        np.zeros(part.weight.shape, np.float32) if step is None else step
+        for part, step in zip(group, steps, strict=True)
+    ]
+    if (own is None or not own.any()) and not any(step.any() for step in stored):
+        return None
+    for order in permutations(zip(group, stored, strict=True)):
+        rows, theirs = (np.concatenate(parts) for parts in ([part.weight for part, _ in order], [s for _, s in order]))
+        if not is_stored_as(anchor.weight, rows, theirs if own is None else theirs + own):
             continue
         if own is not None and own.mean() >= theirs.mean():
             return [(0, anchor, np.asarray(rows, np.float32))]
-        ends = np.cumsum([len(part.weight) for part in order])[:-1]
-        parts = np.split(np.asarray(anchor.weight, np.float32), ends)
-        return [(1, part, array) for part, array in zip(order, parts, strict=True)]
+        ends = np.cumsum([len(part.weight) for part, _ in order])[:-1]
+        arrays = np.split(np.asarray(anchor.weight, np.float32), ends)
+        return [(1, part, array) for (part, _), array in zip(order, arrays, strict=True)]
     return None
 
 
@@ -143,10 +127,13 @@ def computed_alike(flat: Flat, other: Flat) -> Numbers:
     for name in _read(flat):
         if not _is_computed(flat, name):
             continue
-        array = flat.array(name)
+        array = np.asarray(flat.array(name), np.float64)
         near = [one for one in by_size.get(array.size, ()) if one in other.initial]
+        if not near or not np.isfinite(array).all():
+            continue
+        bound = 4 * _SINGLE * np.abs(array) + _SINGLE / 2 * np.abs(array).max(initial=0.0)
         for candidate in (other.array(one).reshape(array.shape) for one in near):
-            if _is_float32_of(array, candidate):
+            if is_stored_as(candidate, array, bound) and not np.array_equal(array, candidate):
                 found[name] = np.asarray(candidate, np.float32)
                 break
     return found
@@ -157,19 +144,6 @@ def _is_computed(flat: Flat, name: str) -> bool:
     while (node := flat.constant_nodes.get(name)) is not None and moves(node.op_type, node.domain):
         name = node.input[0]
     return name not in flat.initial
-
-
-def _is_float32_of(exact: np.ndarray, candidate: np.ndarray) -> bool:
-    """Whether numbers are others, as float32 steps may have rounded them, and not the same."""
-    parts = [slice(_PROBED), slice(None)] if exact.size > _PROBED else [slice(None)]
-    for part in parts:
-        ours, theirs = (np.asarray(x.flat[part], np.float64) for x in (exact, candidate))
-        if not np.isfinite(ours).all():
-            return False
-        bound = 4 * _SINGLE * np.abs(ours) + _SINGLE / 2 * np.abs(ours).max(initial=0.0)
-        if not is_stored_as(theirs, ours, bound):
-            return False
-    return not np.array_equal(ours, theirs)
 
 
 def _read(flat: Flat) -> set[str]:

@@ -82,11 +82,23 @@ class CutSearch:
                 ):
                     yield one, other
 
+    def may_begin(self, ours: str, theirs: str) -> bool:
+        """Whether two values, made by steps on both sides, are ones below which cuts are looked for."""
+        is_made = self._a.values[ours].maker is not None and self._b.values[theirs].maker is not None
+        if not is_made or self._alignment.match(theirs) is not None or not self._may_be_cut("a", ours):
+            return False
+        return self._a.array(ours) is not None and self._b.array(theirs) is not None
+
     def _may_be_cut(self, side: str, name: str) -> bool:
+        """Data, and, with tables, these."""
         network = self._a if side == "a" else self._b
         value = network.values[name]
-        array = None if value.kind == "constant" else network.array(name)
-        return array is not None and (value.is_data or (self._with_tables and array.size > 1))
+        if value.kind == "constant":
+            return False
+        if value.is_data or not self._with_tables:
+            return value.is_data
+        array = network.array(name)
+        return array is not None and array.size > 1
 
     def _run(self, pairs: tuple[Pair, ...] | list[Pair], target: str) -> np.ndarray | None:
         given = {}

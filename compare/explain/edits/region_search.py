@@ -160,15 +160,15 @@ class RegionSearch:
     ) -> tuple[list[Piece], Choices]:
         """With long pieces brought down to single values of A for which B has others."""
         writer = self._writer(alignment)
+        search = CutSearch(alignment, writer.cost, self._is_spent, with_tables)
         kept: list[Piece] = []
         for piece in pieces:
             ours, theirs = self._a.base(piece.ours), self._b.base(piece.theirs)
-            if piece.kind not in ("operand", "output") or not self._can_be_cut(alignment, ours, theirs, with_tables):
+            if piece.kind not in ("operand", "output") or not search.may_begin(ours, theirs):
                 kept.append(piece)
                 continue
             length = writer.line(piece).whole
-            cuts = CutSearch(alignment, writer.cost, self._is_spent, with_tables).found(ours, theirs)
-            for cut in islice(cuts, _MOST_CUTS if length >= _SHORT else 0):
+            for cut in islice(search.found(ours, theirs), _MOST_CUTS if length >= _SHORT else 0):
                 tried = choices.with_cut(theirs, cut)
                 merged = self._merged(alignment, tried) if sum(map(writer.cost, cut.given)) < length else None
                 if merged is not None and merged[0] <= limit:  # nearer than values must be to match
@@ -178,12 +178,6 @@ class RegionSearch:
             else:
                 kept.append(piece)
         return kept, choices
-
-    def _can_be_cut(self, alignment: Alignment, ours: str, theirs: str, with_tables: bool) -> bool:
-        left, right = self._a.values[ours], self._b.values[theirs]
-        made = None if left.maker is None or right.maker is None else self._a.array(ours)
-        is_telling = made is not None and (left.is_data or (with_tables and made.size > 1))
-        return is_telling and alignment.match(theirs) is None and self._b.array(theirs) is not None
 
     def _writer(self, alignment: Alignment) -> Writer:
         return Writer(alignment, split_tap_name(self._local.tap)[0], self._weights)
@@ -248,13 +242,12 @@ def _nodes(alignment: Alignment, piece: Piece) -> Place:
         is_table = partner is not None and not _makes_data(a, inside_a) | _makes_data(b, inside_b)
         are_two = bool(inside_a and inside_b) and _is_of_numbers(a, piece.ours)  # a mask is told where it is made
         if is_table and (are_two or _has_it_ready(alignment, piece, inside_a, inside_b)):
-            inside_a, inside_b, is_table = [], [], False  # both are told where it is read
-        made_a, made_b = (_maker(a, piece.ours), _maker(b, piece.theirs)) if is_table else (None, None)
-        first_a, first_b = first_of(a, inside_a), first_of(b, inside_b)
-        made_a = made_a or (_repeating(a, piece.ours) if _repeats(b, first_b) else None)
-        made_b = made_b or (_repeating(b, piece.theirs) if _repeats(a, first_a) else None)
-        ours = first_a or made_a or partner or _reader(a, piece.ours)
-        theirs = first_b or made_b or piece.step or _reader(b, piece.theirs)
+            ours, theirs = partner, piece.step  # both are told where it is read
+        else:
+            first_a, first_b = first_of(a, inside_a), first_of(b, inside_b)
+            ours = first_a or _instead(a, piece.ours, is_table, _repeats(b, first_b)) or partner
+            theirs = first_b or _instead(b, piece.theirs, is_table, _repeats(a, first_a)) or piece.step
+        ours, theirs = ours or _reader(a, piece.ours), theirs or _reader(b, piece.theirs)
     return None if ours is None else ours.index, None if theirs is None else theirs.index
 
 
@@ -271,6 +264,14 @@ def _has_it_ready(alignment: Alignment, piece: Piece, inside_a: Sequence[Step], 
     match = alignment.match(theirs)
     is_read = (is_leaf_a and ours in matches) or (is_leaf_b and match is not None and match.name in read_a)
     return (is_leaf_a or is_leaf_b) and not is_read
+
+
+def _instead(network: Network, name: str, is_table: bool, is_repeated: bool) -> Step | None:
+    """What stands for a piece where a side has no steps of it: what makes the table, or the move that repeats the value as
+    the other side's first step does.
+    """
+    made = _maker(network, name) if is_table else None
+    return made or (_repeating(network, name) if is_repeated else None)
 
 
 def _is_of_numbers(network: Network, name: str) -> bool:
@@ -303,7 +304,7 @@ def _reader(network: Network, name: str) -> Step | None:
     """The first step that does more with a value than move it; where none does, the one that makes the output."""
     base = network.base(name)
     reading = (s for s in network.steps if not s.is_move and base in map(network.base, s.operands))
-    return next(reading, network.values[network.base(network.output)].maker)
+    return next(reading, _maker(network, network.output))
 
 
 def _steps_between(alignment: Alignment, piece: Piece, side: str) -> list[Step]:

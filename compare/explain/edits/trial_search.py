@@ -1,4 +1,6 @@
-"""Edits against a trace: changes of the graph's region are tried on the trace's own values, and proved on what it recorded."""
+"""Edits against a trace, or against a graph in other steps: changes of a graph's region are tried on the values on which it
+is replayed, and proved on what the other side gives.
+"""
 
 from __future__ import annotations
 
@@ -26,27 +28,27 @@ _SHARE, _SHARE_OF_EXACT = 1 / 3, 1e-2
 
 
 class TrialSearch:
-    """Finds changes of a graph's regions that give what a trace recorded.
+    """Finds changes of a graph's regions that give what the other side has.
 
     Args:
         graph: the side that can be run.
-        values: the trace's.
-        is_trace_b: whether the trace is B: the change is then told of A, else the other way round.
+        values: those on which the regions are replayed.
+        is_told_of_a: whether the graph is A: the change is then one of A, else the other way round.
         weights: every tensor of the checkpoint.
         is_exact: whether the other side is a graph too, and its values are in double precision.
     """
 
     def __init__(
-        self, graph: GraphSide, values: Values, is_trace_b: bool, weights: Weights, is_exact: bool = False
+        self, graph: GraphSide, values: Values, is_told_of_a: bool, weights: Weights, is_exact: bool = False
     ) -> None:
-        self._graph, self._values, self._is_trace_b, self._weights = graph, values, is_trace_b, weights
+        self._graph, self._values, self._is_told_of_a, self._weights = graph, values, is_told_of_a, weights
         self._share = _SHARE_OF_EXACT if is_exact else _SHARE
         self._stepper = graph.stepper()
         self._seen: dict[tuple[str, str], str] = {}  # by program and stage, the key of what was found before
 
     def edit(self, local: Local) -> Edit | None:
         """The change of one region at fault; None where none was found."""
-        recorded = local.b64 if self._is_trace_b else local.a64
+        recorded = local.b64 if self._is_told_of_a else local.a64
         if recorded is None:
             return None
         block, stage = split_tap_name(local.tap)
@@ -73,7 +75,7 @@ class TrialSearch:
         self._seen[key] = trial.key
         place = None if trial.step is None else trial.step.index
         line = Line(trial.text, key_of(trial.key, local.tap, [network.region]), len(trial.text))
-        places = (place, None) if self._is_trace_b else (None, place)
+        places = (place, None) if self._is_told_of_a else (None, place)
         also = tuple(dict.fromkeys(o.text for _, _, o in others if o.text != trial.text))[:_MOST_OTHERS]
         return Edit((line,), (places,), 1, rest / local.error, also)
 
