@@ -141,12 +141,13 @@ def _define(kind: str, stages: tuple[str, ...]) -> None:
     def gain(question: Question) -> Iterator[Value]:
         """What multiplies the norm: its own gain w, one_plus (1 + w), none, or another norm's tensor."""
         yield from ("one_plus", "none")
-        yield from _other_gains(question)
+        if question.case.stage in stages:
+            yield from _other_gains(question)
 
     @gain.fitted
     def sieved_gain(question: Question) -> Iterator[Fitted]:
         """The same norm's gain of another block."""
-        own = GAINS.get(question.case.stage, "")
+        own = GAINS[question.case.stage] if question.case.stage in stages else ""
         for name in question.case.others(f"{own}.weight"):
             value = name.removesuffix(".weight")
             if distance(question.predict(f"{kind}.gain", value), question.output) < 0.02:

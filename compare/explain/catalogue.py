@@ -13,7 +13,8 @@ from ...graphs.axes import unbatched
 from ...graphs.errors import OpdiffError
 from ...graphs.stages import split_tap_name
 from ..conventions import Case, Deviation, Explanation, Settings, Value, evaluate, explain, standard_settings
-from ..conventions.explain import NEAR, WHOLE, Budget
+from ..conventions.by_stage import Holds, settings_by_stage
+from ..conventions.explain import NEAR, WHOLE, Budget, IsMet
 from ..conventions.registry import REGISTER
 from ..judge.locate import DOUBLE_UNIT, SINGLE_UNIT, Local, is_equal, is_scores
 from ..measure import distance, size
@@ -102,15 +103,42 @@ class Explainer:
         case, found = self.case(local.tap), []
         for side, output in (("a", local.a64), ("b", local.b64)):
             known = self._seen.get((case.stage, side))
-
-            def is_met(prediction: np.ndarray, settings: Settings, output: np.ndarray = output) -> bool:
-                return is_equal(local, output, prediction)
-
-            if known is None or not self._reproduces(case, known, is_met):
+            if known is None or not self._reproduces(case, known, partial(_is_met, local, output)):
                 return None
             found.append(known)
         ours, theirs = found
         return self._explained(case, local, ours, Explanation(True, theirs)) if ours != theirs else None
+
+    def by_stage(self, local: Local, insides: tuple[Holds, Holds]) -> Explained | None:
+        """The same, where the stages inside the region tell it.
+
+        insides: whether A's region, and B's, computes a value.
+        """
+        if self._config is None or local.b64 is None or local.a64 is None:
+            return None
+        case, settings, found = self.case(local.tap), standard_settings(self._config), []
+        for side, output, holds in zip("ab", (local.a64, local.b64), insides, strict=True):
+            guessed = self._guessed(case, settings, holds, partial(_is_met, local, output))
+            if guessed is None:
+                return None
+            settings = guessed
+            self._seen[case.stage, side] = settings
+            found.append(settings)
+        ours, theirs = found
+        return self._explained(case, local, ours, Explanation(True, theirs)) if ours != theirs else None
+
+    def _guessed(self, case: Case, start: Settings, holds: Holds, is_met: IsMet) -> Settings | None:
+        """The settings that stage after stage tells, where they reproduce the output: only the deviations that it needs."""
+        try:
+            settings = settings_by_stage(case, start, holds)
+        except OpdiffError:
+            return None
+        if not self._reproduces(case, settings, is_met):
+            return None
+        for name, ours, _ in choices(start, settings):
+            without = settings.with_value(name, ours)
+            settings = without if self._reproduces(case, without, is_met) else settings
+        return settings
 
     def case(self, tap: str) -> Case:
         """What this region offers to the catalogue."""
@@ -124,10 +152,7 @@ class Explainer:
         """The settings that reproduce an output; those of the same stage in a block before are tried first,
         and last with more deviations from them.
         """
-
-        def is_met(prediction: np.ndarray, settings: Settings) -> bool:
-            return is_equal(local, output, prediction)
-
+        is_met = partial(_is_met, local, output)
         known = self._seen.get((case.stage, side))
         if known is not None and self._reproduces(case, known, is_met):
             return Explanation(True, known)
@@ -147,7 +172,7 @@ class Explainer:
         return REGISTER[name].written(ours, self._config), REGISTER[name].written(theirs, self._config)
 
     def _needed(
-        self, case: Case, start: Settings, known: Settings, near: Explanation, is_met: Callable[..., bool]
+        self, case: Case, start: Settings, known: Settings, near: Explanation, is_met: IsMet
     ) -> Explanation | None:
         """What a search from what explained a block before found, as deviations from the start; None where it found
         nothing, or where some of what explained that block is not needed here.
@@ -173,7 +198,7 @@ class Explainer:
                 return False
         return bool(readers)
 
-    def _reproduces(self, case: Case, settings: Settings, is_met: Callable[[np.ndarray, Settings], bool]) -> bool:
+    def _reproduces(self, case: Case, settings: Settings, is_met: IsMet) -> bool:
         try:
             return is_met(evaluate(case, case.target, settings), settings)
         except OpdiffError:
@@ -186,6 +211,10 @@ class Explainer:
         rest = distance(local.b64, evaluate(case, case.target, theirs.settings), is_scores(local.tap))
         residual = rest / local.error if np.isfinite(local.error) and local.error else rest
         return Explained(local.tap, (first, *others), theirs.settings, ours, residual, "")
+
+
+def _is_met(local: Local, output: np.ndarray, prediction: np.ndarray, settings: Settings) -> bool:
+    return is_equal(local, output, prediction)
 
 
 def _from_start(start: Settings, known: Settings, found: Explanation) -> Explanation | None:

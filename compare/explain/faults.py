@@ -103,16 +103,17 @@ class _Search:
         """What the catalogue says of a region; its edit is looked for where that says nothing, or is new."""
         if self._search is None:
             return self._against_a_trace(local)
-        again = self._explainer.again(local)
-        if again is not None and self._search.is_known(local.tap):
-            return again
-        edit = self._search.edit(local)
-        if (edit is None or edit.is_rewrite) and not _is_below_float32(local, edit):
+        named = self._explainer.again(local)
+        if named is not None and self._search.is_known(local.tap):
+            return named
+        named = named or self._explainer.by_stage(local, self._search.insides(local.tap))
+        edit = self._search.edit(local, is_named=named is not None)
+        if named is None and (edit is None or edit.is_rewrite) and not _is_below_float32(local, edit):
             edit = self._tried(local) or edit
         if edit is not None:
             self.edits[local.tap] = edit
         budget = WHOLE if edit is None else BESIDE_A_REWRITE if edit.is_rewrite else BESIDE_AN_EDIT
-        return again or self._explainer.explain(local, budget)
+        return named or self._explainer.explain(local, budget)
 
     def _tried(self, local: Local) -> Edit | None:
         """A change of A's region alone, for one that B computes in other steps."""

@@ -69,24 +69,27 @@ class RegionSearch:
             return None
         return self._edit(alignment, plan.pieces, *merged)[0]
 
-    def search(self) -> Found | None:
-        """The edit of the least cost over ways to align; constants' rounding is looked through first."""
+    def search(self, is_named: bool = False) -> Found | None:
+        """The edit of the least cost over ways to align; constants' rounding is looked through first.
+
+        is_named: only the first way, and without cuts, which shorten what is said and take the most time.
+        """
         for nearness in (COARSE, TIGHT):
-            found = list(self._tried(nearness))
+            found = list(self._tried(nearness, is_named))
             if found:
                 return min(found, key=lambda one: one.cost)
         return None
 
-    def _tried(self, nearness: float) -> Iterator[Found]:
+    def _tried(self, nearness: float, is_named: bool) -> Iterator[Found]:
         best = float("inf")
         is_rewrite = True
         strategies: tuple[Strategy, ...] = ("walk", "subsequence", "cuts", "tables")
-        for strategy in strategies:
+        for strategy in strategies[:1] if is_named else strategies:
             is_idle = (strategy == "cuts" and best < _GOOD) or (strategy == "tables" and not is_rewrite)
             if is_idle or self._is_spent():
                 return
             try:
-                found = self._with(self._aligned(nearness, strategy), nearness, strategy)
+                found = self._with(self._aligned(nearness, strategy), nearness, strategy, is_named)
             except InputError:
                 continue
             if found is not None:
@@ -119,14 +122,15 @@ class RegionSearch:
         except (OpdiffError, ValueError):
             return None
 
-    def _with(self, alignment: Alignment, nearness: float, strategy: Strategy) -> Found | None:
+    def _with(self, alignment: Alignment, nearness: float, strategy: Strategy, is_named: bool) -> Found | None:
         """The edit that this alignment gives, made as small as it can be."""
         pieces, choices, limit = differences(alignment), Choices(), self._limit(nearness)
         whole = self._merged(alignment, choices)
         if whole is None or whole[0] > limit or not pieces:
             return None
         pieces, choices = self._minimised(alignment, pieces, choices, limit)
-        pieces, choices = self._cut(alignment, pieces, choices, limit, strategy == "tables")
+        if not is_named:
+            pieces, choices = self._cut(alignment, pieces, choices, limit, strategy == "tables")
         merged = self._merged(alignment, choices)
         if merged is None:
             return None

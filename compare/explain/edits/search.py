@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+
+import numpy as np
 
 from ....graphs.errors import OpdiffError
 from ....graphs.network import Network
 from ....graphs.regions import Region
 from ....graphs.taps import Source
+from ...align.values import ValueIndex
 from ...judge.locate import Local
 from ...sides.graph_side import GraphSide
+from ...sides.side import Values
 from .alignment import Alignment
 from .edit import Edit, Place
 from .matching import Matching, Numbers
@@ -17,6 +22,7 @@ from .region_search import COARSE, Plan, RegionSearch, first_of
 from .words import Weights
 
 Nodes = tuple[Source | None, Source | None]  # A's and B's
+Holds = Callable[[np.ndarray], bool]
 
 
 class EditSearch:
@@ -32,8 +38,11 @@ class EditSearch:
         self._plans: dict[tuple[str, str], Plan] = {}
         self._places: dict[tuple[str, str], Place] = {}
 
-    def edit(self, local: Local) -> Edit | None:
-        """The edit of one region at fault; None where none was found."""
+    def edit(self, local: Local, is_named: bool = False) -> Edit | None:
+        """The edit of one region at fault; None where none was found.
+
+        is_named: whether the fault has a name already, beside which only what is quickly found is told.
+        """
         if local.b64 is None:
             return None
         key = self._programs(local.tap)
@@ -41,7 +50,7 @@ class EditSearch:
             region = RegionSearch(local, self._b, *self._networks(local.tap), self._weights)
             known = self._plans.get(key)
             edit = None if known is None else region.again(known)
-            if edit is None and (found := region.search()) is not None:
+            if edit is None and (found := region.search(is_named)) is not None:
                 self._plans[key], edit = found.plan, found.edit
         except OpdiffError:
             edit = None
@@ -73,6 +82,11 @@ class EditSearch:
         left, right = self._a.regions[tap], self._b.regions[tap]
         return _sourced(left, ours), _sourced(right, theirs)
 
+    def insides(self, tap: str) -> tuple[Holds, Holds]:
+        """For A's region and B's, on A's values, whether it computes a value."""
+        a, b = (_Inside(side, tap, self._a.values) for side in (self._a, self._b))
+        return a, b
+
     def _programs(self, tap: str) -> tuple[str, str]:
         return self._a.regions[tap].program.signature, self._b.regions[tap].program.signature
 
@@ -89,6 +103,23 @@ class EditSearch:
         """Both sides' regions, on A's values."""
         a, b = (side.network(tap, self._a.values, self._stepper) for side in (self._a, self._b))
         return a, b
+
+
+class _Inside:
+    """The values that a region computes, found by their numbers. It is run when the first is asked for."""
+
+    def __init__(self, side: GraphSide, tap: str, values: Values) -> None:
+        self._side, self._tap, self._values = side, tap, values
+        self._computed: Mapping[str, np.ndarray] | None = None
+        self._by_size: dict[int, ValueIndex] = {}
+
+    def __call__(self, value: np.ndarray) -> bool:
+        if self._computed is None:
+            self._computed = self._side.run_all(self._tap, self._values)
+        if value.size not in self._by_size:
+            alike = ((name, array) for name, array in self._computed.items() if array.size == value.size)
+            self._by_size[value.size] = ValueIndex(alike)
+        return bool(self._by_size[value.size].find(value))
 
 
 def _sourced(region: Region, index: int | None) -> Source | None:
