@@ -126,15 +126,22 @@ def align_foreign(
 
 
 def _fed(opened: Sequence[Foreign], tokens: Sequence[int], given: Sequence[Inputs], runner: Runner) -> list[Fed]:
-    """What both are fed. Sizes that they leave open and nobody tells are the first with which onnxruntime runs A's file."""
+    """What both are fed. Sizes that a file leaves open and nobody tells are the first with which onnxruntime runs it."""
 
     def with_sizes(sizes: tuple[int, int]) -> list[Fed]:
         return [fed(one, tokens, inputs, sizes) for one, inputs in zip(opened, given, strict=True)]
 
     first, second = with_sizes(SIZES[0]), with_sizes(SIZES[1])
-    if [its.made for its in first] == [its.made for its in second]:  # no size is left open
-        return first
-    return next((feeds for feeds in map(with_sizes, SIZES) if _runs(opened[0], feeds[0], runner)), first)
+    are_open = [one.made != other.made for one, other in zip(first, second, strict=True)]
+
+    def run(feeds: list[Fed]) -> bool:
+        return all(
+            _runs(*one, runner)
+            for one, is_open in zip(zip(opened, feeds, strict=True), are_open, strict=True)
+            if is_open
+        )
+
+    return next(filter(run, map(with_sizes, SIZES)), first) if any(are_open) else first
 
 
 def _runs(one: Foreign, its: Fed, runner: Runner) -> bool:

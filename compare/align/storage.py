@@ -18,6 +18,7 @@ OF_A_STEP = 1.02  # of its storage: how far a number that is rounded, up or down
 _PROBED, _AT_ONCE = 64, 1 << 20  # elements
 _MOST_MERGED = 3  # products in one: of q, k and v, or of gate and up
 _SINGLE = 2.0**-23  # float32's step, relative
+_BEYOND_HALF = 65504.0  # where a step is infinite, the storage holds its largest number for all beyond it
 
 
 Numbers = dict[str, np.ndarray]  # by the constant's name
@@ -191,7 +192,8 @@ def _is_near(stored: np.ndarray, exact: np.ndarray, step: np.ndarray) -> bool:
     ours, theirs, bound = (np.asarray(x, np.float64) for x in (stored, exact, np.abs(step)))
     with np.errstate(invalid="ignore"):
         far = np.where(ours == theirs, 0.0, np.abs(ours - theirs))
-    return bool((far <= OF_A_STEP * bound).all())
+        is_beyond = (np.sign(ours) == np.sign(theirs)) & (np.abs(theirs) >= np.minimum(np.abs(ours), _BEYOND_HALF))
+    return bool(np.where(np.isinf(bound), is_beyond, far <= OF_A_STEP * bound).all())
 
 
 def _far(a: np.ndarray, b: np.ndarray) -> float:

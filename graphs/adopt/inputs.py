@@ -98,7 +98,7 @@ def _made_for(
     """A value for an input by its role: a mask of ones, positions from 0, an empty cache; else seeded random numbers."""
     is_past = bool(_PAST.search(name)) and dtype.kind == "f"
     shape = [
-        dim if isinstance(dim, int) else _size(dim, place, is_past, n_tokens or sizes[place < len(dims) - 1])
+        dim if isinstance(dim, int) else _size(dim, place == 0, is_past, n_tokens, sizes[place < len(dims) - 1])
         for place, dim in enumerate(dims)
     ]
     if is_past:
@@ -116,11 +116,12 @@ def _made_for(
     return np.random.default_rng(_SEED).standard_normal(shape).astype(dtype)
 
 
-def _size(dim: str | None, place: int, is_past: bool, size: int) -> int:
-    """A size that a graph leaves open: one of a batch, none of a past, else the given one."""
+def _size(dim: str | None, is_first: bool, is_past: bool, n_tokens: int, size: int) -> int:
+    """A size that a graph leaves open: one of a batch, no token of a past, the tokens' number, or the given size."""
     words = str(dim or "").lower()
-    if "batch" in words or (place == 0 and not re.search("seq|len|token|time", words)):
+    is_length = bool(re.search("seq|len|token|time", words))
+    if "batch" in words or (is_first and not is_length):
         return 1
     if is_past:
-        return 0
-    return size
+        return size if words and not is_length and "past" not in words else 0
+    return n_tokens or size
