@@ -111,9 +111,23 @@ def to_onnx(
 
 
 def _folds(node: ir.Node) -> bool | None:
-    """Fold shapes, scalars and masks; what is computed of an array of floats keeps its nodes, and so its lines."""
-    arrays = (value.const_value for value in node.inputs if value is not None)
-    return False if any(a is not None and a.dtype.is_floating_point() and a.size > 1 for a in arrays) else None
+    """Fold shapes, scalars and masks; what is computed of an array of floats, or of numbers that are counted and made
+    floats, keeps its nodes, and so its lines.
+    """
+    if node.op_type == "Range":
+        return (
+            False
+            if any(use.node.op_type == "Cast" and _is_to_float(use.node) for use in node.outputs[0].uses())
+            else None
+        )
+    arrays = [value.const_value for value in node.inputs if value is not None]
+    is_of_floats = any(a is not None and a.dtype.is_floating_point() and a.size > 1 for a in arrays)
+    made = node.inputs[0].producer() if node.op_type == "Cast" and node.inputs[0] is not None else None
+    return False if is_of_floats or (made is not None and made.op_type == "Range" and _is_to_float(node)) else None
+
+
+def _is_to_float(cast: ir.Node) -> bool:
+    return ir.DataType(cast.attributes["to"].as_int()).is_floating_point()
 
 
 @contextmanager

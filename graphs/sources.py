@@ -19,9 +19,20 @@ _WRAPPERS = re.compile(
 
 
 def source_of(node: onnx.NodeProto) -> Source:
-    """Name, op type, scope and source line; scope and line are None where the exporter left none."""
+    """Name, op type, scope and source line; scope and line are None where the exporter left none. The line is the innermost
+    of the user's own code; where there is none, of an installed model's.
+    """
     metadata = {prop.key: prop.value for prop in node.metadata_props}
-    return Source(node.name, node.op_type, _scope(metadata), _line(metadata.get("pkg.torch.onnx.stack_trace", "")))
+    lines = lines_of(node)
+    lines = [line for line in lines if not _INSTALLED.search(line)] or lines
+    return Source(node.name, node.op_type, _scope(metadata), next(iter(lines), None), tuple(lines[1:]))
+
+
+def lines_of(node: onnx.NodeProto) -> list[str]:
+    """`file.py:42` of each frame that computes something of the node, the innermost first."""
+    trace = next((prop.value for prop in node.metadata_props if prop.key == "pkg.torch.onnx.stack_trace"), "")
+    frames = [(path, line) for path, line, _ in _FRAME.findall(trace) if not _WRAPPERS.search(path)]
+    return [":".join(frame) for frame in reversed(frames)]
 
 
 def _scope(metadata: dict[str, str]) -> str | None:
@@ -30,10 +41,3 @@ def _scope(metadata: dict[str, str]) -> str | None:
         return str(scopes[-2]) if len(scopes) > 1 else None
     except (KeyError, ValueError, SyntaxError, TypeError, IndexError):
         return None
-
-
-def _line(stack_trace: str) -> str | None:
-    """`file.py:42` of the innermost frame of the user's own code; where there is none, of an installed model's."""
-    frames = [(path, line) for path, line, _ in _FRAME.findall(stack_trace) if not _WRAPPERS.search(path)]
-    own = [frame for frame in frames if not _INSTALLED.search(frame[0])]
-    return ":".join((own or frames)[-1]) if frames else None

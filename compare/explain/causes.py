@@ -13,6 +13,7 @@ from ...graphs.taps import Source
 from ..conventions import Value
 from .catalogue import Choice, Explained, in_words
 from .edits.edit import Edit
+from .edits.keys import NUMBER
 from .edits.search import Nodes
 
 _LEFT_OUT, _EXTRA, _AS_IT_IS = " is left out, x = ", " is extra, x = ", " is taken as it is"
@@ -122,7 +123,7 @@ def by_edit(
         where = _line(theirs) or _reader(edits[tap], n) or (key if theirs is None else theirs.name or key)
         together.setdefault((key[0] == "", tuple(tap for tap, _ in found), where), []).append(key)
     merged = [_of_pieces([places[key] for key in keys], edits, nodes_at, relations) for keys in together.values()]
-    return _with_moved(merged)
+    return _with_moved(_but_for_numbers(merged))
 
 
 def _line(node: Source | None) -> str | None:
@@ -132,6 +133,26 @@ def _line(node: Source | None) -> str | None:
 def _reader(edit: Edit, piece: int) -> int | None:
     """The node of B that reads a piece."""
     return edit.readers[piece] if piece < len(edit.readers) else None
+
+
+def _but_for_numbers(causes: list[Cause]) -> list[Cause]:
+    """With what one line does to other regions with other numbers as one cause, told with those of the first."""
+    joined: dict[object, Cause] = {}
+    for n, cause in enumerate(causes):
+        lines = [None if node is None else node.source for node in cause.nodes]
+        is_known = cause.kind == "edit" and None not in lines
+        key = (*lines, *(re.sub(NUMBER, "#", key) for key in sorted(cause.keys))) if is_known else n
+        first = joined.get(key)
+        if first is None or not set(first.taps).isdisjoint(cause.taps):
+            joined[n if first is not None else key] = cause
+            continue
+        joined[key] = replace(
+            first,
+            taps=tuple(sorted({*first.taps, *cause.taps}, key=graph_order)),
+            residual=max(first.residual or 0.0, cause.residual or 0.0),
+            keys=first.keys | cause.keys,
+        )
+    return list(joined.values())
 
 
 def _with_moved(causes: list[Cause]) -> list[Cause]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from copy import copy
 from dataclasses import replace
+from functools import cached_property
 from typing import TypeVar
 
 import numpy as np
@@ -21,6 +22,7 @@ from ...graphs.regions import Region, cut
 from ...graphs.run import Precision, Runner, run_regions
 from ...graphs.stages import LOGITS
 from ...graphs.stepping import StepRunner
+from ...graphs.stream import Stream, stream_of
 from ...graphs.whole import is_changed_when_whole, run_whole, why_not_whole
 from ..result import SideInfo
 from .side import Side, Values, reordered, reordered_all
@@ -159,6 +161,11 @@ class GraphSide(Side):
         """The same in float64, with the constants moved that are not in `exact`."""
         region = self.regions[tap]
         return self.canonical(tap, self._runner.run(region, self.feeds(region, values), "float64", exact))
+
+    @cached_property
+    def stream(self) -> Stream:
+        """The residual stream: what each block reads of the one before it."""
+        return stream_of(self.regions.values())
 
     def kept_in_single(self, tap: str) -> tuple[str, ...]:
         """The operators of a region that onnxruntime runs in float32 in every precision."""

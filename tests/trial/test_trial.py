@@ -31,7 +31,7 @@ ANY_LENGTH = (
 TWINS = re.findall(r"^class (\w+)Again\(", VARIANTS.read_text(), re.MULTILINE)
 ROPE = "return torch.cat((u * cos - v * sin, v * cos + u * sin), -1)"
 SINKS = "return torch.cat((scores, self.sinks(scores.shape[1])), -1).softmax(-1)[..., :-1]"
-NORM = "return x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-6) * self.weight(name)"
+NORM = 'h = tap(f"{b}.ffn_norm", self.norm(x, f"{b}.ffn_norm"), axes="token channel")'
 LINEAR = "return x @ self.weight(name).T"
 
 
@@ -80,19 +80,19 @@ CASES = (
     ),
     Case(
         *("Sinks", "Decoder", "attn_probs"),
-        says=("Decoder: softmax(attn_scores) where Sinks has softmax(concat(attn_scores, [0.8",),
+        says=("Decoder: softmax(attn_scores) where Sinks has softmax(concat(attn_scores, [0.9",),
         a_line=SINKS,
         b_line="return scores.softmax(-1)",
     ),
     Case(
         *("Decoder", "Sinks", "attn_probs"),
-        says=("Sinks: softmax(concat(attn_scores, [0.8", "where Decoder has softmax(attn_scores)"),
+        says=("Sinks: softmax(concat(attn_scores, [0.9", "where Decoder has softmax(attn_scores)"),
         a_line="return scores.softmax(-1)",
         b_line=SINKS,
     ),
     Case(
         *("Sinks", "SinksOfTheWrongHead", "attn_probs"),
-        says=("concat([0.8", "[3:4 on axis -3]", "[0:3 on axis -3], axis -3) where Sinks has [0.8"),
+        says=("concat([0.9", "[3:4 on axis -3]", "[0:3 on axis -3], axis -3) where Sinks has [0.9"),
         a_line=SINKS,
         b_line="return super().sinks(n_tokens).roll(1, 0)",
     ),

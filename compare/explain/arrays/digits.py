@@ -135,7 +135,7 @@ def _unequal(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 def _entry(value: np.generic) -> str:
     if isinstance(value, np.bool_ | np.integer):
         return str(value.item())
-    return number(float(np.float32(value)) if abs(float(value)) < 3e38 else float(value), 8)
+    return number(float(str(np.float32(value))) if abs(float(value)) < 3e38 else float(value), 8)
 
 
 def _told(a: np.generic, b: np.generic) -> tuple[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
+from functools import cached_property
 from itertools import permutations
 
 import numpy as np
@@ -30,12 +31,13 @@ class Alignment:
         self.partner: dict[int, Step] = {}
         self.orders: dict[int, tuple[int, ...]] = {}
         self._used: set[int] = set()
+        self._refused: set[str] = set()
         self.between_b = self._between_b()
         self.between_a = self._between_a()
 
     def match(self, name: str) -> Match | None:
         """The value of A that a value of B is; the two outputs are never one, for they differ."""
-        found = self.matching.match(name)
+        found = None if self.b.base(name) in self._refused else self.matching.match(name)
         if found is None or self.b.base(name) != self.b.base(self.b.output):
             return found
         return None if self.a.base(found.name) == self.a.base(self.a.output) else found
@@ -44,6 +46,20 @@ class Alignment:
     def shared(self) -> frozenset[str]:
         """The values of A at which B's unmatched steps end, and what these are without their moves."""
         return self._shared
+
+    def is_elsewhere(self, ours: str, theirs: str) -> bool:
+        """Whether B has both values of A, and only reads another of them."""
+        match, ours = self.match(self.b.base(theirs)), self.a.base(ours)
+        return match is not None and self.a.base(match.name) != ours and self.has(ours)
+
+    def has(self, ours: str) -> bool:
+        """Whether a value of A is one of B too."""
+        return self.a.base(ours) in self._of_both
+
+    @cached_property
+    def _of_both(self) -> frozenset[str]:
+        found = map(self.match, self.b.cone(self.b.output))
+        return frozenset(self.a.base(match.name) for match in found if match is not None)
 
     def _between_b(self) -> list[Step]:
         steps: dict[int, Step] = {}
@@ -79,14 +95,30 @@ class Alignment:
         return [steps[number] for number in sorted(steps)]
 
     def walk(self) -> None:
-        """Pair steps from the outputs up, as long as they are equal."""
+        """Pair steps from the outputs up, as long as they are equal.
+
+        Where a step of B gives what another step of A gives, but stands where A has such a step that reads something else
+        (`score.gather(i)` for `weight.gather(i)`), it is paired with that, as it is written.
+        """
+        while (theirs := self._walked()) is not None:
+            self._refused.add(theirs)
+            self.partner, self.orders, self._used = {}, {}, set()
+            self.__dict__.pop("_of_both", None)
+            self.between_b = self._between_b()
+            self.between_a = self._between_a()
+
+    def _walked(self) -> str | None:
+        """The same, up to the first value of B that is not to be matched by its numbers."""
         inside = {step.number for step in self.between_a}
         queue = deque([(self.a.output, self.b.output)])
         while queue:
             ours, theirs = queue.popleft()
             theirs = self.b.base(theirs)
             left, right = self.a.values[self.a.base(ours)].maker, self.b.values[theirs].maker
-            if self.match(theirs) is not None or left is None or right is None:
+            match = self.match(theirs)
+            if match is not None and self._is_by_chance(match, left, right):
+                return theirs
+            if match is not None or left is None or right is None:
                 continue
             if right.number in self.partner or left.number in self._used or left.number not in inside:
                 continue
@@ -95,6 +127,23 @@ class Alignment:
                 queue.extend(
                     (left.operands[place], theirs) for place, theirs in zip(order, right.operands, strict=True)
                 )
+
+        return None
+
+    def _is_by_chance(self, match: Match, ours: Step | None, theirs: Step | None) -> bool:
+        """Whether A's step in the same place is the same one, on something else; A's step with the same numbers is not."""
+        maker = self.a.values[self.a.base(match.name)].maker
+        if ours is None or theirs is None or maker is None or maker is ours or ours.is_move:
+            return False
+        if (
+            len(ours.operands) < 2
+            or not ours.is_like(theirs)
+            or not ours.has_settings_of(theirs)
+            or maker.is_like(theirs)
+        ):
+            return False
+        scores = self._operand_scores(ours, theirs, self._order(ours, theirs))
+        return max(scores) >= _SAME and ours.number not in self._used
 
     def add_common_subsequence(self) -> None:
         """Pair what is left by the best common subsequence of the two orders of execution: two edits may lie behind

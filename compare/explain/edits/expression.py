@@ -70,10 +70,12 @@ class Style:
 
     depth: how many steps deep; deeper ones are "...".
     with_moves: whether reshapes and transposes are written too.
+    with_letters: whether what two formulas repeat is written once, and has a letter.
     """
 
     depth: int = 7
     with_moves: bool = False
+    with_letters: bool = False
 
 
 def is_mask(array: np.ndarray) -> bool:

@@ -6,13 +6,14 @@ import re
 from collections.abc import Sequence
 
 from ....graphs.regions import Region
-from ....graphs.stages import split_tap_name, tap_name
+from ....graphs.stages import split_tap_name
+from ....graphs.stream import Stream
 
 STREAM = "the residual stream"
-_NUMBER = r"-?(?:\d[\d.]*(?:e[-+]?\d+)?|inf|nan)"
+NUMBER = r"-?(?:\d[\d.]*(?:e[-+]?\d+)?|inf|nan)"
 
 
-def key_of(text: str, tap: str, regions: Sequence[Region]) -> str:
+def key_of(text: str, tap: str, regions: Sequence[Region], stream: Stream) -> str:
     """A line's key: the tap that the regions read, the block, the weights' names, shapes and sizes are left out."""
     block = split_tap_name(tap)[0]
     reads = [{name for name in region.inputs if name != "tokens"} for region in regions]
@@ -20,7 +21,7 @@ def key_of(text: str, tap: str, regions: Sequence[Region]) -> str:
     if len(common) == 1:
         text = without(text, short_name(common[0], block), "x")
     if block is not None:
-        text = without(text, stream_before(block), STREAM)
+        text = without(text, stream.before(block), STREAM)
     labels = {label for region in regions for label in region.weight_names}
     for label in sorted(labels, key=len, reverse=True):
         text = without(text, short_name(label, block), "the weight")
@@ -29,14 +30,9 @@ def key_of(text: str, tap: str, regions: Sequence[Region]) -> str:
     text = re.sub(r"\b[qkv]_(proj|norm|rope)\b", r"qkv_\1", text)
     text = re.sub(r", x = .*", "", text)
     text = re.sub(r"\b[A-Z]=\d+(, )?", "", text)  # sizes that an operator is told
-    text = re.sub(rf"\[{_NUMBER}(, {_NUMBER})+(, \.\.\.)?\]( of shape \[[^]]*\])?", "[...]", text)
     text = re.sub(r"\bconstant \[[^]]*\]", "a constant", text)
+    text = re.sub(rf"\[{NUMBER}(, {NUMBER})+(, \.\.\.)?\]( of shape \[[^]]*\])?", "a constant", text)
     return re.sub(r"\[(?:part )?-?\d[^\[\]]*\]", "[part]", text)  # which part of a value a block or a head takes
-
-
-def stream_before(block: int) -> str:
-    """The tap of the residual stream as a block reads it."""
-    return tap_name("ffn_residual", block - 1) if block else "embed"
 
 
 def short_name(label: str, block: int | None) -> str:

@@ -21,7 +21,7 @@ from .edit import WORK, Edit, Place
 from .matching import Matching, Numbers
 from .merged import Choices, Merged
 from .pieces import Piece, differences
-from .words import Line, Weights, Writer
+from .words import LONGEST, Line, Weights, Writer
 
 # How near two values must be to be one: what rounded constants leave open; where that hides the fault, float64's rounding.
 COARSE, TIGHT = 1e-6, 1e-11
@@ -184,7 +184,7 @@ class RegionSearch:
         return kept, choices
 
     def _writer(self, alignment: Alignment) -> Writer:
-        return Writer(alignment, split_tap_name(self._local.tap)[0], self._weights)
+        return Writer(alignment, split_tap_name(self._local.tap)[0], self._weights, self._side.stream)
 
     def _edit(self, alignment: Alignment, pieces: tuple[Piece, ...], left: float, merged: Merged) -> tuple[Edit, float]:
         """The edit in words, and what it costs: the less it changes and the shorter it is said, the more it is worth."""
@@ -192,12 +192,18 @@ class RegionSearch:
         lines: list[Line] = []
         places: list[Place] = []
         readers: list[int | None] = []
-        for piece in sorted(pieces, key=lambda one: _place(alignment, one)):
+        pieces = tuple(sorted(pieces, key=lambda one: _place(alignment, one)))
+        for piece in pieces:
             line = writer.line(piece)
             if line.key not in {known.key for known in lines}:
                 lines.append(line)
                 places.append(_nodes(alignment, piece))
                 readers.append(None if piece.step is None else piece.step.index)
+        whole = _whole(alignment, writer, pieces, lines)
+        if whole is not None:
+            ours, theirs = first_of(self._a, alignment.between_a), first_of(self._b, alignment.between_b)
+            at = None if ours is None else ours.index, None if theirs is None else theirs.index
+            lines, places, readers = [whole], [at], [None]
         partners = {alignment.partner[number].number for number in merged.brought if number in alignment.partner}
         kept = partners | merged.used
         replaced = [step for step in alignment.between_a if step.number not in kept and not step.is_move]
@@ -210,6 +216,15 @@ class RegionSearch:
         n_steps = max(_n_steps(self._a, replaced), _n_steps(self._b, brought))
         operators = tuple(step.operator for step in replaced), tuple(step.operator for step in brought)
         return Edit(tuple(lines), tuple(places), n_steps, residual, (), operators, tuple(readers)), cost
+
+
+def _whole(alignment: Alignment, writer: Writer, pieces: Sequence[Piece], lines: Sequence[Line]) -> Line | None:
+    """The line of the region's whole output, where it says all that several lines of one change say, and is no longer."""
+    are_one = any(piece.kind == "output" for piece in pieces) or len({piece.step for piece in pieces}) == 1
+    if len(lines) < 2 or not are_one or any(line.is_number for line in lines):
+        return None
+    whole = writer.line(Piece("output", alignment.a.output, alignment.b.output))
+    return whole if len(whole.text) <= min(LONGEST, sum(len(line.text) for line in lines)) else None
 
 
 def _makes_data(network: Network, steps: Sequence[Step]) -> bool:
@@ -239,7 +254,9 @@ def _nodes(alignment: Alignment, piece: Piece) -> Place:
     """A's node and B's: the first steps of the piece; where a side has none there, the step that reads the value."""
     a, b = alignment.a, alignment.b
     partner = None if piece.step is None else alignment.partner[piece.step.number]
-    if piece.kind in ("attributes", "literals", "view", "order"):
+    if piece.kind == "order":
+        ours, theirs = _moved(a, piece.ours, partner), _moved(b, piece.theirs, piece.step)
+    elif piece.kind in ("attributes", "literals", "view") or alignment.is_elsewhere(piece.ours, piece.theirs):
         ours, theirs = partner, piece.step
     else:
         inside_a, inside_b = (_steps_between(alignment, piece, side) for side in ("a", "b"))
@@ -249,9 +266,16 @@ def _nodes(alignment: Alignment, piece: Piece) -> Place:
             ours, theirs = partner, piece.step  # both are told where it is read
         else:
             first_a, first_b = first_of(a, inside_a), first_of(b, inside_b)
-            ours = first_a or _instead(a, piece.ours, is_table, _repeats(b, first_b)) or partner
-            theirs = first_b or _instead(b, piece.theirs, is_table, _repeats(a, first_a)) or piece.step
+            is_made = is_table and not _are_in_one_line(
+                b, first_b, piece.step
+            )  # B's step stands where the table is made
+            ours = first_a or _instead(a, piece.ours, is_made, _repeats(b, first_b)) or partner
+            is_made = is_table and not _are_in_one_line(a, first_a, partner)  # A's step stands where the table is made
+            theirs = first_b or _instead(b, piece.theirs, is_made, _repeats(a, first_a)) or piece.step
         ours, theirs = ours or _reader(a, piece.ours), theirs or _reader(b, piece.theirs)
+    if theirs is not None and theirs is piece.step and not _are_own(alignment, theirs):
+        own = _first_own(alignment, theirs)  # what another stage makes too is no place to tell it
+        ours, theirs = (ours, theirs) if own is None else (alignment.partner[own.number], own)
     return None if ours is None else ours.index, None if theirs is None else theirs.index
 
 
@@ -278,6 +302,13 @@ def _instead(network: Network, name: str, is_table: bool, is_repeated: bool) -> 
     return made or (_repeating(network, name) if is_repeated else None)
 
 
+def _are_in_one_line(network: Network, one: Step | None, other: Step | None) -> bool:
+    if one is None or other is None:
+        return False
+    source = network.region.source
+    return source(one.index).source == source(other.index).source is not None
+
+
 def _is_of_numbers(network: Network, name: str) -> bool:
     array = network.array(name)
     return array is not None and array.dtype.kind == "f"
@@ -298,6 +329,27 @@ def _repeating(network: Network, name: str) -> Step | None:
             return maker
         name = maker.operands[0]
     return None
+
+
+def _first_own(alignment: Alignment, step: Step) -> Step | None:
+    """The first step after this one that both sides have, and no other stage does."""
+    paired = (one for one in alignment.b.steps[step.number + 1 :] if one.number in alignment.partner)
+    return next((one for one in paired if not one.is_move and _are_own(alignment, one)), None)
+
+
+def _are_own(alignment: Alignment, step: Step) -> bool:
+    ours = alignment.partner[step.number]
+    return alignment.a.region.is_own(ours.index) and alignment.b.region.is_own(step.index)
+
+
+def _moved(network: Network, name: str, reader: Step | None) -> Step | None:
+    """The last move of a value in a line of its own before a step reads it."""
+    while (maker := network.values[name].maker) is not None and maker.is_move:
+        lines = [network.region.source(step.index).source for step in (maker, reader) if step is not None]
+        if len(set(lines)) > 1 and None not in lines:
+            return maker
+        name = maker.operands[0]
+    return reader
 
 
 def _maker(network: Network, name: str) -> Step | None:

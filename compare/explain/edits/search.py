@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import cached_property
 
 import numpy as np
 
 from ....graphs.errors import OpdiffError
 from ....graphs.network import Network
 from ....graphs.regions import Region
+from ....graphs.sources import lines_of
 from ....graphs.taps import Source
 from ...align.values import ValueIndex
 from ...judge.locate import Local
@@ -80,7 +82,12 @@ class EditSearch:
         """The nodes of the two graphs at a place in a region's programs."""
         ours, theirs = place
         left, right = self._a.regions[tap], self._b.regions[tap]
-        return _sourced(left, ours), _sourced(right, theirs)
+        lines_a, lines_b = self._lines
+        return _at_its_own(_sourced(left, ours), lines_b), _at_its_own(_sourced(right, theirs), lines_a)
+
+    @cached_property
+    def _lines(self) -> tuple[frozenset[str], frozenset[str]]:
+        return _lines(self._a), _lines(self._b)
 
     def insides(self, tap: str) -> tuple[Holds, Holds]:
         """For A's region and B's, on A's values, whether it computes a value."""
@@ -132,3 +139,17 @@ def _sourced(region: Region, index: int | None) -> Source | None:
     source = region.source(index)
     after = (region.source(n).source for n in range(index + 1, len(region.nodes)))
     return source if source.source else replace(source, source=next(filter(None, after), None))
+
+
+def _lines(side: GraphSide) -> frozenset[str]:
+    """Every line that a graph runs, or from which one is called."""
+    nodes = {id(node): node for region in side.regions.values() for node in region.nodes}
+    return frozenset(line for node in nodes.values() for line in lines_of(node))
+
+
+def _at_its_own(source: Source | None, others: frozenset[str]) -> Source | None:
+    """A line that the other side runs too is not what differs: the innermost that calls it and is this side's alone."""
+    if source is None or source.source not in others:
+        return source
+    own = next((line for line in source.callers if line not in others), source.source)
+    return replace(source, source=own)

@@ -74,7 +74,7 @@ class TrialSearch:
         (_, rest, trial), *others = sorted(hits, key=lambda hit: hit[0])
         self._seen[key] = trial.key
         place = None if trial.step is None else trial.step.index
-        line = Line(trial.text, key_of(trial.key, local.tap, [network.region]), len(trial.text))
+        line = Line(trial.text, key_of(trial.key, local.tap, [network.region], self._graph.stream), len(trial.text))
         places = (place, None) if self._is_told_of_a else (None, place)
         also = tuple(dict.fromkeys(o.text for _, _, o in others if o.text != trial.text))[:_MOST_OTHERS]
         return Edit((line,), (places,), 1, rest / local.error, also)

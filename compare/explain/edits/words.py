@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
@@ -9,16 +10,19 @@ import numpy as np
 
 from ....graphs.network import Step
 from ....graphs.stages import split_tap_name
+from ....graphs.stream import Stream
 from ..arrays import Relation, compare_arrays, differing_part, told_apart
 from .alignment import Alignment
 from .expression import Style, formula, operator_name, setting_text, step_formula
-from .keys import STREAM, key_of, short_name, stream_before
+from .keys import STREAM, key_of, short_name
 from .pieces import Piece
+from .wording import in_another_order, with_letters
 
 Weights = Mapping[str, Callable[[], np.ndarray]]
-_SHORT, _WHOLE = Style(depth=7), Style(depth=60)
-_DEFINED = ", x = "  # behind it stands what x is
-_READABLE = 160  # characters: a line of no more is told whole
+_SHORT, _WHOLE, _LETTERED = Style(depth=7), Style(depth=60), Style(depth=60, with_letters=True)
+_DEFINED = re.compile(r", [xyz] = ")  # behind it stands what a letter is
+_ARRAY = re.compile(r"constant \[[^]]*\]|[\w.]+\.(?:weight|bias)\b")
+READABLE, LONGEST = 160, 320  # characters: a line of no more is told whole; with what its letters are
 _SMALL = 64  # entries: so few numbers may be another tensor's by chance
 # What it is called where a region reads another tap than A's: by stage, what B reads, what A reads.
 _CALLED = {
@@ -49,25 +53,26 @@ class Writer:
         weights: every tensor of the checkpoint, loaded when asked for: one may stand in another's place.
     """
 
-    def __init__(self, alignment: Alignment, block: int | None, weights: Weights) -> None:
-        self._alignment, self._block, self._weights = alignment, block, weights
+    def __init__(self, alignment: Alignment, block: int | None, weights: Weights, stream: Stream) -> None:
+        self._alignment, self._block, self._weights, self._stream = alignment, block, weights, stream
         self._a, self._b = alignment.a, alignment.b
 
     def line(self, piece: Piece) -> Line:
         """The piece in words."""
         text, key = self._said(piece, _SHORT)
-        full = text if "..." not in text else self._said(piece, _WHOLE)[0]
-        whole = full.split(_DEFINED)[0]
+        whole = _DEFINED.split(self._said(piece, _WHOLE)[0])[0]
+        full = text if "..." not in text and len(text) <= READABLE // 2 else self._said(piece, _LETTERED)[0]
+        is_readable = len(_DEFINED.split(full)[0]) <= READABLE and len(full) <= LONGEST
         return Line(
-            full if len(full) <= _READABLE else text,
-            key_of(key or text, self._a.region.tap, (self._a.region, self._b.region)),
+            full if is_readable else text,
+            key_of(key or text, self._a.region.tap, (self._a.region, self._b.region), self._stream),
             len(whole),
             self._is_number(piece),
         )
 
     def cost(self, pair: tuple[str, str]) -> float:
         """How long a cut is in words."""
-        return len(self._said(Piece("cut", *pair), _WHOLE, is_draft=True)[0].split(_DEFINED)[0])
+        return len(_DEFINED.split(self._said(Piece("cut", *pair), _WHOLE, is_draft=True)[0])[0])
 
     def _is_number(self, piece: Piece) -> bool:
         ours = self._a.values[self._a.base(piece.ours)].kind
@@ -159,7 +164,7 @@ class Writer:
         return self._of_two(piece, ours, theirs, style, is_draft)
 
     def _other_tap(self, read: str, other: str) -> str:
-        before = stream_before(self._block or 0)
+        before = self._stream.before(self._block or 0)
         named = [STREAM if name == before else name for name in (self._name(read), other)]
         called = _CALLED.get((split_tap_name(self._a.region.tap)[1], named[0], named[1]))
         return f"reads {self._name(read)} where A reads {other}" + (f" ({called})" if called else "")
@@ -210,6 +215,9 @@ class Writer:
 
     def _of_a_value_of_a(self, piece: Piece, ours: str, met: str, style: Style) -> tuple[str, str]:
         """B takes a value that A has too: what A does to it is left out, or it is another one."""
+        if piece.step is not None and self._alignment.is_elsewhere(piece.ours, piece.theirs):
+            read, other = self._word_of_a(met, style), self._word_of_a(ours, style)
+            return f"{operator_name(piece.step)} reads {read} where A's reads {other}", ""
         if met != ours and self._a.is_below(ours, met):
             inside = formula(self._a, ours, self._hole_in_a(met, ours), style)
             return f"{inside} is left out, x = {self._word_of_a(met, style)} is taken as it is", ""
@@ -247,6 +255,14 @@ class Writer:
         text = f"{right} where A has {left}"
         if is_draft:
             return text, ""
+        turned = self._in_another_order(piece, ours)
+        if turned is not None:
+            return turned, ""
+        if style.with_letters:
+            right, left, letters = with_letters(right, left)
+            text = f"{right} where A has {left}{letters}"
+            if left != right and _says_it_all(right, left):
+                return text, ""
         a, b = self._a.array(ours), self._b.array(theirs)
         if left == right or (a is not None and b is not None and a.shape == b.shape):
             relation = _of_arrays(a, b)
@@ -255,6 +271,16 @@ class Writer:
                 start = f"{right} is another" if left == right else text
                 return f"{start} ({relation.text})", f"{start} ({relation.key})"
         return text, ""
+
+    def _in_another_order(self, piece: Piece, ours: str) -> str | None:
+        """The words for steps of A that B has the other way round; None where that is not it."""
+        right = formula(self._b, piece.theirs, self._leaf_of_b, _WHOLE)
+        left = formula(self._a, piece.ours, self._opened(ours), _WHOLE)
+        found = in_another_order(right, left)
+        if found is None:
+            return None
+        late, early = (text if len(text) <= READABLE // 2 else f"{text[: READABLE // 2]}..." for text in found)
+        return f"{early} is applied after {late}, where A applies it before"
 
     # -- words for values
 
@@ -327,6 +353,12 @@ class Writer:
             elif maker is not None:
                 stack.extend(maker.operands)
         return found
+
+
+def _says_it_all(right: str, left: str) -> bool:
+    """Whether two formulas are short and leave nothing out, so that no more need be said of what they give."""
+    hidden = [sorted(_ARRAY.findall(text)) for text in (right, left)]
+    return "..." not in right + left and len(right + left) <= READABLE and hidden[0] == hidden[1]
 
 
 def _told(a: np.ndarray, b: np.ndarray) -> tuple[str, str]:

@@ -1,0 +1,87 @@
+"""Two formulas told shortly: what they repeat gets a letter, and steps in another order are said to be that."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator
+
+LETTERS = "yz"
+_WORTH_A_LETTER = 16  # characters
+_OPENING, _CLOSING = "([", ")]"
+_WORD = re.compile(r"[\w.]+")
+
+
+def with_letters(right: str, left: str) -> tuple[str, str, str]:
+    """Two formulas with letters for the parts that stand in them more than once, and what these are: `, y = sin(q)`."""
+    told = ""
+    for letter in LETTERS:
+        if re.search(rf"\b{letter}\b", right + left):
+            return right, left, told
+        counts = Counter(part for text in (right, left) for part in parts(text))
+        repeated = [
+            part for part, n in counts.items() if n > 1 and len(part) >= _WORTH_A_LETTER and part not in (right, left)
+        ]
+        if not repeated:
+            return right, left, told
+        best = max(repeated, key=lambda part: ((counts[part] - 1) * len(part), len(part)))
+        right, left = right.replace(best, letter), left.replace(best, letter)
+        told += f", {letter} = {_bare(best)}"
+    return right, left, told
+
+
+def in_another_order(right: str, left: str) -> tuple[str, str] | None:
+    """Where one formula is `g(f(x))` and the other `f(g(x))`: f and g of x, f being what the first does first.
+
+    None where they are not.
+    """
+    for inner in dict.fromkeys(parts(left)):
+        outer = left.replace(inner, "\0")
+        if outer == "\0" or len(inner) < 2:
+            continue
+        for leaf in dict.fromkeys(_WORD.findall(inner)):
+            if _of(inner, leaf).count("\0") == 1 and _is_swapped(right, outer, _of(_bare(inner), leaf), leaf):
+                return outer.replace("\0", "x"), _of(_bare(inner), leaf).replace("\0", "x")
+    return None
+
+
+def _is_swapped(right: str, outer: str, inner: str, leaf: str) -> bool:
+    first = outer.replace("\0", leaf)
+    return first != leaf and right in (inner.replace("\0", first), inner.replace("\0", f"({first})"))
+
+
+def _of(text: str, leaf: str) -> str:
+    """A formula with a hole where a name stands."""
+    return re.sub(rf"(?<![\w.]){re.escape(leaf)}(?![\w.(])", "\0", text)
+
+
+def parts(text: str) -> Iterator[str]:
+    """The parts of a formula that are one value each: calls and brackets, each as often as it stands there."""
+    for start, letter in enumerate(text):
+        is_word = bool(_WORD.match(letter)) and (start == 0 or not _WORD.match(text[start - 1]))
+        if not is_word and letter != "(":
+            continue
+        if letter == "(" and start and _WORD.match(text[start - 1]):
+            continue
+        end = _WORD.match(text, start).end() if is_word else start  # type: ignore[union-attr]
+        if text[end : end + 1] != "(":
+            continue
+        end = _closed(text, end)
+        while end:
+            yield text[start:end]
+            end = _closed(text, end) if text[end : end + 1] == "[" else 0
+
+
+def _closed(text: str, start: int) -> int:
+    """Behind the bracket that closes the one at `start`; 0 where none does."""
+    depth = 0
+    for place in range(start, len(text)):
+        depth += (text[place] in _OPENING) - (text[place] in _CLOSING)
+        if not depth:
+            return place + 1
+    return 0
+
+
+def _bare(part: str) -> str:
+    """Without the brackets around it all."""
+    return part[1:-1] if part.startswith("(") and _closed(part, 0) == len(part) else part
