@@ -28,7 +28,7 @@ from .judge.locate import OTHER_KERNELS, locate
 from .judge.nonfinite import first_nonfinite, not_judged, parts_when_whole
 from .measure import Deviation
 from .mend.blind import blind_spots
-from .mend.close import NOTHING_AT_FAULT, close, close_recorded, not_known
+from .mend.close import close, close_recorded, close_without_fault, not_known
 from .mend.early import early_effects
 from .mend.effect import Mending, sets_of
 from .opening import Opened, are_foreign, check_one_is_a_graph, check_sizes, open_either, sides_of, tokens_of
@@ -101,7 +101,7 @@ def compare(
         b=b.info,
         reference=None if reference is None else reference.info,
         tokens=tuple(int(token) for token in tokens),
-        parity=not at_fault.taps,
+        parity=not at_fault.taps and closed.complete is not False,
         first_divergence=at_fault.taps[0] if at_fault.taps else None,
         positions=positions(a, b, tokens),
         rows=table,
@@ -168,7 +168,7 @@ def _weighed(
     """Causes and divergences with their effects, and whether they are all."""
     groups = [cause.taps for cause in at_fault.causes]
     if not at_fault.taps:
-        return (), (), NOTHING_AT_FAULT
+        return (), (), close_without_fault(a, b)
     effects: Sequence[Effect | None] = [None] * len(groups)
     by_tap: Mapping[str, Effect | None] = {}
     if not (isinstance(a, GraphSide) and isinstance(b, GraphSide)):

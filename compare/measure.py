@@ -10,6 +10,7 @@ import numpy as np
 from ..graphs.axes import same_shape
 from ..graphs.errors import ShapeError
 
+_MASK, _APART = 1e6, 1e3  # what is lower, and so many times farther from 0 than all else, may be a mask
 _ELEMENTS_AT_ONCE = 1 << 20
 _UNDERFLOW = float(np.log(np.float64(np.finfo(np.float32).smallest_subnormal)))
 
@@ -41,16 +42,36 @@ def unmasked(scores: np.ndarray) -> np.ndarray:
         return scores - np.max(scores, axis=-1, keepdims=True, initial=-np.inf) > _UNDERFLOW
 
 
+def hidden(values: np.ndarray) -> np.ndarray | None:
+    """Which entries are no numbers but a mask, in a tap that nobody calls scores: of one value, far below all others.
+
+    A norm over them would hide every other difference. None where no entry is.
+    """
+    with np.errstate(invalid="ignore", over="ignore"):
+        lowest = float(np.min(values, initial=0.0))
+        if not -np.inf < lowest < -_MASK:
+            return None
+        low = values < lowest / 2
+        rest = np.abs(values[~low])
+        is_apart = rest.size and float(np.max(rest)) * _APART < -lowest
+        is_one = float(np.max(values[low])) < lowest * (1 - 1 / _APART)
+    return low if is_apart and is_one else None
+
+
 def comparable(a: np.ndarray, b: np.ndarray, is_scores: bool) -> tuple[np.ndarray, np.ndarray, bool]:
-    """Both in float64 and one shape; for scores, masked entries become 0 on both sides. Last: whether masks agree.
+    """Both in float64 and one shape; masked entries become 0 on both sides. Last: whether masks agree.
 
     Raises:
         ShapeError: the two cannot be brought to one shape.
     """
     a, b = same_shape(np.asarray(a, np.float64), np.asarray(b, np.float64))
-    if not is_scores:
-        return a, b, True
-    seen_a, seen_b = unmasked(a), unmasked(b)
+    if is_scores:
+        seen_a, seen_b = unmasked(a), unmasked(b)
+    else:
+        low_a, low_b = hidden(a), hidden(b)
+        if low_a is None and low_b is None:
+            return a, b, True
+        seen_a, seen_b = (np.ones(a.shape, bool) if low is None else ~low for low in (low_a, low_b))
     seen = seen_a & seen_b
     return np.where(seen, a, 0.0), np.where(seen, b, 0.0), bool(np.array_equal(seen_a, seen_b))
 
@@ -97,7 +118,8 @@ def size(a: np.ndarray, is_scores: bool) -> float:
 
 
 def _squared_size(a: np.ndarray, is_scores: bool) -> float:
-    seen = np.isfinite(a) & (unmasked(a) if is_scores else True)
+    low = None if is_scores else hidden(a)
+    seen = np.isfinite(a) & (unmasked(a) if is_scores else True if low is None else ~low)
     return float(np.sum(np.square(a[seen])))
 
 

@@ -6,17 +6,21 @@ from itertools import combinations, permutations
 
 import numpy as np
 
+from ..measure import hidden
+
 Plan = tuple[tuple[str, tuple[int, ...]], ...]  # ("reshape", shape) or ("transpose", order), one after the other
 MASK_SIZE = 1e30  # whatever is larger stands for infinity: float32's lowest number is a mask as -inf is
 _LARGEST, _MOST_AXES, _PROBED = 1 << 22, 5, 64
 
 
 def plain(array: np.ndarray) -> np.ndarray:
-    """Floats in float64, with what stands for infinity as infinity; anything else as it is."""
+    """Floats in float64, with what stands for infinity, or is a mask, as infinity; anything else as it is."""
     if array.dtype.kind in "biu":
         return array
     wide = np.asarray(array, np.float64)
-    large = np.abs(wide) > MASK_SIZE
+    large, low = np.abs(wide) > MASK_SIZE, hidden(wide)
+    if low is not None:
+        large |= low
     return np.where(large, np.copysign(np.inf, wide), wide) if large.any() else wide
 
 

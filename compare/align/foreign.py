@@ -9,6 +9,7 @@ import numpy as np
 
 from ...graphs.adopt.flat import Flat, flatten
 from ...graphs.adopt.inputs import SIZES, Fed, fed, takes_tokens
+from ...graphs.adopt.last_position import cut_to_last_position
 from ...graphs.adopt.opened import Foreign, open_foreign
 from ...graphs.artifact import Artifact, Maps
 from ...graphs.errors import InputError
@@ -98,7 +99,15 @@ def align_foreign(
     asked = tokens or ()
     feeds = _fed(opened, asked, given, runner)
     ours, theirs = (flatten(one, its.data, its.fixed, runner) for one, its in zip(opened, feeds, strict=True))
+    cut = [cut_to_last_position(*pair) for pair in ((ours, theirs), (theirs, ours))]
+    ours, theirs = (
+        flat if one is None else flatten(one, its.data, its.fixed, runner)
+        for flat, one, its in zip((ours, theirs), cut, feeds, strict=True)
+    )
     notes = [note for n, flat in enumerate((ours, theirs)) for note in _run_notes("AB"[n], flat, feeds[n], runner)]
+    notes += [
+        f"{'AB'[n]}'s logits are compared at the last position: {'BA'[n]} gives no others" for n in (0, 1) if cut[n]
+    ]
     finer = in_one_storage(ours, theirs)
     alike = [
         {**computed_alike(*pair), **stored}
@@ -197,6 +206,8 @@ def _checked(letter: str, flat: Flat, its: Fed, runner: Runner) -> str:
 
 def _far(ours: np.ndarray, theirs: np.ndarray) -> float:
     theirs = np.asarray(theirs, np.float64)
+    if ours.ndim > 1 and ours.shape[-2] == 1:
+        theirs = theirs[..., -1:, :]  # compared at the last position alone
     if ours.shape != theirs.shape:
         return float("inf")
     size = float(np.linalg.norm(ours))

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from ...graphs.stages import graph_order, split_tap_name
 from ..conventions.explain import BESIDE_A_REWRITE, BESIDE_AN_EDIT, WHOLE
 from ..judge.cancel import cancelling, is_unread
-from ..judge.locate import Local, is_scores
+from ..judge.locate import Local
 from ..sides.graph_side import GraphSide
 from ..sides.side import Side
 from ..sides.trace_side import TraceSide, replayed, runnable
@@ -68,7 +68,7 @@ def faults(a: Side, b: Side, found: Mapping[str, Local], explainer: Explainer) -
     unnamed = [tap for tap in unnamed if tap not in below]
     related = {tap: relations_of(found[tap], a) for tap in unnamed if tap not in search.edits}
     edited = {tap: search.edits[tap] for tap in unnamed if tap in search.edits}
-    masks = {tap: masks_of(found[tap], a) for tap in edited if is_scores(tap)}
+    masks = {tap: masks_of(found[tap], a) for tap in edited}
     causes = with_the_same_edits(causes, by_edit(edited, search.nodes_at, masks))
     causes += _unexplained(related, search)
     at_fault = tuple(tap for tap in suspects if tap in named or tap in unnamed)

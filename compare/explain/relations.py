@@ -10,7 +10,7 @@ import numpy as np
 from ...graphs.axes import canonical_axes, same_shape, unbatched
 from ...graphs.errors import ShapeError
 from ..judge.locate import Local, is_scores
-from ..measure import comparable, distance, unmasked
+from ..measure import comparable, distance, hidden, unmasked
 from ..sides.side import Side
 from .masks import mask_difference
 
@@ -167,8 +167,18 @@ def masks_of(local: Local, a: Side) -> tuple[str, ...]:
     if found is None:
         return ()
     left, right = found
-    said = mask_difference(left, right, ~unmasked(left), ~unmasked(right))
+    left_masked, right_masked = (_masked(x, is_scores(local.tap)) for x in found)
+    if left.ndim < 2 or not (left_masked.any() or right_masked.any()):
+        return ()
+    said = mask_difference(left, right, left_masked, right_masked)
     return () if said is None else (said,)
+
+
+def _masked(values: np.ndarray, are_scores: bool) -> np.ndarray:
+    if are_scores:
+        return ~unmasked(values)
+    low = hidden(values)
+    return np.isneginf(values) if low is None else low
 
 
 def relations_of(local: Local, a: Side) -> tuple[str, ...]:

@@ -5,12 +5,37 @@ from __future__ import annotations
 import numpy as np
 
 from ...graphs.errors import OpdiffError
+from ...graphs.stages import LOGITS
 from ..explain.faults import Faults
 from ..judge.locate import DOUBLE_UNIT, SINGLE_UNIT
+from ..measure import distance, size
 from ..result import Closed
+from ..sides.graph_side import GraphSide
+from ..sides.side import Side
 from .effect import Effects
 
 NOTHING_AT_FAULT = Closed(True, True, 0.0, "complete: no region is at fault")
+
+
+def close_without_fault(a: Side, b: Side) -> Closed:
+    """Whether the logits agree as well where every region does. They are run in double precision only where they are apart
+    in float32 by more than a sum of roundings is like to make.
+    """
+    if not (isinstance(a, GraphSide) and isinstance(b, GraphSide) and LOGITS in a.values and LOGITS in b.values):
+        return NOTHING_AT_FAULT
+    try:
+        if distance(a.values[LOGITS], b.values[LOGITS], False) <= SINGLE_UNIT**0.5 * size(a.values[LOGITS], False):
+            return NOTHING_AT_FAULT
+        effects = Effects(a, b, ())
+        left = effects.left(effects.logits(()))
+    except OpdiffError:
+        return NOTHING_AT_FAULT
+    if not left > max(effects.floor, SINGLE_UNIT):
+        return NOTHING_AT_FAULT
+    text = (
+        f"not complete: no region is at fault by itself, and yet B's logits are {left:.2g} from A's in double precision"
+    )
+    return Closed(False, False, left, text)
 
 
 def not_known(reason: str) -> Closed:

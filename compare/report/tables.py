@@ -25,14 +25,15 @@ def rows(a: Side, b: Side, common: Sequence[str], found: Mapping[str, Local]) ->
 
 
 def positions(a: Side, b: Side, tokens: Sequence[int]) -> tuple[Position, ...]:
-    """The logits of both sides at each position; none where the logits are no common tap."""
+    """The logits of both sides at each position, or the last that there are; none where the logits are no common tap."""
     if LOGITS not in a.values or LOGITS not in b.values:
         return ()
     left, right = (unbatched(side.values[LOGITS], side.taps[LOGITS].axes) for side in (a, b))
-    if left.shape != right.shape or len(left) != len(tokens):
+    if left.shape != right.shape or len(left) > len(tokens):
         return ()
     left, right = same_shape(left, right)
-    return tuple(_position(n, int(tokens[n]), left[n], right[n]) for n in range(len(left)))
+    first = len(tokens) - len(left)
+    return tuple(_position(first + n, int(tokens[first + n]), left[n], right[n]) for n in range(len(left)))
 
 
 def _position(n: int, token: int, a: np.ndarray, b: np.ndarray) -> Position:

@@ -46,6 +46,8 @@ def _headline(result: Result) -> str:
         return f"same: {pair} compute the same{_reservations(result)}"
     n = len(result.root_causes)
     first = result.first_divergence
+    if first is None:
+        return f"differ: {pair} have other logits; {result.closed.text}"
     return f"differ: {pair} part at {first}; {n} root cause{'' if n == 1 else 's'} in {len(result.divergences)} region{'' if len(result.divergences) == 1 else 's'}"
 
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from opdiff.compare.measure import comparable, deviation, distance, norm, size, unmasked
+from opdiff.compare.measure import comparable, deviation, distance, hidden, norm, size, unmasked
 
 INF, NAN = np.inf, np.nan
 any_array = arrays(np.float32, array_shapes(max_dims=3, max_side=4), elements=st.floats(width=32))
@@ -138,3 +138,26 @@ def test_merged_and_split_heads_are_compared_element_by_element():
     left, right, agree = comparable(merged, merged.reshape(3, 2, 4), False)
     assert left.shape == right.shape
     assert agree
+
+
+def test_a_mask_in_a_tap_that_is_not_called_scores_hides_no_difference():
+    """-1e30 at hidden keys: a norm over them would let every other difference pass for rounding."""
+    scores = np.random.default_rng(0).normal(size=(2, 5, 5))
+    hides = np.triu(np.ones((5, 5), bool), 1)
+    for mask in (-1e9, -1e30, float(np.finfo(np.float32).min), -np.inf):
+        a, b = np.where(hides, mask, scores), np.where(hides, mask, scores + 1e-3)
+        assert distance(a, b, False) == pytest.approx(1e-3 * np.sqrt(30))
+        assert size(a, False) == pytest.approx(norm(scores[:, ~hides]))
+        other = np.where(hides & (np.arange(5) < 4), mask, scores)
+        assert distance(a, other, False) == np.inf
+        assert deviation(a, other).status == ("masks differ" if np.isfinite(mask) else "not finite")
+
+
+def test_large_numbers_are_no_mask():
+    """A channel of massive activations is compared as it is, and so are numbers of many sizes."""
+    values = np.random.default_rng(0).normal(size=(4, 8))
+    massive, wide = values.copy(), values * 10.0 ** np.arange(8)
+    massive[:, 3] = [-2e4, -2.1e4, -1.9e4, -2e4]
+    for array in (massive, wide, -np.abs(wide), values):
+        assert hidden(array) is None
+        assert distance(array, array * 1.5, False) == pytest.approx(0.5 * norm(array))

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import onnxruntime as ort
 import torch
@@ -86,6 +87,22 @@ def in_half(path: Path) -> Path:
 
     made = path.with_suffix(".half.onnx")
     onnx.save(convert_float_to_float16(onnx.load(path), keep_io_types=True), made)
+    return made
+
+
+def at_the_last_position(path: Path) -> Path:
+    """The graph with the logits of its last position alone."""
+    model = onnx.load(path)
+    graph, output = model.graph, model.graph.output[0]
+    product = next(node for node in graph.node if output.name in node.output)
+    held = {"starts": -1, "ends": np.iinfo(np.int64).max, "axes": 1}
+    graph.initializer.extend(onnx.numpy_helper.from_array(np.array([n], np.int64), name) for name, n in held.items())
+    cut = onnx.helper.make_node("Slice", [product.input[0], *held], ["last"])
+    product.input[0] = "last"
+    graph.node.insert(list(graph.node).index(product), cut)
+    output.type.tensor_type.ClearField("shape")
+    made = path.with_suffix(".last.onnx")
+    onnx.save(model, made)
     return made
 
 

@@ -27,6 +27,7 @@ ROUTES = {
     "onnxruntime all": lambda path: models.saved_by_onnxruntime(path, "all"),
     "float16": models.in_half,
     "four bits": models.in_four_bits,
+    "last position": models.at_the_last_position,
 }
 
 
@@ -45,6 +46,10 @@ def test_equal_graphs_are_aligned_and_nothing_is_blamed(route, other, exports):
     wanted = {f"blk.{n}.{stage}" for n in range(N_BLOCKS) for stage in IN_BLOCK} | {"embed", "final_norm", "logits"}
     assert wanted <= found
     assert any("storage: " in note for note in result.notes) == (route in ("float16", "four bits"))
+    assert [position.position for position in result.positions] == [*range(len(TOKENS))][
+        -1 if route == "last position" else 0 :
+    ]
+    assert any("at the last position" in note for note in result.notes) == (route == "last position")
 
 
 def test_stages_are_those_that_the_taps_of_the_variant_say(exports, tmp_path_factory):
@@ -64,7 +69,7 @@ def test_another_input_gives_the_same_map(exports):
     assert maps[0] == maps[1]
 
 
-@pytest.mark.parametrize("route", ["as it is", "onnxruntime all", "four bits"])
+@pytest.mark.parametrize("route", ["as it is", "onnxruntime all", "four bits", "last position"])
 def test_faults_are_placed_said_and_closed_whatever_the_route(route, exports):
     result = compare(exports / "eager.onnx", ROUTES[route](exports / "faulty.onnx"), TOKENS)
     assert [cause.taps for cause in result.root_causes] == [("blk.1.attn_norm",), ("blk.2.ffn_act",)]

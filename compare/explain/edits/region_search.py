@@ -343,7 +343,7 @@ def _are_own(alignment: Alignment, step: Step) -> bool:
 
 
 def _moved(network: Network, name: str, reader: Step | None) -> Step | None:
-    """The last move of a value in a line of its own before a step reads it."""
+    """The last move of a value in a line of its own before a step reads it; where it is not moved, what makes it."""
     while (maker := network.values[name].maker) is not None and maker.is_move:
         lines = [network.region.source(step.index).source for step in (maker, reader) if step is not None]
         if len(set(lines)) > 1 and None not in lines:

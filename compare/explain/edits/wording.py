@@ -14,20 +14,32 @@ _WORD = re.compile(r"[\w.]+")
 
 def with_letters(right: str, left: str) -> tuple[str, str, str]:
     """Two formulas with letters for the parts that stand in them more than once, and what these are: `, y = sin(q)`."""
-    told = ""
+    told: dict[str, str] = {}
+    if re.search(rf"\b[{LETTERS}]\b", right + left):
+        return right, left, ""
     for letter in LETTERS:
-        if re.search(rf"\b{letter}\b", right + left):
-            return right, left, told
         counts = Counter(part for text in (right, left) for part in parts(text))
         repeated = [
             part for part, n in counts.items() if n > 1 and len(part) >= _WORTH_A_LETTER and part not in (right, left)
         ]
         if not repeated:
-            return right, left, told
+            break
         best = max(repeated, key=lambda part: ((counts[part] - 1) * len(part), len(part)))
         right, left = right.replace(best, letter), left.replace(best, letter)
-        told += f", {letter} = {_bare(best)}"
-    return right, left, told
+        told[letter] = _bare(best)
+    return _in_order(right, left, told)
+
+
+def _in_order(right: str, left: str, told: dict[str, str]) -> tuple[str, str, str]:
+    """The same with the letters in the order in which they stand."""
+    used = dict.fromkeys(re.findall(rf"\b[{LETTERS}]\b", right + left)) if told else {}
+    named = dict(zip(used, LETTERS, strict=False))
+    texts = [
+        re.sub(rf"\b[{LETTERS}]\b", lambda found: named.get(found[0], found[0]), text) if told else text
+        for text in (right, left)
+    ]
+    defined = "".join(f", {named[letter]} = {told[letter]}" for letter in used)
+    return texts[0], texts[1], defined
 
 
 def in_another_order(right: str, left: str) -> tuple[str, str] | None:

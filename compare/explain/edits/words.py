@@ -61,10 +61,11 @@ class Writer:
         """The piece in words."""
         text, key = self._said(piece, _SHORT)
         whole = _DEFINED.split(self._said(piece, _WHOLE)[0])[0]
-        full = text if "..." not in text and len(text) <= READABLE // 2 else self._said(piece, _LETTERED)[0]
-        is_readable = len(_DEFINED.split(full)[0]) <= READABLE and len(full) <= LONGEST
+        full, full_key = self._said(piece, _LETTERED)
+        if len(_DEFINED.split(full)[0]) <= READABLE and len(full) <= LONGEST:
+            text, key = full, full_key
         return Line(
-            full if is_readable else text,
+            text,
             key_of(key or text, self._a.region.tap, (self._a.region, self._b.region), self._stream),
             len(whole),
             self._is_number(piece),
@@ -220,6 +221,9 @@ class Writer:
             return f"{operator_name(piece.step)} reads {read} where A's reads {other}", ""
         if met != ours and self._a.is_below(ours, met):
             inside = formula(self._a, ours, self._hole_in_a(met, ours), style)
+            if not re.search(r"\bx\b", inside):  # numbers that are known
+                within = f", in {self._consumer(piece, style)}" if piece.step is not None else ""
+                return f"{self._word_of_a(met, style)} where A has {inside}{within}", ""
             return f"{inside} is left out, x = {self._word_of_a(met, style)} is taken as it is", ""
         if met != ours and self._a.values[met].maker is not None and self._a.is_below(met, ours):
             inside = formula(self._a, met, self._hole_in_a(ours, met), style)
@@ -260,9 +264,9 @@ class Writer:
             return turned, ""
         if style.with_letters:
             right, left, letters = with_letters(right, left)
-            text = f"{right} where A has {left}{letters}"
+            text, key = f"{right} where A has {left}{letters}", f"{right} where A has {left}"
             if left != right and _says_it_all(right, left):
-                return text, ""
+                return text, key
         a, b = self._a.array(ours), self._b.array(theirs)
         if left == right or (a is not None and b is not None and a.shape == b.shape):
             relation = _of_arrays(a, b)
