@@ -88,7 +88,8 @@ def _on_the_way(flat: Flat, value: str, place: int, ends: Sequence[tuple[int, st
 
 def _axes(tap: str, shape: tuple[int, ...], n_tokens: int | None) -> tuple[str, ...]:
     """A word for each dimension: those of its stage where they fit, else no more than their places."""
-    lengths = (n_tokens, 1) if tap == LOGITS else (n_tokens,)  # the logits may be those of the last position alone
+    is_last = tap == LOGITS and n_tokens is not None  # the logits may be those of the last position alone
+    lengths = (n_tokens, 1) if is_last else (n_tokens,)
     for words in default_axes(split_tap_name(tap)[1], len(shape)):
         sizes = dict(zip(words, shape, strict=True))
         if sizes.get("batch", 1) == 1 and sizes.get("token", n_tokens) in lengths:

@@ -46,7 +46,7 @@ def _first_position(local: Local, axes: Sequence[str], n_tokens: int) -> int:
         left, right = same_shape(local.a64, local.b64)
     except OpdiffError:
         return n_tokens
-    if left.ndim != len(words):
+    if left.ndim != len(words) or left.shape[words.index("token")] != n_tokens:
         return n_tokens
     with np.errstate(invalid="ignore"):
         far = np.where(left == right, 0.0, np.abs(np.nan_to_num(left - right, nan=np.inf)))
