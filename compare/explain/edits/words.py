@@ -56,14 +56,16 @@ class Writer:
     def __init__(self, alignment: Alignment, block: int | None, weights: Weights, stream: Stream) -> None:
         self._alignment, self._block, self._weights, self._stream = alignment, block, weights, stream
         self._a, self._b = alignment.a, alignment.b
+        self._relations: dict[Piece, Relation] = {}
 
     def line(self, piece: Piece) -> Line:
         """The piece in words."""
         text, key = self._said(piece, _SHORT)
-        whole = _DEFINED.split(self._said(piece, _WHOLE)[0])[0]
-        full, full_key = self._said(piece, _LETTERED)
-        if len(_DEFINED.split(full)[0]) <= READABLE and len(full) <= LONGEST:
-            text, key = full, full_key
+        whole = _DEFINED.split(self._said(piece, _WHOLE)[0] if "..." in text else text)[0]
+        if "..." in text or len(text) > READABLE // 2:
+            full, full_key = self._said(piece, _LETTERED)
+            if len(_DEFINED.split(full)[0]) <= READABLE and len(full) <= LONGEST:
+                text, key = full, full_key
         return Line(
             text,
             key_of(key or text, self._a.region.tap, (self._a.region, self._b.region), self._stream),
@@ -89,6 +91,19 @@ class Writer:
         if piece.kind in ("order", "view"):
             return self._of_layout(piece, style)
         return self._of_values(piece, style, is_draft)
+
+    def _compared(
+        self,
+        a: np.ndarray,
+        b: np.ndarray,
+        piece: Piece,
+        axes: tuple[str, str] | None = None,
+        others: Weights | None = None,
+    ) -> Relation:
+        """What B's numbers are to A's, found once for each piece, however it is written."""
+        if piece not in self._relations:
+            self._relations[piece] = compare_arrays(a, b, axes, others)
+        return self._relations[piece]
 
     def _partner(self, piece: Piece) -> tuple[Step, Step]:
         assert piece.step is not None
@@ -137,7 +152,7 @@ class Writer:
         assert b is not None
         read = formula(self._b, piece.theirs, self._leaf_of_b, style, 1)
         if a.size == b.size:
-            relation = compare_arrays(a.reshape(b.shape), b)
+            relation = self._compared(a.reshape(b.shape), b, piece)
             text = f"{operator_name(theirs)} reads {read} in another order: {relation.text}"
             return text, f"{operator_name(theirs)} reads {read} in another order: {relation.key}"
         return (
@@ -188,7 +203,7 @@ class Writer:
         is_weight = is_factor or "weight" in (left.kind, right.kind)
         axes = None if a.ndim != 2 or not is_weight else ("in", "out") if is_read and is_factor else ("out", "in")
         others = {name: load for name, load in self._weights.items() if name != right.label}
-        relation = compare_arrays(a, b, axes, others if a.size > _SMALL else None)
+        relation = self._compared(a, b, piece, axes, others if a.size > _SMALL else None)
         is_by_name = self._are_of_one_file(ours, theirs) or not self._is_only_of_b(right.label, b)
         if left.kind == right.kind == "weight" and left.label != right.label and is_by_name:
             name, other = self._name(right.label), self._name(left.label)
@@ -239,7 +254,7 @@ class Writer:
         left = formula(self._a, piece.ours, self._leaf_of_a, moved)
         right = formula(self._b, piece.theirs, self._leaf_of_b, moved)
         a, b = self._a.array(piece.ours), self._b.array(piece.theirs)
-        relation = compare_arrays(a, b) if a is not None and b is not None and a.shape == b.shape else None
+        relation = self._compared(a, b, piece) if a is not None and b is not None and a.shape == b.shape else None
         if left != right:
             return f"{right} where A has {left}" + (f": {relation.text}" if relation and relation.telling else ""), ""
         word = formula(self._b, piece.theirs, self._leaf_of_b, style)
@@ -269,7 +284,11 @@ class Writer:
                 return text, key
         a, b = self._a.array(ours), self._b.array(theirs)
         if left == right or (a is not None and b is not None and a.shape == b.shape):
-            relation = _of_arrays(a, b)
+            relation = (
+                None
+                if a is None or b is None
+                else self._compared(a.reshape(b.shape) if a.size == b.size else a, b, piece)
+            )
             is_telling = relation is not None and relation.telling and "but for rounding" not in relation.text
             if relation is not None and (is_telling or left == right):
                 start = f"{right} is another" if left == right else text
@@ -369,12 +388,6 @@ def _told(a: np.ndarray, b: np.ndarray) -> tuple[str, str]:
     if a.dtype.kind == "f" and b.dtype.kind == "f":
         return told_apart(float(a.ravel()[0]), float(b.ravel()[0]))
     return str(a.ravel()[0]), str(b.ravel()[0])
-
-
-def _of_arrays(a: np.ndarray | None, b: np.ndarray | None) -> Relation | None:
-    if a is None or b is None:
-        return None
-    return compare_arrays(a.reshape(b.shape) if a.size == b.size else a, b)
 
 
 def _part(label: str) -> str:
