@@ -19,13 +19,15 @@ _WRAPPERS = re.compile(
 
 
 def source_of(node: onnx.NodeProto) -> Source:
-    """Name, op type, scope and source line; scope and line are None where the exporter left none. The line is the innermost
-    of the user's own code; where there is none, of an installed model's.
-    """
+    """Name, op type, scope and source line; scope and line are None where the exporter left none."""
     metadata = {prop.key: prop.value for prop in node.metadata_props}
+    return Source(node.name, node.op_type, _scope(metadata), next(iter(own_lines(node)), None))
+
+
+def own_lines(node: onnx.NodeProto) -> list[str]:
+    """The lines of the user's own code; where there is none, of an installed model's: the innermost, then those that call it."""
     lines = lines_of(node)
-    lines = [line for line in lines if not _INSTALLED.search(line)] or lines
-    return Source(node.name, node.op_type, _scope(metadata), next(iter(lines), None), tuple(lines[1:]))
+    return [line for line in lines if not _INSTALLED.search(line)] or lines
 
 
 def lines_of(node: onnx.NodeProto) -> list[str]:

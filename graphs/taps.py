@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from .stages import split_tap_name
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where a node comes from: its name, op type, module scope, and source file and line (None where unknown).
-
-    callers: the lines from which that line was called, the innermost first.
-    """
+    """Where a node comes from: its name, op type, module scope, and source file and line (None where unknown)."""
 
     name: str
     op_type: str
     scope: str | None
     source: str | None
-    callers: tuple[str, ...] = field(default=(), compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ import numpy as np
 from ....graphs.errors import OpdiffError
 from ....graphs.network import Network
 from ....graphs.regions import Region
-from ....graphs.sources import lines_of
+from ....graphs.sources import lines_of, own_lines
 from ....graphs.taps import Source
 from ...align.values import ValueIndex
 from ...judge.locate import Local
@@ -83,7 +83,7 @@ class EditSearch:
         ours, theirs = place
         left, right = self._a.regions[tap], self._b.regions[tap]
         lines_a, lines_b = self._lines
-        return _at_its_own(_sourced(left, ours), lines_b), _at_its_own(_sourced(right, theirs), lines_a)
+        return _sourced(left, ours, lines_b), _sourced(right, theirs, lines_a)
 
     @cached_property
     def _lines(self) -> tuple[frozenset[str], frozenset[str]]:
@@ -129,27 +129,22 @@ class _Inside:
         return bool(self._by_size[value.size].find(value))
 
 
-def _sourced(region: Region, index: int | None) -> Source | None:
+def _sourced(region: Region, index: int | None, others: frozenset[str]) -> Source | None:
     """Where a node comes from, or where none is meant, the one that makes the tap; one that the exporter left without a
-    line has that of the next node that has one.
+    line has those of the next node that has some.
+
+    others: the lines that the other side runs: what differs is none of them, but the innermost that calls it and is this
+        side's alone, where there is one.
     """
     if not region.nodes:
         return None
     index = len(region.nodes) - 1 if index is None else index
-    source = region.source(index)
-    after = (region.source(n).source for n in range(index + 1, len(region.nodes)))
-    return source if source.source else replace(source, source=next(filter(None, after), None))
+    lines = next(filter(None, map(own_lines, region.nodes[index:])), [])
+    line = next((one for one in lines if one not in others), next(iter(lines), None))
+    return replace(region.source(index), source=line)
 
 
 def _lines(side: GraphSide) -> frozenset[str]:
     """Every line that a graph runs, or from which one is called."""
     nodes = {id(node): node for region in side.regions.values() for node in region.nodes}
     return frozenset(line for node in nodes.values() for line in lines_of(node))
-
-
-def _at_its_own(source: Source | None, others: frozenset[str]) -> Source | None:
-    """A line that the other side runs too is not what differs: the innermost that calls it and is this side's alone."""
-    if source is None or source.source not in others:
-        return source
-    own = next((line for line in source.callers if line not in others), source.source)
-    return replace(source, source=own)
