@@ -144,11 +144,8 @@ def _fed(opened: Sequence[Foreign], tokens: Sequence[int], given: Sequence[Input
     are_open = [one.made != other.made for one, other in zip(first, second, strict=True)]
 
     def run(feeds: list[Fed]) -> bool:
-        return all(
-            _runs(*one, runner)
-            for one, is_open in zip(zip(opened, feeds, strict=True), are_open, strict=True)
-            if is_open
-        )
+        asked = zip(opened, feeds, are_open, strict=True)
+        return all(_runs(one, its, runner) for one, its, is_open in asked if is_open)
 
     return next(filter(run, map(with_sizes, SIZES)), first) if any(are_open) else first
 

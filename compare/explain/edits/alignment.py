@@ -103,7 +103,6 @@ class Alignment:
         while (theirs := self._walked()) is not None:
             self._refused.add(theirs)
             self.partner, self.orders, self._used = {}, {}, set()
-            self.__dict__.pop("_of_both", None)
             self.between_b = self._between_b()
             self.between_a = self._between_a()
 

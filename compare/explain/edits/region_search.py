@@ -266,11 +266,10 @@ def _nodes(alignment: Alignment, piece: Piece) -> Place:
             ours, theirs = partner, piece.step  # both are told where it is read
         else:
             first_a, first_b = first_of(a, inside_a), first_of(b, inside_b)
-            is_made = is_table and not _are_in_one_line(
-                b, first_b, piece.step
-            )  # B's step stands where the table is made
+            # a table is told where it is made, but for where the other side's step stands in the line of its reader
+            is_made = is_table and not _are_in_one_line(b, first_b, piece.step)
             ours = first_a or _instead(a, piece.ours, is_made, _repeats(b, first_b)) or partner
-            is_made = is_table and not _are_in_one_line(a, first_a, partner)  # A's step stands where the table is made
+            is_made = is_table and not _are_in_one_line(a, first_a, partner)
             theirs = first_b or _instead(b, piece.theirs, is_made, _repeats(a, first_a)) or piece.step
         ours, theirs = ours or _reader(a, piece.ours), theirs or _reader(b, piece.theirs)
     if theirs is not None and theirs is piece.step and not _are_own(alignment, theirs):
@@ -343,7 +342,7 @@ def _are_own(alignment: Alignment, step: Step) -> bool:
 
 
 def _moved(network: Network, name: str, reader: Step | None) -> Step | None:
-    """The last move of a value in a line of its own before a step reads it; where it is not moved, what makes it."""
+    """The last move of a value in a line of its own before a step reads it; where there is none, that step."""
     while (maker := network.values[name].maker) is not None and maker.is_move:
         lines = [network.region.source(step.index).source for step in (maker, reader) if step is not None]
         if len(set(lines)) > 1 and None not in lines:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import cached_property
 
@@ -14,6 +14,7 @@ from ....graphs.regions import Region
 from ....graphs.sources import lines_of, own_lines
 from ....graphs.taps import Source
 from ...align.values import ValueIndex
+from ...conventions.by_stage import Holds
 from ...judge.locate import Local
 from ...sides.graph_side import GraphSide
 from ...sides.side import Values
@@ -24,7 +25,6 @@ from .region_search import COARSE, Plan, RegionSearch, first_of
 from .words import Weights
 
 Nodes = tuple[Source | None, Source | None]  # A's and B's
-Holds = Callable[[np.ndarray], bool]
 
 
 class EditSearch:
