@@ -49,6 +49,7 @@ def main() -> None:
 @click.option("--out", "folder", type=_FILE, required=True, help="The folder for the .onnx files and their weights.")
 @click.option("--copy-weights", is_flag=True, help="Copy the checkpoint's tensors, instead of a hard link to its file.")
 @click.option("--length", type=click.IntRange(min=1), help="Export for exactly so many tokens.", metavar="N")
+@click.option("--cache", is_flag=True, help="Let the graphs take and give a KV cache, for any schedule of steps.")
 def export(
     model: str | None,
     variants: tuple[str, ...],
@@ -56,6 +57,7 @@ def export(
     folder: Path,
     copy_weights: bool,
     length: int | None,
+    cache: bool,
 ) -> None:
     """Write one .onnx for each variant of MODEL, every stage exposed, beside the weights that all share.
 
@@ -91,7 +93,7 @@ def export(
         raise click.UsageError("give a MODEL and at least one --variant" if model else "give a MODEL for the variants")
     from .exporters.command import run_export
 
-    for path in run_export(model, variants, folder, link=not copy_weights, length=length):
+    for path in run_export(model, variants, folder, link=not copy_weights, length=length, cache=cache):
         click.echo(path)
 
 
@@ -127,6 +129,8 @@ def trace(model: str, runtime: str, prompt: str | None, tokens: str | None, out:
 @click.option("--map", "map_path", type=_FILE, help="For graphs without taps: which value is which, from opdiff align.")
 @click.option("--optimization-a", type=_LEVEL, help="Take A as onnxruntime's optimiser leaves it at this level.")
 @click.option("--optimization-b", type=_LEVEL, help="The same for B: A and B may be one file.")
+@click.option("--schedule-a", default="whole", show_default=True, metavar="STEPS", help="In which steps A is fed.")
+@click.option("--schedule-b", default="whole", show_default=True, metavar="STEPS", help="The same for B.")
 @click.option("--json", "json_path", type=_FILE, help="Write the whole result here as JSON.")
 @click.option("--every-tap", is_flag=True, help="List every tap, not only the worst of each stage.")
 @click.option("--provider", default="CPUExecutionProvider", show_default=True, help="onnxruntime's execution provider.")
@@ -136,6 +140,9 @@ def compare(a: Path, b: Path, reference: Path | None, tokens: str | None, **opti
     A and B are .onnx files, or one of them is a trace (.safetensors, .npz or .gguf): what a real runtime recorded.
     Graphs that opdiff did not export are aligned by their weights and values.
 
+    STEPS: whole, each (token by token), chunks:64 or 4+1+1; with a comma also batch:3 (among other prompts), pad-left:5
+    or pad-right:5. Steps want a graph that keeps a cache: opdiff export --cache.
+
     Exit status: 0 they compute the same, 1 they differ, 2 the input cannot be used.
 
     \b
@@ -144,6 +151,7 @@ def compare(a: Path, b: Path, reference: Path | None, tokens: str | None, **opti
       opdiff compare demo/smollm2/reference.onnx demo/smollm2/hf.safetensors
       opdiff compare torch.onnx optimised.onnx --tokens 1,5,3 --inputs mask.npz
       opdiff compare model.onnx model.onnx --tokens 1,5,3 --optimization-b all
+      opdiff compare demo/cached/reference.onnx demo/cached/legacy.onnx --tokens 1,5,3 --schedule-b each
     """
     from .compare.command import run_compare
 

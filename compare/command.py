@@ -14,6 +14,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from ..graphs.adopt.optimised import optimised
 from ..graphs.errors import InputError, Interrupted
 from ..graphs.run import Settings
+from ..graphs.schedule.steps import WHOLE, Schedule, parse_schedule
 from ..graphs.tensor_files import read_tensors
 from ..graphs.weights import check_folder, written_beside
 from .align.map_file import Mapped, read_map
@@ -47,10 +48,13 @@ def run_compare(
     map_path: Path | None = None,
     optimization_a: str | None = None,
     optimization_b: str | None = None,
+    schedule_a: str = "whole",
+    schedule_b: str = "whole",
 ) -> bool:
     """Compare, print, and write the JSON where asked; True where the two are the same."""
     if json_path is not None:
         check_folder(json_path)
+    schedules = parse_schedule(schedule_a), parse_schedule(schedule_b)
     with tempfile.TemporaryDirectory(prefix="opdiff") as folder:
         levels = optimization_a, optimization_b
         a, b = (
@@ -66,6 +70,7 @@ def run_compare(
             names,
             read_inputs(inputs, inputs_b),
             () if map_path is None else read_map(map_path),
+            schedules,
         )
     if json_path is not None:
         write_json(result, json_path)
@@ -88,6 +93,7 @@ def compared(
     names: Path | None = None,
     inputs: Sequence[Mapping[str, np.ndarray]] = ({}, {}),
     mapped: Sequence[Mapped] = (),
+    schedules: Sequence[Schedule] = (WHOLE, WHOLE),
 ) -> Result:
     """Compare, with a progress line on stderr where that is a terminal.
 
@@ -104,7 +110,7 @@ def compared(
             progress.update(task, description=_STEPS[step])
 
         try:
-            return compare(a, b, tokens, reference, settings, enter, names, inputs, mapped)
+            return compare(a, b, tokens, reference, settings, enter, names, inputs, mapped, schedules)
         except KeyboardInterrupt as e:
             raise Interrupted(f"{a.name} and {b.name}: interrupted while {steps[-1]}; nothing was written") from e
 

@@ -14,6 +14,7 @@ from ..graphs.errors import InputError, OpdiffError
 from ..graphs.provenance import versions
 from ..graphs.run import Runner
 from ..graphs.run import Settings as RunSettings
+from ..graphs.schedule.steps import WHOLE, Schedule
 from ..graphs.stages import LOGITS, split_tap_name
 from ..graphs.trace import Trace
 from .align.by_name import Alignment, align
@@ -31,7 +32,7 @@ from .mend.blind import blind_spots
 from .mend.close import close, close_recorded, close_without_fault, not_known
 from .mend.early import early_effects
 from .mend.effect import Mending, sets_of
-from .opening import Opened, are_foreign, check_one_is_a_graph, check_sizes, open_either, sides_of, tokens_of
+from .opening import Opened, are_foreign, check_one_is_a_graph, check_sizes, open_either, sides_of, tokens_of, with_caches
 from .report.tables import positions, rows
 from .report.words import cause_text, places, verdict_text
 from .result import BlindSpot, Closed, Divergence, Effect, Result, RootCause
@@ -54,6 +55,7 @@ def compare(
     names: str | Path | None = None,
     inputs: Sequence[Mapping[str, np.ndarray]] = ({}, {}),
     mapped: Sequence[Mapped] = (),
+    schedules: Sequence[Schedule] = (WHOLE, WHOLE),
 ) -> Result:
     """Compare two runtimes on the same tokens.
 
@@ -65,6 +67,7 @@ def compare(
         names: a name map for traces whose tensors are not named as stages.
         inputs: for graphs without taps, further inputs by name: A's and B's.
         mapped: for graphs without taps, values that stand for each other, as the user says.
+        schedules: in which steps A and B are fed their tokens.
     Raises:
         InputError: a file or a token that cannot be used, or two traces, which nothing could be run on.
     """
@@ -74,7 +77,7 @@ def compare(
     found_files = [open_either(path, names, maps) for path in (a_path, b_path, reference_path) if path is not None]
     opened, alignment, tokens, told = _aligned(found_files, tokens, runner, progress, inputs, mapped)
     progress("run")
-    sides = sides_of(opened, alignment, tokens, runner)
+    sides = sides_of(opened, alignment, tokens, runner, (*schedules, WHOLE)[: len(opened)])
     a, b, reference = sides[0], sides[1], sides[2] if len(sides) > 2 else None
     progress("replay")
     ordered = in_one_order(a, b, locate(a, b))
@@ -150,7 +153,7 @@ def _aligned(
         return list(pair.artifacts()), pair.alignment(), tokens or (), pair.notes
     if mapped or any(inputs):
         raise InputError("--inputs and --map are for graphs without taps, and both of these have taps; leave them out")
-    opened = [one for one in found if not isinstance(one, Foreign)]
+    opened = with_caches([one for one in found if not isinstance(one, Foreign)])
     check_one_is_a_graph(opened[0], opened[1])
     check_sizes(opened)
     tokens = tokens_of(opened, tokens)

@@ -7,11 +7,14 @@ from pathlib import Path
 
 from ..graphs.adopt.opened import Foreign, open_foreign
 from ..graphs.artifact import Artifact, Maps, NoTaps, load_artifact
+from ..graphs.cache import with_cache_stages
 from ..graphs.errors import InputError
 from ..graphs.run import Runner
+from ..graphs.schedule.steps import WHOLE, Schedule
 from ..graphs.trace import Trace, load_trace
 from .align.by_name import Alignment
 from .sides.graph_side import GraphSide
+from .sides.scheduled_side import ScheduledSide
 from .sides.side import Side
 from .sides.trace_side import TraceSide
 
@@ -119,12 +122,28 @@ def check_sizes(opened: Sequence[Artifact | Trace]) -> None:
                 )
 
 
+def with_caches(opened: Sequence[Artifact | Trace]) -> list[Artifact | Trace]:
+    """The same; where one keeps a cache, every graph has stages for what attention reads of all steps."""
+    if not any(isinstance(one, Artifact) and one.states for one in opened):
+        return list(opened)
+    return [with_cache_stages(one) if isinstance(one, Artifact) else one for one in opened]
+
+
 def sides_of(
-    opened: Sequence[Artifact | Trace], alignment: Alignment, tokens: Sequence[int], runner: Runner
+    opened: Sequence[Artifact | Trace],
+    alignment: Alignment,
+    tokens: Sequence[int],
+    runner: Runner,
+    schedules: Sequence[Schedule] = (),
 ) -> list[Side]:
-    """All sides; whatever reads the same tensor under two names reads it as A does, or the first that is a graph."""
+    """All sides; whatever reads the same tensor under two names reads it as A does, or the first that is a graph.
+
+    schedules: in which steps the sides are fed, where that is not all at once for each.
+    """
     graphs = {
-        n: graph_side(one, alignment, tokens, runner) for n, one in enumerate(opened) if isinstance(one, Artifact)
+        n: graph_side(one, alignment, tokens, runner, schedules[n] if n < len(schedules) else WHOLE, schedules)
+        for n, one in enumerate(opened)
+        if isinstance(one, Artifact)
     }
     first, *others = graphs.values()
     for side in others:
@@ -132,7 +151,17 @@ def sides_of(
     return [TraceSide(one, first) if isinstance(one, Trace) else graphs[n] for n, one in enumerate(opened)]
 
 
-def graph_side(artifact: Artifact, alignment: Alignment, tokens: Sequence[int], runner: Runner) -> GraphSide:
+def graph_side(
+    artifact: Artifact,
+    alignment: Alignment,
+    tokens: Sequence[int],
+    runner: Runner,
+    schedule: Schedule = WHOLE,
+    beside: Sequence[Schedule] = (),
+) -> GraphSide:
     """A graph, cut at those of the common taps that it has."""
     own = set(artifact.tap_names)
-    return GraphSide(artifact, [tap for tap in alignment.common if tap in own], tokens, runner)
+    at = [tap for tap in alignment.common if tap in own]
+    if all(one.is_whole for one in beside):
+        return GraphSide(artifact, at, tokens, runner)
+    return ScheduledSide(artifact, at, tokens, runner, schedule, beside)

@@ -16,12 +16,17 @@ from .variants.registry import parse_variant
 
 
 def run_export(
-    model: str, variants: Sequence[str], folder: Path, link: bool = True, length: int | None = None
+    model: str,
+    variants: Sequence[str],
+    folder: Path,
+    link: bool = True,
+    length: int | None = None,
+    cache: bool = False,
 ) -> list[Path]:
     """Export the variants of a model into a folder, with a progress line on stderr where that is a terminal.
 
     Args:
-        link, length: as for `export`.
+        link, length, cache: as for `export`.
     Raises:
         Interrupted: the user stopped it; what was written before is whole.
     """
@@ -39,7 +44,7 @@ def run_export(
             progress.console.print(f"opdiff: {text}", markup=False, highlight=False, soft_wrap=True)
 
         try:
-            return export(open_checkpoint(model, folder), requests, folder, enter, note, link, length)
+            return export(open_checkpoint(model, folder), requests, folder, enter, note, link, length, cache)
         except KeyboardInterrupt as e:
             done = ", ".join(steps[1:-1]) or "nothing"
             raise Interrupted(f"{folder}: interrupted at {steps[-1]}; written before, and whole: {done}") from e

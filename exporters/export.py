@@ -13,9 +13,11 @@ import onnx
 import torch
 
 from ..graphs.artifact import refer_to_external, save_artifact
+from ..graphs.cache import with_cache_named
 from ..graphs.errors import InputError
 from ..graphs.halves import stored_in_half
 from ..graphs.instantiate import with_blocks
+from ..graphs.stages import split_tap_name, tap_name
 from ..graphs.weights import LINKED, SharedWeights, TensorSource, WeightFile, write_safetensors
 from .bound import MINS, QUANTS, SCALES, STORAGE, BoundCheckpoint, to_numpy
 from .checkpoints import Checkpoint
@@ -38,6 +40,7 @@ def export(
     note: Progress = lambda text: None,
     link: bool = True,
     length: int | None = None,
+    cache: bool = False,
 ) -> list[Path]:
     """Write one .onnx for each variant into `folder`, and the weights that they share.
 
@@ -45,6 +48,7 @@ def export(
         note: is told, in words, what the user should know of.
         link: let the graphs read the checkpoint's own file, by a hard link, where its tensors can be read in place.
         length: export for exactly so many tokens; None: for as many as the variant can.
+        cache: let the graphs take and give a KV cache.
     Raises:
         InputError: a variant cannot run this checkpoint, or the folder cannot be written.
     """
@@ -60,7 +64,7 @@ def export(
     paths = []
     for variant, stem in zip(variants, stems, strict=True):
         progress(stem)
-        graph = exported(variant, bound, length)
+        graph = exported(variant, bound, length, cache)
         facts = {"runtime": variant.name, "options": json.dumps(dict(variant.options)), "checkpoint": checkpoint.sha256}
         paths.append(write_graph(graph, bound, weights, folder / f"{stem}.onnx", facts))
     return paths
@@ -132,7 +136,9 @@ def _is_linear(checkpoint: Checkpoint, name: str) -> bool:
     return name == "output.weight" or (name.endswith(".weight") and name.split(".")[-2] in _LINEAR)
 
 
-def exported(variant: VariantRequest, checkpoint: BoundCheckpoint, length: int | None = None) -> ExportedGraph:
+def exported(
+    variant: VariantRequest, checkpoint: BoundCheckpoint, length: int | None = None, cache: bool = False
+) -> ExportedGraph:
     """The variant's graph; where its blocks are known to be alike, two are exported and the rest instantiated.
 
     Raises:
@@ -144,13 +150,14 @@ def exported(variant: VariantRequest, checkpoint: BoundCheckpoint, length: int |
     module = variant.build(built_from)
     try:
         with variant.at_home():
-            graph = to_onnx(module, canonical_names(built_from), n_tokens=length)
+            graph = to_onnx(module, canonical_names(built_from), n_tokens=length, cache=cache)
     except InputError as e:
         raise InputError(f"variant {variant.name}: {e}") from e
     if not is_pattern:
         return graph
     axes = dict(_axes_of_all(graph.axes, n_blocks))
-    return replace(graph, model=with_blocks(graph.model, n_blocks), axes=axes)
+    states = tuple(_taps_of_all(graph.states, n_blocks))
+    return replace(graph, model=with_blocks(graph.model, n_blocks), axes=axes, states=states)
 
 
 def canonical_names(checkpoint: BoundCheckpoint) -> dict[tuple, str]:
@@ -159,13 +166,20 @@ def canonical_names(checkpoint: BoundCheckpoint) -> dict[tuple, str]:
 
 
 def _axes_of_all(axes: Mapping[str, tuple[str, ...]], n_blocks: int) -> Iterable[tuple[str, tuple[str, ...]]]:
+    for name in _taps_of_all(tuple(axes), n_blocks):
+        block, stage = split_tap_name(name)
+        yield name, axes[name if name in axes else tap_name(stage, _PATTERN_BLOCKS - 1)]
+
+
+def _taps_of_all(taps: Sequence[str], n_blocks: int) -> Iterable[str]:
+    """The taps of all blocks, from those of the first ones, in their order."""
     last = f"blk.{_PATTERN_BLOCKS - 1}."
-    block = {name: words for name, words in axes.items() if name.startswith(last)}
-    for name, words in axes.items():
-        yield name, words
-        if block and name == list(block)[-1]:
+    block = [name for name in taps if name.startswith(last)]
+    for name in taps:
+        yield name
+        if block and name == block[-1]:
             for n in range(_PATTERN_BLOCKS, n_blocks):
-                yield from ((f"blk.{n}.{inner.removeprefix(last)}", words) for inner, words in block.items())
+                yield from (f"blk.{n}.{inner.removeprefix(last)}" for inner in block)
 
 
 def write_graph(
@@ -180,6 +194,8 @@ def write_graph(
         file = weights if initializer.name in weights else own_file
         refer_to_external(initializer, file.file_of(initializer.name).name, *file.location(initializer.name))
     facts = {**facts, "config": checkpoint.config.to_json(), "weights": weights.path.name, **graph.lengths.facts()}
+    if graph.states:
+        facts["cache"] = json.dumps(with_cache_named(graph.model, graph.states))
     save_artifact(graph.model, path, graph.axes, facts)
     return path
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import traceback
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +16,11 @@ import onnx_ir as ir
 import onnxscript.optimizer
 import torch
 from torch import Tensor, nn
+from torch.export import Dim
 from torch.fx.experimental.proxy_tensor import PythonKeyTracer
 
 from ..graphs.artifact import Lengths
+from ..graphs.cache import BEFORE
 from ..graphs.errors import InputError
 from ..graphs.kernels import FLOAT32_DOMAIN
 from ..graphs.naming import named_by_region
@@ -35,6 +37,8 @@ _TRANSLATIONS: dict[Callable, Callable] = {
     **marks.ONNX_TRANSLATIONS,  # type: ignore[dict-item]
 }
 INLINE_BYTES = 1 << 16
+_SAMPLE_STEP, _SAMPLE_PAST = 2, 3  # tokens of a step, and rows of a cache, with which a module is tried
+_PAST = Dim("past", min=0)
 
 
 @dataclass(frozen=True)
@@ -42,12 +46,14 @@ class ExportedGraph:
     """A graph named by region; `axes` of each tap; `parameters` the module's tensors that it reads, by initializer.
 
     lengths: how many tokens it takes.
+    states: the taps whose values of the step before it takes, each as an input called so with `BEFORE` behind it.
     """
 
     model: onnx.ModelProto
     axes: Mapping[str, tuple[str, ...]]
     parameters: Mapping[str, Tensor]
     lengths: Lengths
+    states: tuple[str, ...] = ()
 
 
 class _Tapped(nn.Module):
@@ -57,16 +63,41 @@ class _Tapped(nn.Module):
         super().__init__()
         self.variant = variant
         self.notes = SimpleNamespace(
-            axes={}, guards=Guards()
+            axes={}, guards=Guards(), states=()
         )  # torch.export puts a module's own attributes back; this it leaves
 
     @property
     def axes(self) -> dict[str, tuple[str, ...]]:
         return self.notes.axes
 
-    def forward(self, tokens: Tensor) -> tuple[Tensor, ...]:
+    @property
+    def states(self) -> tuple[str, ...]:
+        """The taps whose values of the step before are inputs."""
+        return self.notes.states
+
+    def initial_states(self) -> dict[str, Tensor]:
+        """What `past` is given in a first step, by tap.
+
+        Raises:
+            InputError: there is none, or one of them is no tap, or not of zeros.
+        """
+        asked: dict[str, Tensor] = {}
+        with collected(given={}, asked=asked) as taps:
+            self.variant(torch.arange(_SAMPLE_STEP))
+        if not asked:
+            raise InputError("it keeps no cache: call opdiff.past for what a step takes over from the one before")
+        for name, initial in asked.items():
+            if name not in taps:
+                raise InputError(f"past {name}: no tap of that name; mark with opdiff.tap what the step leaves")
+            if initial.any():
+                raise InputError(f"past {name}: begins with numbers other than 0; a cache begins empty, or with zeros")
+        self.notes.states = tuple(asked)
+        return asked
+
+    def forward(self, tokens: Tensor, states: Sequence[Tensor] = ()) -> tuple[Tensor, ...]:
         self.notes.guards.watch(tokens)
-        with collected(marks.mark) as taps:
+        given = dict(zip(self.states, states, strict=True)) if states else None
+        with collected(marks.mark, given) as taps:
             self.variant(tokens)
         self.notes.axes = {name: tap.axes for name, tap in taps.items()}
         return tuple(tap.value for tap in taps.values())
@@ -78,6 +109,7 @@ def to_onnx(
     opset: int = OPSET,
     optimize: bool = True,
     n_tokens: int | None = None,
+    cache: bool = False,
 ) -> ExportedGraph:
     """Export `variant` (tokens int64 [T], of any length or of as many as torch can) with its taps as outputs.
 
@@ -87,11 +119,12 @@ def to_onnx(
             becomes an initializer of that name.
         opset: the least; a module that calls operators of a later one gets that.
         n_tokens: export for this length only, in less than half the time.
+        cache: let what the module takes from the step before (`opdiff.past`) be inputs.
     Raises:
         InputError: the module marks no tap, or torch cannot export it.
     """
     wrapper = _Tapped(variant).eval()
-    program, lengths = _exported(wrapper, opset, n_tokens)
+    program, lengths = _exported(wrapper, opset, n_tokens, cache)
     outside = _detached(program.model, wrapper, canonical)
     if optimize:
         with quiet(), _lines_kept(program.model.graph):
@@ -107,7 +140,7 @@ def to_onnx(
     _expose(model.graph, dict(zip(wrapper.axes, (types[value] for value in values), strict=True)))
     read = {initializer.name for initializer in model.graph.initializer}
     parameters = {name: outside[fqn] for fqn, name in names.items() if name in read}
-    return ExportedGraph(model, wrapper.axes, parameters, lengths)
+    return ExportedGraph(model, wrapper.axes, parameters, lengths, wrapper.states)
 
 
 def _folds(node: ir.Node) -> bool | None:
@@ -149,13 +182,25 @@ def storage_key(tensor: Tensor) -> tuple:
     return tensor.data_ptr(), tuple(tensor.shape), tuple(tensor.stride()), tensor.dtype
 
 
-def _exported(wrapper: _Tapped, opset: int, n_tokens: int | None) -> tuple[torch.onnx.ONNXProgram, Lengths]:
+def _exported(
+    wrapper: _Tapped, opset: int, n_tokens: int | None, cache: bool
+) -> tuple[torch.onnx.ONNXProgram, Lengths]:
+    states: list[Tensor] = []
+    grown: list[dict[int, Dim]] = []
+
     def trace(shapes: dict | None, length: int) -> torch.export.ExportedProgram:
         tokens, dynamic = torch.arange(length, dtype=torch.int64), None if shapes is None else (shapes,)
-        return torch.export.export(wrapper, (tokens,), dynamic_shapes=dynamic, strict=False)
+        args: tuple = (tokens,)
+        if states:
+            args, dynamic = (tokens, tuple(states)), (shapes or {}, tuple(grown))
+        return torch.export.export(wrapper, args, dynamic_shapes=dynamic, strict=False)
 
     try:
         with quiet(), whole_stack_traces(), torch.no_grad():
+            for initial in wrapper.initial_states().values() if cache else ():
+                open_axes = [axis for axis, size in enumerate(initial.shape) if size == 0]
+                states.append(initial.new_zeros([size or _SAMPLE_PAST for size in initial.shape]))
+                grown.append({axis: _PAST for axis in open_axes})
             exported, lengths = traced(trace, n_tokens, wrapper.notes.guards)
             if not wrapper.axes:
                 raise InputError("the module marks no stage; call opdiff.tap on its values")
@@ -164,7 +209,7 @@ def _exported(wrapper: _Tapped, opset: int, n_tokens: int | None) -> tuple[torch
                 dynamo=True,
                 optimize=False,
                 opset_version=max(opset, _needed_opset(exported)),
-                input_names=["tokens"],
+                input_names=["tokens", *(tap + BEFORE for tap in wrapper.states)],
                 verbose=False,
                 custom_translation_table=_TRANSLATIONS,
             )

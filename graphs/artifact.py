@@ -107,6 +107,16 @@ class Artifact:
         return size if isinstance(size, int) else 1 << 31
 
     @cached_property
+    def states(self) -> dict[str, str]:
+        """For each input that takes what the step before left, the tap that leaves it; empty where it keeps no cache."""
+        try:
+            found = dict(json.loads(self.facts["cache"]))
+        except (KeyError, ValueError, TypeError):
+            return {}
+        inputs, taps = {info.name for info in self.model.graph.input}, set(self.tap_names)
+        return {name: tap for name, tap in found.items() if name in inputs and tap in taps}
+
+    @cached_property
     def lengths(self) -> Lengths:
         """How many tokens it takes; any number where nothing is recorded, or it cannot be read."""
         try:

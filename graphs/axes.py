@@ -8,12 +8,12 @@ import numpy as np
 
 from .errors import ShapeError
 
-_ORDER = {"batch": 0, "token": 2, "head": 3, "key": 4, "channel": 5, "vocab": 5}
+_ORDER = {"batch": 0, "token": 2, "slot": 2, "head": 3, "key": 4, "channel": 5, "vocab": 5}
 _UNKNOWN = 6
 
 
 def canonical_axes(axes: Sequence[str]) -> tuple[str, ...]:
-    """The one order: batch, token, head, channel; for scores head, token, key. Words of no meaning here stay behind."""
+    """The one order: batch, token (of a cache: slot), head, channel; for scores head, token, key. Words of no meaning here stay behind."""
     scores = "key" in axes
     return tuple(sorted(axes, key=lambda word: 1 if scores and word == "head" else _ORDER.get(word, _UNKNOWN)))
 

@@ -34,7 +34,7 @@ def with_blocks(model: onnx.ModelProto, n_blocks: int) -> onnx.ModelProto:
     for n in range(1, n_blocks):
         result.graph.node.extend(_renumbered(node, n) for node in blocks)
     result.graph.node.extend(_moved(node, n_blocks - 1, outer) for node in after)
-    for field in ("output", "value_info", "initializer"):
+    for field in ("input", "output", "value_info", "initializer"):
         _repeat(getattr(result.graph, field), n_blocks)
     return result
 

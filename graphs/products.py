@@ -251,6 +251,34 @@ class Multiplier:
         return self._sessions[key]
 
 
+def abreast(programs: Sequence[Running[T]]) -> Running[list[T]]:
+    """Run several programs as one: what they multiply with the same weight is one product.
+
+    Raises:
+        OpdiffError: one of them fails.
+    """
+    results: dict[int, T | OpdiffError] = {}
+    wanted = {n: found for n in range(len(programs)) if (found := _advanced(programs[n], None, n, results))}
+    while wanted:
+        groups: dict[tuple, list[int]] = {}
+        for n, factors in wanted.items():
+            groups.setdefault(factors.place, []).append(n)
+        products: dict[int, np.ndarray] = {}
+        for group in groups.values():
+            rows, one = [wanted[n].rows for n in group], wanted[group[0]]
+            product = yield Factors(np.concatenate(rows), one.weight, one.is_out_in)
+            parts = zip(group, _parted(product, rows), strict=True)
+            products |= {n: part.reshape(*wanted[n].x.shape[:-1], -1) for n, part in parts}
+        wanted = {n: found for n, y in products.items() if (found := _advanced(programs[n], y, n, results))}
+    made = []
+    for n in range(len(programs)):
+        result = results[n]
+        if isinstance(result, OpdiffError):
+            raise result
+        made.append(result)
+    return made
+
+
 @dataclass(frozen=True, slots=True)
 class _Near:
     """The difference of one from another before it, in float32."""

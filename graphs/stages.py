@@ -14,6 +14,8 @@ IN_BLOCK = (
     "k_norm",
     "q_rope",
     "k_rope",
+    "k_cache",
+    "v_cache",
     "attn_scores",
     "attn_probs",
     "attn_context",
@@ -33,6 +35,7 @@ STAGES = (*BEFORE_BLOCKS, *IN_BLOCK, *AFTER_BLOCKS)
 
 _BY_HEAD = ("q_proj", "k_proj", "v_proj", "q_norm", "k_norm", "q_rope", "k_rope", "attn_context")
 _SCORES = ("attn_scores", "attn_probs")
+CACHES = {"k_cache": "k_rope", "v_cache": "v_proj"}  # what attention reads, of all steps, and what a step adds to it
 
 _TAP_NAME = re.compile(r"(?:blk\.(\d+)\.)?(\w[\w.]*)")
 
@@ -82,6 +85,8 @@ def default_axes(stage: str, n_dimensions: int) -> tuple[tuple[str, ...], ...]:
     """
     if stage in _SCORES:
         plain = ["head token key"]
+    elif stage in CACHES:
+        plain = ["slot head channel", "slot channel"]
     elif stage in _BY_HEAD:
         plain = ["token head channel", "token channel"]
     else:

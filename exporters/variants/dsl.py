@@ -2,8 +2,9 @@
 
 Reproduced: `x @ W.T` for every linear layer; RoPE in the builder's default pairing, interleaved, with its table in float32;
 QK-norm as an RMSNorm module over the head dim whose eps is the class default, 1e-5, and not the metadata's; the scale on the scores;
-each KV head repeated in a row; token by token decoding, or (`prefill=batched`) its reshape of a whole prompt without a transpose.
-Not reproduced: the KV cache as a data structure, the graph optimiser, quantised kernels, sampling.
+each KV head repeated in a row; token by token decoding. Exported with a cache, it splits heads as the runtime does: by a
+reshape of all rows of a step without a transpose, right for one token only. Without, its whole prompt stands for its steps.
+Not reproduced: the graph optimiser, quantised kernels, sampling.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from ..bound import BoundCheckpoint
-from ..tapping import tap
+from ..tapping import keeps_cache, tap
+from .cache import n_past, with_cache
 from .linear import Weights, embedding, gain, head_weight, linear_weight, optional_bias
 
 CLASS_DEFAULT_EPS = 1e-5
@@ -25,12 +27,11 @@ def dsl(
     checkpoint: BoundCheckpoint,
     rope: Literal["interleaved", "half_split"] = "interleaved",
     qk_norm_eps: Literal["1e-5", "metadata"] = "1e-5",
-    prefill: Literal["per_token", "batched"] = "per_token",
     weights: Weights = "as_stored",
 ) -> nn.Module:
     """The variant `dsl`; its defaults are the runtime as reported."""
     eps = CLASS_DEFAULT_EPS if qk_norm_eps == "1e-5" else checkpoint.config.rms_norm_eps
-    return DslNetwork(checkpoint, Rope(checkpoint.config, rope), eps, prefill == "batched", weights)
+    return DslNetwork(checkpoint, Rope(checkpoint.config, rope), eps, weights)
 
 
 class RmsNormalization(nn.Module):
@@ -63,8 +64,8 @@ class Rope(nn.Module):
         super().__init__()
         self.base, self.dim, self.pairing = float(config.rope_base), config.head_dim, pairing  # type: ignore[attr-defined]
 
-    def forward(self, x: Tensor) -> Tensor:
-        positions = torch.arange(x.shape[-2], dtype=torch.float32)
+    def forward(self, x: Tensor, start: int) -> Tensor:
+        positions = torch.arange(start, start + x.shape[-2], dtype=torch.float32)
         pair = torch.arange(self.dim // 2, dtype=torch.float32)
         theta = positions[:, None] / torch.pow(self.base, 2.0 * pair / self.dim)[None, :]  # [T, D/2]
         cos, sin = torch.cos(theta), torch.sin(theta)
@@ -85,12 +86,12 @@ class MultiHeadAttention(nn.Module):
     attn_output: nn.Module
 
     def __init__(
-        self, checkpoint: BoundCheckpoint, n: int, rope: Rope, qk_eps: float, batched: bool, weights: Weights
+        self, checkpoint: BoundCheckpoint, n: int, rope: Rope, qk_eps: float, weights: Weights
     ) -> None:
         super().__init__()
         config, self.name = checkpoint.config, f"blk.{n}."
         self.n_heads, self.n_kv_heads, self.head_dim = config.n_heads, config.n_kv_heads, config.head_dim
-        self.rope, self.batched = rope, batched
+        self.rope = rope
         for part in ("attn_q", "attn_k", "attn_v", "attn_output"):
             name = f"{self.name}{part}"
             bias = optional_bias(checkpoint, name + ".bias")
@@ -107,12 +108,14 @@ class MultiHeadAttention(nn.Module):
         if self.q_norm is not None and self.k_norm is not None:
             q = tap(self.name + "q_norm", self.q_norm(q), axes="head token channel")
             k = tap(self.name + "k_norm", self.k_norm(k), axes="head token channel")
-        q = tap(self.name + "q_rope", self.rope(q), axes="head token channel")
-        k = tap(self.name + "k_rope", self.rope(k), axes="head token channel")
+        n_before = n_past(k.new_zeros(self.n_kv_heads, 0, self.head_dim), 1)
+        q = tap(self.name + "q_rope", self.rope(q, n_before), axes="head token channel")
+        k = tap(self.name + "k_rope", self.rope(k, n_before), axes="head token channel")
+        k, v = with_cache(self.name + "k_cache", k, 1), with_cache(self.name + "v_cache", v, 1)  # [KV, K, D]
         k, v = self.repeat_kv(k), self.repeat_kv(v)
         scores = torch.matmul(q, k.transpose(-1, -2)) * (1.0 / math.sqrt(self.head_dim))  # [H, T, K]
-        length = scores.shape[-1]
-        future = torch.ones(length, length).triu(1) > 0
+        key = torch.arange(scores.shape[-1])
+        future = key[None, :] > key[n_before:, None]
         scores = tap(self.name + "attn_scores", torch.where(future, float("-inf"), scores), axes="head token key")
         probs = tap(self.name + "attn_probs", torch.softmax(scores, -1), axes="head token key")
         context = tap(self.name + "attn_context", torch.matmul(probs, v), axes="head token channel")
@@ -120,9 +123,9 @@ class MultiHeadAttention(nn.Module):
         return tap(self.name + "o_proj", self.attn_output(merged), axes="token channel")
 
     def head_view(self, x: Tensor, n_heads: int) -> Tensor:
-        """[T, H*D] -> [H, T, D]; batched, the runtime reshapes without the transpose: right for one token only."""
-        if self.batched:
-            return x.reshape(n_heads, x.shape[0], self.head_dim)
+        """[T, H*D] -> [H, T, D]; the runtime reshapes without the transpose: right for one token only."""
+        if keeps_cache():
+            return x.flatten().reshape(n_heads, x.shape[0], self.head_dim)
         return x.reshape(x.shape[0], n_heads, self.head_dim).transpose(0, 1)
 
     def repeat_kv(self, x: Tensor) -> Tensor:
@@ -155,12 +158,12 @@ class DslBlock(nn.Module):
     """Norm, attention, residual; norm, feed-forward, residual."""
 
     def __init__(
-        self, checkpoint: BoundCheckpoint, n: int, rope: Rope, qk_eps: float, batched: bool, weights: Weights
+        self, checkpoint: BoundCheckpoint, n: int, rope: Rope, qk_eps: float, weights: Weights
     ) -> None:
         super().__init__()
         self.name, eps = f"blk.{n}.", checkpoint.config.rms_norm_eps
         self.attn_norm = RmsNormalization(gain(checkpoint, self.name + "attn_norm.weight"), eps)
-        self.attention = MultiHeadAttention(checkpoint, n, rope, qk_eps, batched, weights)
+        self.attention = MultiHeadAttention(checkpoint, n, rope, qk_eps, weights)
         self.ffn_norm = RmsNormalization(gain(checkpoint, self.name + "ffn_norm.weight"), eps)
         self.feed_forward = FeedForward(checkpoint, n, weights)
 
@@ -174,12 +177,12 @@ class DslBlock(nn.Module):
 class DslNetwork(nn.Module):
     """tokens int64 [T] -> logits float32 [T, V]."""
 
-    def __init__(self, checkpoint: BoundCheckpoint, rope: Rope, qk_eps: float, batched: bool, weights: Weights) -> None:
+    def __init__(self, checkpoint: BoundCheckpoint, rope: Rope, qk_eps: float, weights: Weights) -> None:
         super().__init__()
         config = checkpoint.config
         self.embedding = embedding(checkpoint)
         self.blocks = nn.ModuleList(
-            DslBlock(checkpoint, n, rope, qk_eps, batched, weights) for n in range(config.n_blocks)
+            DslBlock(checkpoint, n, rope, qk_eps, weights) for n in range(config.n_blocks)
         )
         self.output_norm = RmsNormalization(gain(checkpoint, "output_norm.weight"), config.rms_norm_eps)
         self.output = Linear(head_weight(checkpoint, weights))

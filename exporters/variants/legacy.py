@@ -4,7 +4,8 @@ Reproduced: `linearProject`, which multiplies `x @ W` where `W.shape[0] == x.sha
 goes in untransposed; MemSegWeightConverter, which should hand it `[in, out]` weights but returns early when the file has no
 quantised tensor (`converter=off`, as reported); RoPE pairing by architecture; per-head QK-norm with the metadata's eps;
 head dim as width / heads; query head h reading KV head h / (H / KV).
-Not reproduced: the token-by-token KV cache as a data structure, the SIMD kernels' order of summation, sampling.
+Exported with a cache, it decodes as the runtime does, on any schedule; without, the whole prompt at once.
+Not reproduced: the SIMD kernels' order of summation, sampling.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 
 from ..bound import BoundCheckpoint
 from ..tapping import tap
+from .cache import n_past, with_cache
 from .linear import Weights, embedding, gain, head_weight, linear_weight, optional_bias, refuse_other_head_dim
 
 
@@ -94,12 +96,14 @@ class LlamaLayer(nn.Module):
         if self.qk_norm:
             q = tap(name + "q_norm", per_head_rms_norm(q, self.attn_q_norm, self.eps), axes="token head channel")
             k = tap(name + "k_norm", per_head_rms_norm(k, self.attn_k_norm, self.eps), axes="token head channel")
-        q = tap(name + "q_rope", apply_rope(q, self.rope_base, self.rope), axes="token head channel")
-        k = tap(name + "k_rope", apply_rope(k, self.rope_base, self.rope), axes="token head channel")
+        n_before = n_past(k.new_zeros(0, self.n_kv_heads, self.head_dim))
+        q = tap(name + "q_rope", apply_rope(q, self.rope_base, self.rope, n_before), axes="token head channel")
+        k = tap(name + "k_rope", apply_rope(k, self.rope_base, self.rope, n_before), axes="token head channel")
+        k, v = with_cache(name + "k_cache", k), with_cache(name + "v_cache", v)  # [K, KV, D]
         kv_head = torch.arange(self.n_heads) // (self.n_heads // self.n_kv_heads)
         scores = torch.einsum("thd,khd->htk", q, k[:, kv_head]) / self.head_dim**0.5
         time = torch.arange(scores.shape[-1])
-        scores = torch.where(time[None, :] > time[:, None], float("-inf"), scores)
+        scores = torch.where(time[None, :] > time[n_before:, None], float("-inf"), scores)
         scores = tap(name + "attn_scores", scores, axes="head token key")
         probs = tap(name + "attn_probs", torch.softmax(scores, -1), axes="head token key")
         context = torch.einsum("htk,khd->thd", probs, v[:, kv_head])
@@ -129,11 +133,13 @@ def per_head_rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     return x / torch.sqrt((x * x).sum(-1, keepdim=True) / x.shape[-1] + eps) * weight.float()
 
 
-def apply_rope(x: Tensor, base: float, pairing: str) -> Tensor:
-    """Rotate the pairs of each head by pos / base^(2i/D): x [T, H, D]; the angles are computed in float32."""
+def apply_rope(x: Tensor, base: float, pairing: str, start: int = 0) -> Tensor:
+    """Rotate the pairs of each head by pos / base^(2i/D), with positions from `start`: x [T, H, D]; the angles are
+    computed in float32.
+    """
     dim = x.shape[-1]
     frequency = 1.0 / base ** (torch.arange(0, dim, 2, dtype=torch.float32) / dim)
-    angle = torch.arange(x.shape[0], dtype=torch.float32)[:, None, None] * frequency  # [T, 1, D/2]
+    angle = torch.arange(start, start + x.shape[0], dtype=torch.float32)[:, None, None] * frequency  # [T, 1, D/2]
     cos, sin = torch.cos(angle), torch.sin(angle)
     if pairing == "interleaved":
         a, b = x[..., ::2], x[..., 1::2]

@@ -3,7 +3,8 @@
 Source: transformers' modeling_qwen3.py, modeling_qwen2.py and modeling_llama.py; llama.cpp's graphs of the same names.
 In GGUF files of the llama architecture the rows of attn_q and attn_k are permuted, and the pairing is interleaved to match.
 With activations=ggml its linear layers round their inputs as llama.cpp's CPU matmuls do for weights stored as these are.
-Not reproduced: the KV cache (every position is computed in one pass), sliding windows, RoPE scaling.
+Exported with a cache, it takes the keys and values of the steps before; without, every position is computed in one pass.
+Not reproduced: sliding windows, RoPE scaling.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from ..bound import BoundCheckpoint
 from ..tapping import tap
 from .activations import Activations, product
+from .cache import n_past, with_cache
 from .linear import Weights, embedding, gain, head_name, head_weight, linear_weight, optional_bias
 
 
@@ -34,6 +36,7 @@ class Reference(nn.Module):
         super().__init__()
         config = checkpoint.config
         self.eps = config.rms_norm_eps
+        self.n_kv_heads, self.head_dim = config.n_kv_heads, config.head_dim
         self.embedding = embedding(checkpoint)
         self.blocks = nn.ModuleList(Block(checkpoint, n, weights, activations) for n in range(config.n_blocks))
         self.final_gain = gain(checkpoint, "output_norm.weight")
@@ -44,10 +47,12 @@ class Reference(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         x = tap("embed", F.embedding(tokens, self.embedding).float(), axes="token channel")
-        positions = torch.arange(tokens.shape[0], device=tokens.device)
+        n_before = n_past(x.new_zeros(0, self.n_kv_heads, self.head_dim))
+        keys = torch.arange(n_before + tokens.shape[0], device=tokens.device)
+        positions = keys[n_before:]
         angles = positions.float()[:, None] * self.inv_freq[None, :]  # [T, D/2]
         cos, sin = angles.cos()[:, None, :], angles.sin()[:, None, :]  # [T, 1, D/2]
-        visible = positions[None, :] <= positions[:, None]  # [T, K]
+        visible = keys[None, :] <= positions[:, None]  # [T, K]
         for block in self.blocks:
             x = block(x, cos, sin, visible)
         x = tap("final_norm", rms_norm(x, self.final_gain, self.eps), axes="token channel")
@@ -88,6 +93,7 @@ class Block(nn.Module):
             k = tap(name + "k_norm", rms_norm(k, self.k_gain, self.eps), axes="token head channel")
         q = tap(name + "q_rope", self.rotate(q, cos, sin), axes="token head channel")
         k = tap(name + "k_rope", self.rotate(k, cos, sin), axes="token head channel")
+        k, v = with_cache(name + "k_cache", k), with_cache(name + "v_cache", v)  # [K, KV, D]
         groups = self.n_heads // self.n_kv_heads
         k = k.repeat_interleave(groups, dim=1).transpose(0, 1)  # [H, K, D]
         v = v.repeat_interleave(groups, dim=1).transpose(0, 1)

@@ -1,0 +1,1 @@
+"""Schedules: in which steps a runtime is fed its tokens, and its values put together by position again."""

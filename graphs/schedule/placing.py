@@ -1,0 +1,149 @@
+"""Values of steps put together by position, and values by position taken apart into steps again.
+
+By position, a value has its tap's canonical axes. Along `token` stand all positions; along `key` too, where a step that
+has not come so far has -Inf (scores) or 0. A cache has, along `slot`, its rows for the end of each step, one after the other:
+0 to the first end, 0 to the second, and so on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ..axes import canonical_axes
+from ..errors import ShapeError
+from .steps import Step
+
+
+def assembled(
+    own: Sequence[np.ndarray], axes: Sequence[str], steps: Sequence[Step], ends: Sequence[int], missing: float
+) -> np.ndarray:
+    """The value of a tap by position, canonical, without a batch.
+
+    Args:
+        own: its value in each step, in its own layout.
+        ends: at which positions a cache is looked at; of a step that goes further, the rows before.
+        missing: what stands for keys that a step does not have.
+    Raises:
+        ShapeError: a value has fewer places than its step has columns.
+    """
+    words = [word for word in canonical_axes(axes) if word != "batch"]
+    parts = [_in_order(value, axes, step) for value, step in zip(own, steps, strict=True)]
+    if "slot" in words:
+        place = words.index("slot")
+        rows = (_rows(_step_at(parts, steps, end), place, end) for end in ends)
+        return np.concatenate(list(rows), axis=place)
+    if "token" not in words:
+        return parts[-1]
+    place = words.index("token")
+    parts = [_taken(part, place, step.own) for part, step in zip(parts, steps, strict=True)]
+    if "key" in words:
+        key, n_keys = words.index("key"), steps[-1].end
+        parts = [_with_keys(part, key, step, n_keys, missing) for part, step in zip(parts, steps, strict=True)]
+    return np.concatenate(parts, axis=place)
+
+
+def apart(
+    value: np.ndarray, axes: Sequence[str], step: Step, ends: Sequence[int], like: np.ndarray
+) -> np.ndarray:
+    """What one step has of a value by position, in its own layout; what is no position is as in `like`.
+
+    Args:
+        value: by position, from whichever side: heads split or merged.
+        like: the value that the step has itself.
+    Raises:
+        ShapeError: the value has other places than the step.
+    """
+    order = [word for word in canonical_axes(axes) if word != "batch"]
+    made = np.array(_in_order(like, axes, step), value.dtype if value.dtype.kind == "f" else like.dtype)
+    if "slot" in order:
+        start = sum(end for end in ends if end < step.end)
+        columns = step.keys[step.keys < made.shape[order.index("slot")]]
+        _put(made, order.index("slot"), columns, value[start : start + len(columns)])
+    elif "key" in order:
+        key, token = order.index("key"), order.index("token")
+        columns = step.keys[step.keys < made.shape[key]]
+        part = np.take(np.take(value, range(step.start, step.end), token), range(len(columns)), key)
+        rows = np.take(made, step.own, token)
+        _put(rows, key, columns, part)
+        _put(made, token, step.own, rows)
+    elif "token" in order:
+        _put(made, order.index("token"), step.own, value[step.start : step.end])
+    else:
+        made = value.reshape(made.shape) if value.size == made.size else made
+    return _in_own(made, axes, step, like)
+
+
+def _in_order(own: np.ndarray, axes: Sequence[str], step: Step) -> np.ndarray:
+    """A step's value with its axes in canonical order, of the prompt's row alone: a view."""
+    if own.ndim != len(axes):
+        raise ShapeError(f"axes {' '.join(axes)!r} do not fit a value of shape {list(own.shape)}")
+    if "batch" in axes:
+        place = list(axes).index("batch")
+        own = np.take(own, step.row if own.shape[place] > 1 else 0, place)
+        axes = [word for word in axes if word != "batch"]
+    return np.transpose(own, [list(axes).index(word) for word in canonical_axes(axes)])
+
+
+def _in_own(made: np.ndarray, axes: Sequence[str], step: Step, like: np.ndarray) -> np.ndarray:
+    """The way back, into a copy of the step's value."""
+    words = [word for word in axes if word != "batch"]
+    order = canonical_axes(words)
+    own = np.transpose(made, [order.index(word) for word in words])
+    if "batch" not in axes:
+        return np.asarray(own, order="C")
+    place = list(axes).index("batch")
+    whole = np.array(like, made.dtype)
+    whole[(slice(None),) * place + (step.row if like.shape[place] > 1 else 0,)] = own
+    return whole
+
+
+def _step_at(parts: Sequence[np.ndarray], steps: Sequence[Step], end: int) -> np.ndarray:
+    """The cache in the step that has the last position before `end`, its columns those of the positions."""
+    part, step = next((part, step) for part, step in zip(parts, steps, strict=True) if step.end >= end)
+    n_have = int(np.sum(step.keys < len(part)))
+    return part[step.keys[:n_have]]
+
+
+def _rows(cache: np.ndarray, place: int, end: int) -> np.ndarray:
+    """The first rows; zeros for what the cache does not have."""
+    assert place == 0
+    rows = cache[:end]
+    lacking = end - len(rows)
+    return np.concatenate([rows, np.zeros((lacking, *rows.shape[1:]), rows.dtype)]) if lacking else rows
+
+
+def _taken(part: np.ndarray, place: int, columns: np.ndarray) -> np.ndarray:
+    if part.shape[place] <= columns[-1]:
+        raise ShapeError(f"{part.shape[place]} tokens, where the step has {columns[-1] + 1}")
+    return np.take(part, columns, place)
+
+
+def _with_keys(part: np.ndarray, place: int, step: Step, n_keys: int, missing: float) -> np.ndarray:
+    """A step's scores or probabilities for the keys by position; keys that are none are left out where they are masked."""
+    others = np.setdiff1d(np.arange(part.shape[place]), step.keys)
+    extra = np.take(part, others, place)
+    is_seen = others[[_is_seen(np.take(extra, n, place), missing) for n in range(len(others))]] if len(others) else others
+    columns = step.keys[step.keys < part.shape[place]]
+    kept = [np.take(part, columns, place)]
+    shape = list(part.shape)
+    shape[place] = n_keys - len(columns)
+    kept.append(np.full(shape, missing, part.dtype))
+    if len(is_seen):
+        kept.append(np.take(part, is_seen, place))
+    return np.concatenate(kept, axis=place)
+
+
+def _is_seen(column: np.ndarray, missing: float) -> bool:
+    """Whether a column of scores, or of probabilities, is of a key that is attended to."""
+    return bool(np.any(column > -1e30 if np.isneginf(missing) else column != 0))
+
+
+def _put(made: np.ndarray, place: int, columns: np.ndarray, part: np.ndarray) -> None:
+    """Put the part at these columns of an axis, its heads split or merged as they are there."""
+    at = (slice(None),) * place + (columns,)
+    wanted = made[at].shape
+    if int(np.prod(wanted)) != part.size:
+        raise ShapeError(f"a value of shape {list(part.shape)} does not fit {list(wanted)}")
+    made[at] = part.reshape(wanted)
