@@ -10,10 +10,12 @@ from ..conventions.explain import BESIDE_A_REWRITE, BESIDE_AN_EDIT, WHOLE
 from ..judge.cancel import cancelling, is_unread
 from ..judge.locate import Local
 from ..sides.graph_side import GraphSide
+from ..sides.scheduled_side import ScheduledSide
 from ..sides.side import Side
 from ..sides.trace_side import TraceSide, replayed, runnable
 from .catalogue import Explained, Explainer
 from .causes import Cause, by_convention, by_edit, with_the_same_edits
+from .edits.by_step import StepwiseSearch
 from .edits.edit import Edit
 from .edits.search import EditSearch, Nodes
 from .edits.trial_search import TrialSearch
@@ -53,7 +55,7 @@ def faults(a: Side, b: Side, found: Mapping[str, Local], explainer: Explainer) -
     cancelled = cancelling(a, b, found)
     innocent = {tap for group in cancelled for tap in group}
     suspects = [tap for tap, local in found.items() if local.verdict == "semantic" and tap not in innocent]
-    search = _Search(a, b, explainer)
+    search = _Search(a, b, found, explainer)
     explained = {tap: search.explained(found[tap]) for tap in suspects}
     causes, dropped = _without_cancelling(
         a,
@@ -89,10 +91,12 @@ def faults(a: Side, b: Side, found: Mapping[str, Local], explainer: Explainer) -
 class _Search:
     """Asks both for a name and for an edit. Where an edit is known, a name is only worth a part of the effort."""
 
-    def __init__(self, a: Side, b: Side, explainer: Explainer) -> None:
+    def __init__(self, a: Side, b: Side, found: Mapping[str, Local], explainer: Explainer) -> None:
         self._a, self._b, self._explainer = a, b, explainer
-        self._search: EditSearch | None = None
-        if isinstance(a, GraphSide) and isinstance(b, GraphSide):
+        self._search: EditSearch | StepwiseSearch | None = None
+        if isinstance(a, ScheduledSide) and isinstance(b, ScheduledSide):
+            self._search = StepwiseSearch(a, b, found, explainer.weights.loaders)
+        elif isinstance(a, GraphSide) and isinstance(b, GraphSide):
             self._search = EditSearch(a, b, explainer.weights.loaders)
         on, is_exact = replayed(a, b).values, self._search is not None
         is_told_of_a = is_exact or isinstance(b, TraceSide)

@@ -6,10 +6,9 @@ from collections.abc import Collection, Iterable, Sequence
 
 import numpy as np
 
-from ...graphs.axes import canonical_axes, same_shape
 from ...graphs.errors import OpdiffError
-from ..judge.locate import Local, is_scores
-from ..measure import norm, unmasked
+from ..judge.locate import Local
+from ..judge.places import places_apart
 from ..sides.graph_side import GraphSide
 from .effect import Effects
 
@@ -39,19 +38,7 @@ def early_effects(
 
 def _first_position(local: Local, axes: Sequence[str], n_tokens: int) -> int:
     """Where a region first differs by more than rounding; all of them where that cannot be said."""
-    words = [word for word in canonical_axes(axes) if word != "batch"]
-    if local.a64 is None or local.b64 is None or local.a64.ndim != len(words) or "token" not in words:
+    apart = places_apart(local, axes)
+    if apart is None or len(apart) != n_tokens or not apart.any():
         return n_tokens
-    try:
-        left, right = same_shape(local.a64, local.b64)
-    except OpdiffError:
-        return n_tokens
-    if left.ndim != len(words) or left.shape[words.index("token")] != n_tokens:
-        return n_tokens
-    with np.errstate(invalid="ignore"):
-        far = np.where(left == right, 0.0, np.abs(np.nan_to_num(left - right, nan=np.inf)))
-    if is_scores(local.tap):
-        seen_left, seen_right = unmasked(left), unmasked(right)
-        far = np.where(seen_left & seen_right, far, np.where(seen_left == seen_right, 0.0, np.inf))
-    by_position = np.moveaxis(far, words.index("token"), 0).reshape(n_tokens, -1)
-    return next((n for n, row in enumerate(by_position) if norm(row) > local.reach), n_tokens)
+    return int(np.argmax(apart))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from copy import copy
 from functools import partial
 
 import numpy as np
@@ -11,12 +12,14 @@ from ...graphs.artifact import Artifact
 from ...graphs.constants import Exact
 from ...graphs.errors import InputError, ShapeError
 from ...graphs.inputs import graph_inputs
+from ...graphs.network import Network
 from ...graphs.products import PlainProduct, Running, abreast
 from ...graphs.regions import Region
 from ...graphs.run import Precision, Runner
 from ...graphs.schedule.placing import apart, assembled
 from ...graphs.schedule.steps import Schedule
 from ...graphs.stages import LOGITS, split_tap_name
+from ...graphs.stepping import StepRunner
 from .graph_side import GraphSide
 from .side import Values, reordered
 
@@ -66,8 +69,32 @@ class ScheduledSide(GraphSide):
         if self.is_run_whole:
             self.by_region = {tap: self.keep(self.run(tap, self.values)) for tap in self.regions}
 
+    def fed_as(self, other: ScheduledSide) -> ScheduledSide:
+        """The same graph, fed in another side's steps.
+
+        Raises:
+            InputError: it keeps no cache.
+        """
+        made = copy(self)
+        made.schedule = other.schedule
+        made._run_on(self.tokens)
+        return made
+
+    def step_of(self, tap: str, row: int) -> int:
+        """The step to which a place along `token`, or `slot`, of a tap's value belongs."""
+        if "slot" in self.taps[tap].axes:
+            ends = np.cumsum(self._ends)
+            row = self._ends[int(np.searchsorted(ends, row, side="right"))] - 1
+        return next(n for n, step in enumerate(self.steps) if step.end > row)
+
     def logits_by_region(self) -> np.ndarray:
         return self.by_region[LOGITS]
+
+    def network(self, tap: str, values: Values, stepper: StepRunner) -> Network:
+        raise ShapeError("steps are looked into one by one (StepSide)")
+
+    def run_all(self, tap: str, values: Values, precision: Precision = "float64") -> dict[str, np.ndarray]:
+        raise ShapeError("steps are looked into one by one (StepSide)")
 
     def beginning(self, n: int) -> GraphSide:
         raise ShapeError(f"steps of {self.schedule.text} are run at all positions")
@@ -119,3 +146,24 @@ class ScheduledSide(GraphSide):
         missing = -np.inf if split_tap_name(tap)[1] == "attn_scores" else 0.0
         value = assembled(own, self.taps[tap].axes, self.steps, self._ends, missing)
         return reordered(value, np.argsort(self._orders[tap])) if tap in self._orders else value
+
+
+class StepSide(GraphSide):
+    """One step of a side that is fed in steps, as a side of its own, on values from elsewhere: its inputs are what the step
+    is fed, and what the cache holds by then.
+
+    Args:
+        whole: the side.
+        n: which step.
+        values: by position, from whichever side.
+    """
+
+    def __init__(self, whole: ScheduledSide, n: int, values: Values) -> None:
+        vars(self).update(vars(whole))
+        step = whole.steps[n]
+        self.tokens = whole.tokens[step.start : step.end]
+        self._inputs = {name: whole._feed("", name, values, n, None) for name in whole._fed[n]}
+        self._shapes = {tap: whole._own[n][tap].shape for tap in self.regions}
+        self.values = {tap: self.canonical(tap, whole._apart(tap, values[tap], n)) for tap in self.regions}
+        self.by_region = self.values
+        self.is_run_whole, self.not_whole = False, None

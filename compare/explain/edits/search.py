@@ -35,7 +35,7 @@ class EditSearch:
     """
 
     def __init__(self, a: GraphSide, b: GraphSide, weights: Weights) -> None:
-        self._a, self._b, self._weights = a, b, weights
+        self.a, self.b, self._weights = a, b, weights
         self._stepper = a.stepper()
         self._plans: dict[tuple[str, str], Plan] = {}
         self._places: dict[tuple[str, str], Place] = {}
@@ -49,7 +49,7 @@ class EditSearch:
             return None
         key = self._programs(local.tap)
         try:
-            region = RegionSearch(local, self._b, *self._networks(local.tap), self._weights)
+            region = RegionSearch(local, self.b, *self._networks(local.tap), self._weights)
             known = self._plans.get(key)
             edit = None if known is None else region.again(known)
             if edit is None and (found := region.search(is_named)) is not None:
@@ -81,21 +81,21 @@ class EditSearch:
     def nodes(self, tap: str, place: Place) -> Nodes:
         """The nodes of the two graphs at a place in a region's programs."""
         ours, theirs = place
-        left, right = self._a.regions[tap], self._b.regions[tap]
+        left, right = self.a.regions[tap], self.b.regions[tap]
         lines_a, lines_b = self._lines
         return _sourced(left, ours, lines_b), _sourced(right, theirs, lines_a)
 
     @cached_property
     def _lines(self) -> tuple[frozenset[str], frozenset[str]]:
-        return _lines(self._a), _lines(self._b)
+        return _lines(self.a), _lines(self.b)
 
     def insides(self, tap: str) -> tuple[Holds, Holds]:
         """For A's region and B's, on A's values, whether it computes a value."""
-        a, b = (_Inside(side, tap, self._a.values) for side in (self._a, self._b))
+        a, b = (_Inside(side, tap, self.a.values) for side in (self.a, self.b))
         return a, b
 
     def _programs(self, tap: str) -> tuple[str, str]:
-        return self._a.regions[tap].program.signature, self._b.regions[tap].program.signature
+        return self.a.regions[tap].program.signature, self.b.regions[tap].program.signature
 
     def _first_steps(self, tap: str) -> Place:
         try:
@@ -108,7 +108,7 @@ class EditSearch:
 
     def _networks(self, tap: str) -> tuple[Network, Network]:
         """Both sides' regions, on A's values."""
-        a, b = (side.network(tap, self._a.values, self._stepper) for side in (self._a, self._b))
+        a, b = (side.network(tap, self.a.values, self._stepper) for side in (self.a, self.b))
         return a, b
 
 
