@@ -27,12 +27,22 @@ from .explain.reference import Judge
 from .judge.channel_order import in_one_order
 from .judge.locate import OTHER_KERNELS, locate
 from .judge.nonfinite import first_nonfinite, not_judged, parts_when_whole
+from .judge.places import first_step
 from .measure import Deviation
 from .mend.blind import blind_spots
 from .mend.close import close, close_recorded, close_without_fault, not_known
 from .mend.early import early_effects
 from .mend.effect import Mending, sets_of
-from .opening import Opened, are_foreign, check_one_is_a_graph, check_sizes, open_either, sides_of, tokens_of, with_caches
+from .opening import (
+    Opened,
+    are_foreign,
+    check_one_is_a_graph,
+    check_sizes,
+    open_either,
+    sides_of,
+    tokens_of,
+    with_caches,
+)
 from .report.tables import positions, rows
 from .report.words import cause_text, places, verdict_text
 from .result import BlindSpot, Closed, Divergence, Effect, Result, RootCause
@@ -130,6 +140,8 @@ def compare(
             *_early(causes, tokens),
         ),
         nonfinite=nonfinite,
+        schedules=(schedules[0].text, schedules[1].text),
+        first_step=first_step(a, b, at_fault.taps, found),
     )
 
 

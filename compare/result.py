@@ -122,6 +122,17 @@ class RootCause:
 
 
 @dataclass(frozen=True, slots=True)
+class FirstStep:
+    """Where sides that are fed in steps part first: the position, counted from 0, and the step of each side, from 1."""
+
+    tap: str
+    position: int
+    a_step: int
+    b_step: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class BlindSpot:
     """Stages that cannot reach the logits for this input, and an input for which they were measured to."""
 
@@ -194,6 +205,8 @@ class Result:
     provenance: Mapping[str, str]
     notes: tuple[str, ...]
     nonfinite: tuple[NonFinite, ...] = ()
+    schedules: tuple[str, str] = ("whole", "whole")
+    first_step: FirstStep | None = None
 
     def to_json(self) -> str:
         """The result as JSON; numbers that JSON cannot hold (NaN, Inf) become text."""

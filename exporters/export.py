@@ -167,8 +167,7 @@ def canonical_names(checkpoint: BoundCheckpoint) -> dict[tuple, str]:
 
 def _axes_of_all(axes: Mapping[str, tuple[str, ...]], n_blocks: int) -> Iterable[tuple[str, tuple[str, ...]]]:
     for name in _taps_of_all(tuple(axes), n_blocks):
-        block, stage = split_tap_name(name)
-        yield name, axes[name if name in axes else tap_name(stage, _PATTERN_BLOCKS - 1)]
+        yield name, axes[name if name in axes else tap_name(split_tap_name(name)[1], _PATTERN_BLOCKS - 1)]
 
 
 def _taps_of_all(taps: Sequence[str], n_blocks: int) -> Iterable[str]:

@@ -189,10 +189,11 @@ def _exported(
     grown: list[dict[int, Dim]] = []
 
     def trace(shapes: dict | None, length: int) -> torch.export.ExportedProgram:
-        tokens, dynamic = torch.arange(length, dtype=torch.int64), None if shapes is None else (shapes,)
-        args: tuple = (tokens,)
+        tokens = torch.arange(length, dtype=torch.int64)
+        args: tuple = (tokens, tuple(states)) if states else (tokens,)
+        dynamic: tuple | None = None if shapes is None else (shapes,)
         if states:
-            args, dynamic = (tokens, tuple(states)), (shapes or {}, tuple(grown))
+            dynamic = (shapes or {}, tuple(grown))
         return torch.export.export(wrapper, args, dynamic_shapes=dynamic, strict=False)
 
     try:

@@ -51,7 +51,9 @@ def graph_inputs(
             raise InputError(f"{artifact.path}: graph input {info.name} is unknown; opdiff feeds {', '.join(known)}")
         value = known[info.name].astype(_INTEGERS[kind.elem_type])
         if len(kind.shape.dim) < 2 and step.n_rows > 1:
-            raise InputError(f"{artifact.path}: takes one prompt, no batch, as {info.name} of {len(kind.shape.dim)} dimension")
+            raise InputError(
+                f"{artifact.path}: takes one prompt, no batch, as {info.name} of {len(kind.shape.dim)} dimension"
+            )
         values[info.name] = value if len(kind.shape.dim) == 2 else value[0]
     return values
 

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from .cache import in_steps, keys_read, values_read
 from .case import Array, Config
 from .distance import is_masked
 from .evaluate import Run
 from .fit import Fitted, Question, solve
-from .heads import read_heads
 from .registry import convention, model
 from .rope import rotate_v_in_attention
 from .rotation import attention_input
@@ -22,11 +22,14 @@ SCORES, PROBS, CONTEXT = ("attn_scores",), ("attn_probs",), ("attn_context",)
 @model("attn_scores")
 def attn_scores(run: Run, block: int | None) -> Array:
     """What softmax reads, [H, T, K]: scaled, capped, and -inf where masked."""
-    q = attention_input(run, "q", block)
-    k = shared(run, attention_input(run, "k", block), "k_tiled")
-    scores = np.einsum("thd,khd->htk", q, k, optimize=True) * scale_factor(run.setting("attention.scale"), run.config)
+    q, length = attention_input(run, "q", block), len(run.case.tokens)
+    products = np.zeros((run.config.n_heads, length, length))
+    for (start, end), keys in zip(run.case.steps, keys_read(run, block), strict=True):
+        k = shared(run, keys, "k_tiled")
+        products[:, start:end, : len(k)] = np.einsum("thd,khd->htk", q[start:end], k, optimize=True)
+    scores = products * scale_factor(run.setting("attention.scale"), run.config)
     scores = capped(scores, run.setting("attention.softcap"))
-    return np.where(visible(run, scores.shape[-1]), scores, -np.inf)
+    return np.where(visible(run, length), scores, -np.inf)
 
 
 @model("attn_probs")
@@ -48,8 +51,11 @@ def attn_probs(run: Run, block: int | None) -> Array:
 @model("attn_context")
 def attn_context(run: Run, block: int | None) -> Array:
     """[T, H, D]."""
-    v = rotate_v_in_attention(run, read_heads(run, "v_proj", block))
-    context = np.einsum("htk,khd->thd", run.tap("attn_probs", block), shared(run, v, "v_tiled"), optimize=True)
+    probs, parts = run.tap("attn_probs", block), []
+    for (start, end), values in zip(run.case.steps, values_read(run, block), strict=True):
+        v = shared(run, rotate_v_in_attention(run, values), "v_tiled")
+        parts.append(np.einsum("htk,khd->thd", probs[:, start:end, : len(v)], v, optimize=True))
+    context = np.concatenate(parts)
     if run.is_target("attn_context", block) and run.setting("heads.merge") == "untransposed":
         return context.transpose(1, 0, 2).reshape(context.shape)
     return context
@@ -76,6 +82,15 @@ def visible(run: Run, length: int) -> np.ndarray:
     least = {"causal": 0, "sees_next": -1, "not_self": 1}
     mask, window = run.setting("attention.mask"), run.setting("attention.window")
     seen = behind <= 0 if mask == "reversed" else behind >= least.get(str(mask), -length)
+    for start, end in run.case.steps:  # of a step's scores, what stands in a column of its own
+        step = seen[start:end]
+        if mask == "top_left":
+            step[:] = behind[start:end] - start >= 0
+        elif mask == "past_unseen":
+            step[:, :start] = False
+        elif mask == "new_unseen":
+            step[:, start:] &= not start
+        step[:, end:] = False
     return seen if window is None else seen & (behind < int(window))  # type: ignore[arg-type]
 
 
@@ -120,9 +135,12 @@ def solved_scale(question: Question) -> Iterator[Fitted]:
 @convention("attention.mask", SCORES, "causal")
 def mask(question: Question) -> Iterator[Value]:
     """Which keys a query sees: causal, itself and those before; missing, all; sees_next, one too many; not_self, one
-    too few; reversed, itself and those after.
+    too few; reversed, itself and those after. In steps: top_left, the first keys, as if nothing came before; past_unseen,
+    none of the steps before; new_unseen, those of the steps before alone.
     """
     yield from ("missing", "sees_next", "not_self", "reversed")
+    if in_steps(question.case):
+        yield from ("top_left", "past_unseen", "new_unseen")
 
 
 @convention("attention.window", SCORES, None, rank=1)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...graphs.errors import ShapeError
-from ...graphs.stages import tap_name
+from ...graphs.stages import CACHES, tap_name
 
 Array = NDArray[np.float64]
 QUERY_STAGES = ("q_proj", "q_norm", "q_rope", "attn_context")
@@ -76,6 +76,8 @@ class Case:
         weights: the checkpoint's tensors by GGUF name; any float dtype, `[out, in]`.
         config: the decoder's configuration.
         tokens: int64 [T]; the positions are 0 to T - 1.
+        spans: the positions of each step, (start, end), where the tokens are fed in several.
+        ends: at which positions caches are looked at; with `spans`.
         multiply: x [T, in] in float64 with a weight [out, in] of any float dtype: [T, out].
     """
 
@@ -86,6 +88,18 @@ class Case:
     config: Config
     tokens: NDArray[np.int64]
     multiply: Multiply = in_float64
+    spans: tuple[tuple[int, int], ...] = ()
+    ends: tuple[int, ...] = ()
+
+    @property
+    def steps(self) -> tuple[tuple[int, int], ...]:
+        """The positions of each step, (start, end)."""
+        return self.spans or ((0, len(self.tokens)),)
+
+    @property
+    def looked_at(self) -> tuple[int, ...]:
+        """At which positions caches are looked at."""
+        return self.ends or (len(self.tokens),)
 
     @property
     def target(self) -> str:
@@ -99,6 +113,8 @@ class Case:
             return (length, config.n_heads, config.head_dim)
         if stage in KEY_STAGES:
             return (length, config.n_kv_heads, config.head_dim)
+        if stage in CACHES:
+            return (sum(self.looked_at), config.n_kv_heads, config.head_dim)
         if stage in MAP_STAGES:
             return (config.n_heads, length, length)
         if stage in ("ffn_gate", "ffn_up", "ffn_act"):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
+
 from .case import Array
 from .evaluate import Run
 from .fit import Question
@@ -12,7 +14,9 @@ from .settings import Value
 
 
 @convention(
-    "heads.split", ("q_proj", "k_proj", "v_proj", "q_norm", "k_norm", "q_rope", "k_rope", "attn_context"), "by_token"
+    "heads.split",
+    ("q_proj", "k_proj", "v_proj", "q_norm", "k_norm", "q_rope", "k_rope", "v_cache", "attn_context"),
+    "by_token",
 )
 def split(question: Question) -> Iterator[Value]:
     """How [T, H*D] becomes heads: by token; or untransposed: reshaped at once to [H, T, D], right for one token only.
@@ -34,13 +38,18 @@ def merge(question: Question) -> Iterator[Value]:
 def as_tapped(run: Run, stage: str, block: int | None, flat: Array) -> Array:
     """A projection [T, H*D] as heads [T, H, D]: mixed up only where the region ends here, else by who reads it."""
     value = run.case.canonical(stage, flat)
-    return untransposed(value) if run.is_target(stage, block) and _is_split_wrongly(run) else value
+    return _untransposed(run, value) if run.is_target(stage, block) and _is_split_wrongly(run) else value
 
 
 def read_heads(run: Run, stage: str, block: int | None) -> Array:
     """A projection's heads as the stage behind it reads them: [T, H, D]."""
     value = run.tap(stage, block)
-    return untransposed(value) if _is_split_wrongly(run) else value
+    return _untransposed(run, value) if _is_split_wrongly(run) else value
+
+
+def _untransposed(run: Run, value: Array) -> Array:
+    """Each step's rows so."""
+    return np.concatenate([untransposed(value[start:end]) for start, end in run.case.steps])
 
 
 def untransposed(value: Array) -> Array:
@@ -51,9 +60,11 @@ def untransposed(value: Array) -> Array:
 
 def merged(run: Run, context: Array) -> Array:
     """The heads [T, H, D] as channels [T, H*D]."""
-    if run.setting("heads.merge") == "untransposed":
-        context = context.transpose(1, 0, 2)
-    return context.reshape(len(run.case.tokens), -1)
+    length = len(run.case.tokens)
+    if run.setting("heads.merge") != "untransposed":
+        return context.reshape(length, -1)
+    steps = (context[start:end] for start, end in run.case.steps)
+    return np.concatenate([step.transpose(1, 0, 2).reshape(len(step), -1) for step in steps])
 
 
 def _is_split_wrongly(run: Run) -> bool:

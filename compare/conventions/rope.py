@@ -63,18 +63,37 @@ def rotate_v_in_attention(run: Run, v: Array) -> Array:
     return rotated(run, v) if run.setting("rope.on_v") == "yes" else v
 
 
-def rotated(run: Run, x: Array) -> Array:
-    """Rotate the pairs of each head of x [T, heads, D] by position times frequency."""
+def rotated(run: Run, x: Array, positions: Array | None = None) -> Array:
+    """Rotate the pairs of each head of x [T, heads, D] by position times frequency.
+
+    positions: [T]; None: what the settings say.
+    """
     if run.setting("rope.applied") == "no":
         return x
     width, denominator = rotary_dim_of(run)
     speeds = frequencies(run, width, denominator)  # [R/2]
-    positions = np.arange(x.shape[1] if run.setting("rope.position_axis") == "head" else len(x), dtype=np.float64)
+    if positions is None:
+        by_head = run.setting("rope.position_axis") == "head"
+        positions = np.arange(x.shape[1], dtype=np.float64) if by_head else _positions(run, len(x))
     sign = -1.0 if run.setting("rope.direction") == "inverse" else 1.0
     angles = sign * (positions[:, None] + run.number("rope.offset")) * speeds  # [T, R/2]
     angles = angles[None] if run.setting("rope.position_axis") == "head" else angles[:, None]
     turned = rotate(x[..., :width], angles, str(run.setting("rope.pairing")))
     return np.concatenate([turned, x[..., width:]], axis=-1)
+
+
+def _positions(run: Run, length: int) -> Array:
+    """The position of each row, as each step counts it."""
+    positions = np.arange(length, dtype=np.float64)
+    chosen = run.setting("rope.positions") if len(run.case.steps) > 1 else "absolute"
+    for start, end in run.case.steps[1:] if chosen != "absolute" else ():
+        if chosen == "from_each_step":
+            positions[start:end] -= start
+        elif chosen == "that_of_the_step":
+            positions[start:end] = start
+        elif isinstance(chosen, tuple):
+            positions[start:end] += float(str(chosen[1]))
+    return positions
 
 
 def _standard_pairing(config: Config) -> Value:
@@ -113,6 +132,16 @@ def rotary_dim(question: Question) -> Iterator[Value]:
         if 0 < width < dim and width % 2 == 0:
             yield from ((width, width), (width, dim), (dim, dim, width // 2), (dim, width, width // 2))
     yield from ((dim, other) for other in dict.fromkeys([narrow, 2 * dim, dim // 2]) if other not in (0, dim))
+
+
+@convention("rope.positions", ROTATING_STAGES, "absolute")
+def positions(question: Question) -> Iterator[Value]:
+    """From where a later step counts its positions: from the prompt's beginning; from_each_step, from 0 again;
+    that_of_the_step, all tokens at its first one's; or so many off behind the first step.
+    """
+    if len(question.case.steps) > 1:
+        yield from ("from_each_step", "that_of_the_step")
+        yield from (("off_by", n) for n in (-1, 1, -2, 2))
 
 
 @convention("rope.position_axis", ROTATING_STAGES, "token", rank=2)

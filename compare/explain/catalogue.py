@@ -79,6 +79,7 @@ class Explainer:
         self._multiply = graphs[0].multiply
         self.weights = SharedWeights(graphs)
         self._tokens = np.asarray(tokens, np.int64)
+        self._fed = dict(zip(("a", "b", "reference"), sides, strict=False))
         self._values = {tap: unbatched(value, on.taps[tap].axes) for tap, value in on.values.items()}
         self._seen: dict[tuple[str, str], Settings] = {}
 
@@ -87,14 +88,39 @@ class Explainer:
         if self._config is None or local.b64 is None or local.a64 is None:
             return Explained(local.tap, (), None, None, None, "no configuration of the decoder is recorded")
         case = self.case(local.tap)
-        ours = self.settings_of(case, local, local.a64, "a", standard_settings(self._config))
+        ours = self.settings_of(self.case(local.tap, "a"), local, local.a64, "a", standard_settings(self._config))
         if not ours.found:
             reason = f"A's own output is not what the catalogue expects of it ({ours})"
             return Explained(local.tap, (), None, None, None, reason)
         theirs = self.settings_of(case, local, local.b64, "b", ours.settings, budget)
         if not theirs.found:
             return Explained(local.tap, (), None, ours.settings, None, str(theirs))
+        if theirs.settings == ours.settings:
+            theirs = Explanation(True, self._without_idle(case, local, ours.settings))
         return self._explained(case, local, ours.settings, theirs)
+
+    def _without_idle(self, case: Case, local: Local, settings: Settings) -> Settings:
+        """The settings without what changes nothing as B is fed: A and B are one function then, which A's steps show and B's
+        do not, or the other way round.
+        """
+        assert self._config is not None
+        assert local.b64 is not None
+        for name, standard, _ in choices(standard_settings(self._config), settings):
+            plain = settings.with_value(name, standard)
+            settings = plain if self._reproduces(case, plain, partial(_is_met, local, local.b64)) else settings
+        return settings
+
+    def _shared(self, local: Local, settings: Settings) -> frozenset[Choice]:
+        """Of settings that both sides have, those without which the steps of each side would give the same."""
+        assert self._config is not None
+        ours, theirs = self.case(local.tap, "a"), self.case(local.tap, "b")
+        found = set[Choice]()
+        for name, standard, value in choices(standard_settings(self._config), settings):
+            plain = settings.with_value(name, standard)
+            expected = evaluate(ours, ours.target, plain)  # what A gives as it is fed
+            if self._reproduces(theirs, plain, partial(_is_met, local, expected)):
+                found.add((name, value, value))
+        return frozenset(found)
 
     def again(self, local: Local) -> Explained | None:
         """The same, where what explained both sides in a block before explains them here too."""
@@ -102,6 +128,7 @@ class Explainer:
             return None
         case, found = self.case(local.tap), []
         for side, output in (("a", local.a64), ("b", local.b64)):
+            case = self.case(local.tap, side)
             known = self._seen.get((case.stage, side))
             if known is None or not self._reproduces(case, known, partial(_is_met, local, output)):
                 return None
@@ -118,6 +145,7 @@ class Explainer:
             return None
         case, settings, found = self.case(local.tap), standard_settings(self._config), []
         for side, output, holds in zip("ab", (local.a64, local.b64), insides, strict=True):
+            case = self.case(local.tap, side)
             guessed = self._guessed(case, settings, holds, partial(_is_met, local, output))
             if guessed is None:
                 return None
@@ -140,11 +168,13 @@ class Explainer:
             settings = without if self._reproduces(case, without, is_met) else settings
         return settings
 
-    def case(self, tap: str) -> Case:
-        """What this region offers to the catalogue."""
+    def case(self, tap: str, side: str = "b") -> Case:
+        """What this region offers to the catalogue, as the side `a`, `b` or `reference` is fed."""
         block, stage = split_tap_name(tap)
         assert self._config is not None
-        return Case(stage, block, self._values, self.weights, self._config, self._tokens, self._multiply)
+        case = Case(stage, block, self._values, self.weights, self._config, self._tokens, self._multiply)
+        fed = self._fed.get(side)
+        return case if fed is None else replace(case, spans=fed.spans, ends=fed.ends)
 
     def settings_of(
         self, case: Case, local: Local, output: np.ndarray, side: str, start: Settings, budget: Budget = WHOLE
@@ -185,12 +215,14 @@ class Explainer:
         return _from_start(start, known, near)
 
     def cancels(self, taps: Sequence[str], readers: Sequence[str], settings: Settings, without: Settings) -> bool:
-        """Whether two settings give the same to all that read these taps, so that their difference is none."""
+        """Whether two settings, B's and those with A's value of one convention, give the same to all that read these taps, as
+        each side is fed, so that their difference is none.
+        """
         values = {name: value for name, value in self._values.items() if name not in taps}
         for reader in readers:
-            case = replace(self.case(reader), values=values)
+            theirs, ours = (replace(self.case(reader, side), values=values) for side in "ba")
             try:
-                one, other = evaluate(case, reader, settings), evaluate(case, reader, without)
+                one, other = evaluate(theirs, reader, settings), evaluate(ours, reader, without)
             except OpdiffError:
                 return False
             scores = is_scores(reader)
@@ -205,7 +237,7 @@ class Explainer:
             return False
 
     def _explained(self, case: Case, local: Local, ours: Settings, theirs: Explanation) -> Explained:
-        first = frozenset(choices(ours, theirs.settings))
+        first = frozenset(choices(ours, theirs.settings)) or self._shared(local, ours)
         others = [frozenset(choices(ours, changed(ours, fitting))) for fitting in theirs.also_fits]
         assert local.b64 is not None
         rest = distance(local.b64, evaluate(case, case.target, theirs.settings), is_scores(local.tap))

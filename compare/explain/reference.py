@@ -58,7 +58,9 @@ class Judge:
         """Whose value of the convention the reference's output has; None where the catalogue does not explain it."""
         if choice is None or start is None:
             return None
-        theirs = self.explainer.settings_of(self.explainer.case(local.tap), local, value, "reference", start)
+        theirs = self.explainer.settings_of(
+            self.explainer.case(local.tap, "reference"), local, value, "reference", start
+        )
         if not theirs.found:
             return None
         held = theirs.settings.get(choice[0])

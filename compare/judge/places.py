@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from ...graphs.axes import canonical_axes, same_shape
 from ...graphs.errors import OpdiffError
 from ..measure import norm, unmasked
+from ..result import FirstStep
+from ..sides.scheduled_side import ScheduledSide
+from ..sides.side import Side
 from .locate import Local, is_scores
 
 
@@ -31,3 +34,28 @@ def places_apart(local: Local, axes: Sequence[str], along: str = "token") -> np.
         far = np.where(seen_left & seen_right, far, np.where(seen_left == seen_right, 0.0, np.inf))
     rows = np.moveaxis(far, place, 0).reshape(far.shape[place], -1)
     return np.array([norm(row) > local.reach for row in rows])
+
+
+def first_place(local: Local, axes: Sequence[str]) -> int:
+    """Along `token`, or `slot`, the first place at which the region differs by more than rounding; 0 where that cannot be said."""
+    apart = places_apart(local, axes, "slot" if "slot" in axes else "token")
+    return 0 if apart is None or not apart.any() else int(np.argmax(apart))
+
+
+def first_step(a: Side, b: Side, taps: Sequence[str], found: Mapping[str, Local]) -> FirstStep | None:
+    """At which position, and in which step of each side, the first of these regions differs; None where both are fed whole."""
+    if not (isinstance(a, ScheduledSide) and isinstance(b, ScheduledSide)) or not taps:
+        return None
+    firsts = []
+    for tap in taps:
+        axes = b.taps[tap].axes
+        place = first_place(found[tap], axes)
+        n = b.step_of(tap, place)
+        firsts.append((b.steps[n].start if "slot" in axes else place, tap, n))
+    position, tap, n = min(firsts, key=lambda one: one[0])
+    m = a.step_at(position)
+    text = (
+        f"they part first at position {position}, in step {m + 1} of {len(a.steps)} of A ({a.schedule.text}) and step {n + 1} of "
+        f"{len(b.steps)} of B ({b.schedule.text}), at {tap}"
+    )
+    return FirstStep(tap, position, m + 1, n + 1, text)

@@ -21,6 +21,8 @@ _LONGEST = 300  # characters of an edit beside a name
 def print_result(result: Result, console: Console, every_tap: bool = False) -> None:
     """Print the answer, the causes, the logits, and the table by stage (with `every_tap`: of each tap)."""
     console.print(f"[bold]{escape(_headline(result))}[/bold]")
+    if result.first_step is not None:
+        console.print(escape(result.first_step.text))
     for number, cause in enumerate(result.root_causes, 1):
         console.print()
         console.print(f"[bold]{number}. {escape(cause.text)}[/bold]")

@@ -27,6 +27,8 @@ def cause_text(a: str, b: str, cause: Cause, agrees: str | None) -> str:
 def _difference(a: str, b: str, cause: Cause) -> str:
     if cause.choice is not None:
         ours, theirs = cause.written
+        if ours == theirs:
+            return f"{cause.choice[0]}: both have {theirs}, which other steps show otherwise"
         return f"{cause.choice[0]}: {b} has {theirs}, {a} has {ours}"
     if cause.kind == "edit":
         lines = "; and ".join(_named(line, a) for line in cause.lines)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from copy import copy
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -48,6 +49,8 @@ class ScheduledSide(GraphSide):
     ) -> None:
         self.schedule, self._beside = schedule, tuple(beside)
         super().__init__(artifact, at, tokens, runner)
+        if not schedule.is_whole:
+            self.info = replace(self.info, name=f"{self.info.name}[{schedule.text}]")
 
     def _run_on(self, tokens: Sequence[int]) -> None:
         self.tokens = tokens
@@ -57,7 +60,8 @@ class ScheduledSide(GraphSide):
                 f"{self.artifact.path}: keeps no cache, and cannot be fed in {len(self.steps)} steps; export it with "
                 "opdiff export --cache, from a variant that takes what the step before left (opdiff.past)"
             )
-        self._ends = sorted({step.end for other in self._beside for step in other.steps(len(tokens))})
+        self.spans = tuple((step.start, step.end) for step in self.steps)
+        self.ends = tuple(sorted({step.end for other in self._beside for step in other.steps(len(tokens))}))
         self._fed: list[Values] = []
         self._own: list[Values] = []
         for step in self.steps:
@@ -83,9 +87,12 @@ class ScheduledSide(GraphSide):
     def step_of(self, tap: str, row: int) -> int:
         """The step to which a place along `token`, or `slot`, of a tap's value belongs."""
         if "slot" in self.taps[tap].axes:
-            ends = np.cumsum(self._ends)
-            row = self._ends[int(np.searchsorted(ends, row, side="right"))] - 1
-        return next(n for n, step in enumerate(self.steps) if step.end > row)
+            row = self.ends[int(np.searchsorted(np.cumsum(self.ends), row, side="right"))] - 1
+        return self.step_at(row)
+
+    def step_at(self, position: int) -> int:
+        """The step that is fed a position."""
+        return next(n for n, step in enumerate(self.steps) if step.end > position)
 
     def logits_by_region(self) -> np.ndarray:
         return self.by_region[LOGITS]
@@ -119,7 +126,9 @@ class ScheduledSide(GraphSide):
         """The region in each step, in the graph's own layout."""
         region = self.regions[tap]
         if tap not in {self.artifact.states.get(name) for name in region.inputs}:
-            return (yield from abreast([run(region, self._feeds(region, values, n, None)) for n in range(len(self.steps))]))
+            return (
+                yield from abreast([run(region, self._feeds(region, values, n, None)) for n in range(len(self.steps))])
+            )
         made: list[np.ndarray] = []
         for n in range(len(self.steps)):
             made.append((yield from run(region, self._feeds(region, values, n, made[-1] if made else None))))
@@ -140,11 +149,11 @@ class ScheduledSide(GraphSide):
     def _apart(self, tap: str, value: np.ndarray, n: int) -> np.ndarray:
         if tap in self._orders:
             value = reordered(value, self._orders[tap])
-        return apart(value, self.taps[tap].axes, self.steps[n], self._ends, self._own[n][tap])
+        return apart(value, self.taps[tap].axes, self.steps[n], self.ends, self._own[n][tap])
 
     def _by_position(self, tap: str, own: Sequence[np.ndarray]) -> np.ndarray:
         missing = -np.inf if split_tap_name(tap)[1] == "attn_scores" else 0.0
-        value = assembled(own, self.taps[tap].axes, self.steps, self._ends, missing)
+        value = assembled(own, self.taps[tap].axes, self.steps, self.ends, missing)
         return reordered(value, np.argsort(self._orders[tap])) if tap in self._orders else value
 
 

@@ -23,12 +23,17 @@ class Side:
         taps: the common taps, by name.
         regions: what is computed between them. A trace's are not known; it has those of the graph beside it.
         values: canonical, by tap name.
+
+    `spans` are the positions (start, end) of each step in which it was fed, and `ends` those at which caches are looked at;
+    of one that was fed all at once, none.
     """
 
     def __init__(
         self, info: SideInfo, taps: Mapping[str, Tap], regions: Mapping[str, Region], values: dict[str, np.ndarray]
     ) -> None:
         self.info, self.taps, self.regions, self.values = info, taps, regions, values
+        self.spans: tuple[tuple[int, int], ...] = ()
+        self.ends: tuple[int, ...] = ()
         self._orders: dict[str, Sequence[int]] = {}
 
     @property

@@ -85,9 +85,7 @@ class MultiHeadAttention(nn.Module):
     attn_v: nn.Module
     attn_output: nn.Module
 
-    def __init__(
-        self, checkpoint: BoundCheckpoint, n: int, rope: Rope, qk_eps: float, weights: Weights
-    ) -> None:
+    def __init__(self, checkpoint: BoundCheckpoint, n: int, rope: Rope, qk_eps: float, weights: Weights) -> None:
         super().__init__()
         config, self.name = checkpoint.config, f"blk.{n}."
         self.n_heads, self.n_kv_heads, self.head_dim = config.n_heads, config.n_kv_heads, config.head_dim
@@ -157,9 +155,7 @@ class FeedForward(nn.Module):
 class DslBlock(nn.Module):
     """Norm, attention, residual; norm, feed-forward, residual."""
 
-    def __init__(
-        self, checkpoint: BoundCheckpoint, n: int, rope: Rope, qk_eps: float, weights: Weights
-    ) -> None:
+    def __init__(self, checkpoint: BoundCheckpoint, n: int, rope: Rope, qk_eps: float, weights: Weights) -> None:
         super().__init__()
         self.name, eps = f"blk.{n}.", checkpoint.config.rms_norm_eps
         self.attn_norm = RmsNormalization(gain(checkpoint, self.name + "attn_norm.weight"), eps)
@@ -181,9 +177,7 @@ class DslNetwork(nn.Module):
         super().__init__()
         config = checkpoint.config
         self.embedding = embedding(checkpoint)
-        self.blocks = nn.ModuleList(
-            DslBlock(checkpoint, n, rope, qk_eps, weights) for n in range(config.n_blocks)
-        )
+        self.blocks = nn.ModuleList(DslBlock(checkpoint, n, rope, qk_eps, weights) for n in range(config.n_blocks))
         self.output_norm = RmsNormalization(gain(checkpoint, "output_norm.weight"), config.rms_norm_eps)
         self.output = Linear(head_weight(checkpoint, weights))
 

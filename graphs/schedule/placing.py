@@ -44,9 +44,7 @@ def assembled(
     return np.concatenate(parts, axis=place)
 
 
-def apart(
-    value: np.ndarray, axes: Sequence[str], step: Step, ends: Sequence[int], like: np.ndarray
-) -> np.ndarray:
+def apart(value: np.ndarray, axes: Sequence[str], step: Step, ends: Sequence[int], like: np.ndarray) -> np.ndarray:
     """What one step has of a value by position, in its own layout; what is no position is as in `like`.
 
     Args:
@@ -124,7 +122,9 @@ def _with_keys(part: np.ndarray, place: int, step: Step, n_keys: int, missing: f
     """A step's scores or probabilities for the keys by position; keys that are none are left out where they are masked."""
     others = np.setdiff1d(np.arange(part.shape[place]), step.keys)
     extra = np.take(part, others, place)
-    is_seen = others[[_is_seen(np.take(extra, n, place), missing) for n in range(len(others))]] if len(others) else others
+    is_seen = (
+        others[[_is_seen(np.take(extra, n, place), missing) for n in range(len(others))]] if len(others) else others
+    )
     columns = step.keys[step.keys < part.shape[place]]
     kept = [np.take(part, columns, place)]
     shape = list(part.shape)

@@ -1,0 +1,156 @@
+"""The KV cache: `k_cache` and `v_cache`, what attention reads of all steps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from .case import Array, Case
+from .evaluate import Run
+from .fit import Fitted, Question
+from .heads import read_heads
+from .registry import convention, model
+from .rope import rotated
+from .rotation import attention_input
+from .rounding import ROUNDINGS
+from .settings import Value
+
+STAGES = ("k_cache", "v_cache")
+KEYS = ("k_cache",)
+
+
+@model("k_cache")
+def k_cache(run: Run, block: int | None) -> Array:
+    """The keys at the end of each step that is looked at: 0 to the first end, 0 to the second, ...: [sum of ends, KV, D]."""
+    chosen = run.setting("cache.rotation")
+    if chosen == "missing":
+        return _at_ends(run, run.tap("k_norm", block), "once")
+    return _at_ends(run, attention_input(run, "k", block), chosen)
+
+
+@model("v_cache")
+def v_cache(run: Run, block: int | None) -> Array:
+    """The values likewise."""
+    return _at_ends(run, read_heads(run, "v_proj", block), "once")
+
+
+def keys_read(run: Run, block: int | None) -> list[Array]:
+    """The keys [K, KV, D] that each step reads."""
+    return _read(run, "k_cache", attention_input(run, "k", block) if not _has(run, "k_cache", block) else None, block)
+
+
+def values_read(run: Run, block: int | None) -> list[Array]:
+    """The values [K, KV, D] that each step reads."""
+    return _read(run, "v_cache", read_heads(run, "v_proj", block) if not _has(run, "v_cache", block) else None, block)
+
+
+def _has(run: Run, stage: str, block: int | None) -> bool:
+    return f"blk.{block}.{stage}" in run.case.values
+
+
+def _read(run: Run, stage: str, rows: Array | None, block: int | None) -> list[Array]:
+    """What each step reads: of the cache, where that is a stage; else of the rows as they are made."""
+    if rows is not None:
+        return [rows[:end] for _, end in run.case.steps]
+    cache, ends = run.tap(stage, block), run.case.looked_at
+    starts = {end: sum(ends[:n]) for n, end in enumerate(ends)}
+    return [cache[starts[end] : starts[end] + end] for _, end in run.case.steps]
+
+
+def _at_ends(run: Run, rows: Array, rotation: Value) -> Array:
+    """Rows [T, KV, D], written step by step; what the cache is at each end, with zeros for what is not written."""
+    stored, ends = _stored(run, rows), run.case.looked_at
+    slots, ring = run.setting("cache.slot"), run.setting("cache.ring")
+    cache = np.zeros((0, *rows.shape[1:]))
+    looks = []
+    for n, (start, end) in enumerate(run.case.steps):
+        if rotation == "again_in_each_step":
+            cache = rotated(run, cache)
+        cache = _written(cache, stored[start:end], start, str(slots) if n else "in_order", ring)
+        read = _turned(run, cache, rotation)
+        looks += [_first(read, look) for look in ends if start < look <= end]
+    return np.concatenate(looks)
+
+
+def _written(cache: Array, new: Array, start: int, slots: str, ring: Value) -> Array:
+    """The cache with the rows of one step."""
+    end = start + len(new)
+    if slots == "not_stored":
+        return cache
+    if slots == "last_dropped":
+        return np.concatenate([cache[:-1], new])
+    if slots == "stored_twice":
+        return np.concatenate([cache, new, new])
+    places = np.arange(start, end) + {"one_early": -1, "one_late": 1}.get(slots, 0)
+    places = places if ring is None else places % int(ring)  # type: ignore[arg-type]
+    if slots == "first_slots":
+        places = places - start
+    made = np.zeros((max(len(cache), int(places.max()) + 1), *new.shape[1:]))
+    made[: len(cache)] = cache
+    made[places] = new
+    return made
+
+
+def _turned(run: Run, cache: Array, rotation: Value) -> Array:
+    if rotation == "again_when_read":
+        return rotated(run, cache)
+    if isinstance(rotation, tuple):
+        return rotated(run, cache, positions=np.full(len(cache), float(str(rotation[1]))))
+    return cache
+
+
+def _first(cache: Array, n: int) -> Array:
+    rows = cache[:n]
+    return rows if len(rows) == n else np.concatenate([rows, np.zeros((n - len(rows), *rows.shape[1:]))])
+
+
+def _stored(run: Run, rows: Array) -> Array:
+    """Rows in the type in which the cache holds them; Q8_0 in blocks of 32 along a token's heads."""
+    kind = run.setting("cache.precision")
+    if kind == "as_computed":
+        return rows
+    return np.asarray(ROUNDINGS[str(kind)](rows.reshape(len(rows), -1)), np.float64).reshape(rows.shape)
+
+
+def in_steps(case: Case) -> bool:
+    """Whether there is more than one step, so that anything can be different in a later one."""
+    return len(case.steps) > 1
+
+
+@convention("cache.precision", STAGES, "as_computed")
+def precision(question: Question) -> Iterator[Value]:
+    """The type in which the cache holds keys and values: as they are computed, float16, bfloat16, or Q8_0."""
+    yield from ROUNDINGS
+
+
+@convention("cache.slot", STAGES, "in_order")
+def slot(question: Question) -> Iterator[Value]:
+    """Where a later step writes its rows: in order; one slot early, over the last one; one late, leaving a gap; in the
+    first slots, as if nothing were there; behind all but the last, which is dropped; twice; or not at all.
+    """
+    if in_steps(question.case):
+        yield from ("one_early", "one_late", "first_slots", "last_dropped", "stored_twice", "not_stored")
+
+
+@convention("cache.ring", STAGES, None, rank=1)
+def ring(question: Question) -> Iterator[Value]:
+    """After how many slots the cache is written from its beginning again; None where it is long enough."""
+    return iter(())
+
+
+@ring.fitted
+def counted_ring(question: Question) -> Iterator[Fitted]:
+    """Every length that is too short."""
+    yield from (Fitted((width,)) for width in range(len(question.case.tokens) - 1, 0, -1))
+
+
+@convention("cache.rotation", KEYS, "once")
+def rotation(question: Question) -> Iterator[Value]:
+    """How often keys are rotated: once, before they are stored; again in each later step; again whenever they are read;
+    never; or so many positions too far.
+    """
+    yield from ("again_when_read", "missing")
+    if in_steps(question.case):
+        yield "again_in_each_step"
+    yield from (("turned_by", n) for n in (1, -1))
