@@ -17,6 +17,7 @@ import onnxscript.optimizer
 import torch
 from torch import Tensor, nn
 from torch.export import Dim
+from torch.export.dynamic_shapes import _DimHint
 from torch.fx.experimental.proxy_tensor import PythonKeyTracer
 
 from ..graphs.artifact import Lengths
@@ -37,7 +38,7 @@ _TRANSLATIONS: dict[Callable, Callable] = {
     **marks.ONNX_TRANSLATIONS,  # type: ignore[dict-item]
 }
 INLINE_BYTES = 1 << 16
-_SAMPLE_STEP, _SAMPLE_PAST = 2, 3  # tokens of a step, and rows of a cache, with which a module is tried
+_SAMPLE_STEP, _SAMPLE_PAST, _SAMPLE_ROWS = 2, 3, 2  # tokens of a step, rows of a cache, and of a batch, to try a module
 _PAST = Dim("past", min=0)
 
 
@@ -82,8 +83,12 @@ class _Tapped(nn.Module):
             InputError: there is none, or one of them is no tap, or not of zeros.
         """
         asked: dict[str, Tensor] = {}
+        tokens = torch.arange(_SAMPLE_STEP)
         with collected(given={}, asked=asked) as taps:
-            self.variant(torch.arange(_SAMPLE_STEP))
+            if self.takes_batch:
+                self.variant(tokens.expand(_SAMPLE_ROWS, -1), torch.ones(_SAMPLE_ROWS, _SAMPLE_STEP, dtype=torch.int64))
+            else:
+                self.variant(tokens)
         if not asked:
             raise InputError("it keeps no cache: call opdiff.past for what a step takes over from the one before")
         for name, initial in asked.items():
@@ -92,13 +97,22 @@ class _Tapped(nn.Module):
             if initial.any():
                 raise InputError(f"past {name}: begins with numbers other than 0; a cache begins empty, or with zeros")
         self.notes.states = tuple(asked)
+        self.notes.axes = {name: tap.axes for name, tap in taps.items()}
         return asked
 
-    def forward(self, tokens: Tensor, states: Sequence[Tensor] = ()) -> tuple[Tensor, ...]:
+    @property
+    def takes_batch(self) -> bool:
+        """Whether, with a cache, it takes `tokens` [B, T] and an `attention_mask` [B, P + T]."""
+        return bool(getattr(self.variant, "takes_batch", False))
+
+    def forward(self, tokens: Tensor, states: Sequence[Tensor] = (), mask: Tensor | None = None) -> tuple[Tensor, ...]:
         self.notes.guards.watch(tokens)
         given = dict(zip(self.states, states, strict=True)) if states else None
         with collected(marks.mark, given) as taps:
-            self.variant(tokens)
+            if mask is None:
+                self.variant(tokens)
+            else:
+                self.variant(tokens, mask)
         self.notes.axes = {name: tap.axes for name, tap in taps.items()}
         return tuple(tap.value for tap in taps.values())
 
@@ -186,22 +200,31 @@ def _exported(
     wrapper: _Tapped, opset: int, n_tokens: int | None, cache: bool
 ) -> tuple[torch.onnx.ONNXProgram, Lengths]:
     states: list[Tensor] = []
-    grown: list[dict[int, Dim]] = []
+    grown: list[dict[int, Dim | _DimHint]] = []
 
     def trace(shapes: dict | None, length: int) -> torch.export.ExportedProgram:
         tokens = torch.arange(length, dtype=torch.int64)
-        args: tuple = (tokens, tuple(states)) if states else (tokens,)
-        dynamic: tuple | None = None if shapes is None else (shapes,)
-        if states:
-            dynamic = (shapes or {}, tuple(grown))
-        return torch.export.export(wrapper, args, dynamic_shapes=dynamic, strict=False)
+        if states and wrapper.takes_batch:
+            mask = torch.ones(_SAMPLE_ROWS, _SAMPLE_PAST + length, dtype=torch.int64)
+            args: tuple = (tokens.expand(_SAMPLE_ROWS, -1).contiguous(), tuple(states), mask)
+            open_size = Dim.AUTO if shapes else None
+            dynamic: tuple | None = ({0: Dim.AUTO, 1: open_size}, tuple(grown), {0: Dim.AUTO, 1: Dim.AUTO})
+        elif states:
+            args, dynamic = (tokens, tuple(states)), (shapes or {}, tuple(grown))
+        else:
+            args, dynamic = (tokens,), None if shapes is None else (shapes,)
+        program = torch.export.export(wrapper, args, dynamic_shapes=dynamic, strict=False)
+        if states and wrapper.takes_batch:
+            _check_open(program, shapes is None)
+        return program
 
     try:
         with quiet(), whole_stack_traces(), torch.no_grad():
-            for initial in wrapper.initial_states().values() if cache else ():
-                open_axes = [axis for axis, size in enumerate(initial.shape) if size == 0]
+            for name, initial in wrapper.initial_states().items() if cache else ():
                 states.append(initial.new_zeros([size or _SAMPLE_PAST for size in initial.shape]))
-                grown.append({axis: _PAST for axis in open_axes})
+                rows = wrapper.axes[name].index("batch") if wrapper.takes_batch else None
+                open_axes = [axis for axis, size in enumerate(initial.shape) if size == 0 or axis == rows]
+                grown.append({axis: _PAST if rows is None else Dim.AUTO for axis in open_axes})
             exported, lengths = traced(trace, n_tokens, wrapper.notes.guards)
             if not wrapper.axes:
                 raise InputError("the module marks no stage; call opdiff.tap on its values")
@@ -210,7 +233,7 @@ def _exported(
                 dynamo=True,
                 optimize=False,
                 opset_version=max(opset, _needed_opset(exported)),
-                input_names=["tokens", *(tap + BEFORE for tap in wrapper.states)],
+                input_names=["tokens", *(tap + BEFORE for tap in wrapper.states), *_mask_name(wrapper)],
                 verbose=False,
                 custom_translation_table=_TRANSLATIONS,
             )
@@ -220,6 +243,24 @@ def _exported(
         raise InputError(f"the module cannot be exported: {export_reason(e)}") from e
     assert program is not None
     return program, lengths
+
+
+def _mask_name(wrapper: _Tapped) -> list[str]:
+    return ["attention_mask"] if wrapper.states and wrapper.takes_batch else []
+
+
+def _check_open(program: torch.export.ExportedProgram, has_length: bool) -> None:
+    """See to it that what should be open in a program with a batch is open; torch fixes sizes without a word there.
+
+    Raises:
+        InputError: the number of tokens, of rows, or of what the cache holds is fixed.
+    """
+    names = set(program.graph_signature.user_inputs)
+    shapes = [tuple(node.meta["val"].shape) for node in program.graph.nodes if node.name in names]
+    tokens, mask = shapes[0], shapes[-1]
+    for what, size in (("rows", tokens[0]), ("tokens", mask[1] if has_length else tokens[1]), ("seen tokens", mask[1])):
+        if isinstance(size, int):
+            raise InputError(f"the module fixes the number of {what}, so that no schedule can be fed to it")
 
 
 def _needed_opset(exported: torch.export.ExportedProgram) -> int:

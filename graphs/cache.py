@@ -46,10 +46,16 @@ def _name(word: str, tap: str) -> str:
     return f"{word}_{_WORDS[stage]}.{block}"
 
 
-def empty(info: onnx.ValueInfoProto) -> np.ndarray:
-    """What an input for a cache takes in the first step: no rows where their number is open, zeros elsewhere."""
+def empty(info: onnx.ValueInfoProto, axes: Sequence[str], n_rows: int) -> np.ndarray:
+    """What an input for a cache takes in the first step: nothing where its size is open, zeros elsewhere.
+
+    Args:
+        axes: those of the tap that leaves it.
+        n_rows: the size of a batch.
+    """
     kind = info.type.tensor_type
-    shape = [dim.dim_value for dim in kind.shape.dim]
+    dims = zip(axes, kind.shape.dim, strict=True)
+    shape = [n_rows if word == "batch" and not dim.dim_value else dim.dim_value for word, dim in dims]
     return np.zeros(shape, onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type))
 
 

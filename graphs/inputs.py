@@ -44,7 +44,8 @@ def graph_inputs(
     values = {}
     for info in infos:
         if info.name in artifact.states:
-            values[info.name] = empty(info) if states is None else states[info.name]
+            axes = artifact.tap(artifact.states[info.name]).axes
+            values[info.name] = empty(info, axes, step.n_rows) if states is None else states[info.name]
             continue
         kind = info.type.tensor_type
         if info.name not in known or kind.elem_type not in _INTEGERS:

@@ -1,8 +1,8 @@
 """HF transformers' own model of a checkpoint, with its stages tapped from outside: no line of its code is rewritten.
 
-Covered: `Qwen3ForCausalLM`, `Qwen2ForCausalLM` and `LlamaForCausalLM` of transformers 5, in float32, without a KV
-cache, with eager or sdpa attention.
-Not covered: generation, padding, sliding windows, RoPE scaling, quantised weights.
+Covered: `Qwen3ForCausalLM`, `Qwen2ForCausalLM` and `LlamaForCausalLM` of transformers 5, in float32, with eager or sdpa
+attention. Exported with a cache, it takes a batch with padding too, and keeps transformers' own DynamicCache.
+Not covered: generation, sliding windows, RoPE scaling, quantised weights.
 """
 
 from __future__ import annotations
@@ -17,11 +17,12 @@ import torch
 from torch import Tensor, nn
 
 from ...graphs.errors import InputError
-from ..tapping import tap
+from ..tapping import past, tap
 
 FLAT = "batch token channel"
 BY_HEAD = "batch token head channel"
 HEADS_FIRST = "batch head token channel"
+HEADS_OF_CACHE = "batch head slot channel"
 SCORES = "batch head token key"
 
 # HF module inside a block -> (GGUF name inside the block, stage of its output)
@@ -49,6 +50,7 @@ INPUTS_IN_BLOCK = {
     "mlp.down_proj": "ffn_act",
 }
 Attention = Literal["eager", "sdpa"]
+MakeCache = Callable[[Any], Any]
 
 
 def build(checkpoint: Any, *, attention: Attention = "eager") -> nn.Module:
@@ -79,33 +81,69 @@ def load(checkpoint: Any, attention: Attention = "eager") -> Any:
     return model.eval().requires_grad_(False)
 
 
-def tapped(model: nn.Module) -> TappedModel:
-    """Any HF decoder of the Llama family, patched ones too, as a module that marks its stages."""
-    return TappedModel(model)
+def tapped(model: nn.Module, cache: MakeCache | None = None) -> TappedModel:
+    """Any HF decoder of the Llama family, patched ones too, as a module that marks its stages.
+
+    cache: makes an empty cache, for a configuration; None: transformers' DynamicCache.
+    """
+    return TappedModel(model, cache)
 
 
 class TappedModel(nn.Module):
     """An HF causal LM that takes `tokens`, int64 [T], and marks its stages in HF's own layouts.
+
+    In an export with `--cache` it takes a batch, `tokens` [B, T], and an `attention_mask` [B, P + T] of what is no padding.
 
     Modules are tapped by hooks. What has no module (the rotated q and k, scores, probabilities, context) is tapped by
     wrapping, while forward runs, the functions that HF's code calls: `apply_rotary_pos_emb`, the attention function
     and `softmax`. Where a patched block does not call one of them, the stage is tapped at the place that reads it.
     """
 
-    def __init__(self, model: nn.Module) -> None:
+    takes_batch = True
+
+    def __init__(self, model: nn.Module, cache: MakeCache | None = None) -> None:
         super().__init__()
         self.model = model
+        self._make_cache = cache or _dynamic_cache
         self._marks = _Marks()
         self._modeling = modeling_module(model)
         _hook(model, self._marks)
 
-    def forward(self, tokens: Tensor) -> Tensor:
+    def forward(self, tokens: Tensor, attention_mask: Tensor | None = None) -> Tensor:
         self._marks.reset()
         with _wrapped(self._modeling, self._marks):
-            logits = self.model(input_ids=tokens[None], use_cache=False).logits
+            if attention_mask is None:
+                logits = self.model(input_ids=tokens[None], use_cache=False).logits
+            else:
+                logits = self.model(**self._step(tokens, attention_mask)).logits
         logits = self._marks.mark("logits", logits, "batch token vocab")
         self._marks.reset()
         return logits
+
+    def _step(self, tokens: Tensor, attention_mask: Tensor) -> dict[str, Any]:
+        """What a step hands to the model, as transformers' `generate` does: positions count what is no padding."""
+        cache = self._make_cache(self.model.config)
+        config: Any = self.model.config
+        head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        empty = torch.zeros(tokens.shape[0], config.num_key_value_heads, 0, head_dim)
+        for n, layer in enumerate(cache.layers):
+            layer.lazy_initialization(empty, empty)
+            layer.keys, layer.values = past(f"blk.{n}.k_cache", empty), past(f"blk.{n}.v_cache", empty)
+            layer.update = _marking_update(layer.update, self._marks, n)
+        positions = (attention_mask.cumsum(-1) - 1).clamp(min=0)[:, -tokens.shape[1] :]
+        return {
+            "input_ids": tokens,
+            "attention_mask": attention_mask,
+            "position_ids": positions,
+            "past_key_values": cache,
+            "use_cache": True,
+        }
+
+
+def _dynamic_cache(config: Any) -> Any:
+    import transformers
+
+    return transformers.DynamicCache(config=config)
 
 
 def modeling_module(model: nn.Module) -> ModuleType:
@@ -218,6 +256,15 @@ def _marking_rotary(rotary: Callable[..., tuple[Tensor, Tensor]], marks: _Marks)
 
 def _mark_rotated(marks: _Marks, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
     return marks.mark_here("q_rope", q, HEADS_FIRST), marks.mark_here("k_rope", k, HEADS_FIRST)
+
+
+def _marking_update(update: Callable[..., Any], marks: _Marks, block: int) -> Callable[..., tuple[Tensor, Tensor]]:
+    def marked_update(k: Tensor, v: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        keys, values = update(k, v, *args, **kwargs)
+        keys = marks.mark(f"blk.{block}.k_cache", keys, HEADS_OF_CACHE)
+        return keys, marks.mark(f"blk.{block}.v_cache", values, HEADS_OF_CACHE)
+
+    return marked_update
 
 
 def _marking_softmax(softmax: Callable[..., Tensor], marks: _Marks) -> Callable[..., Tensor]:
