@@ -145,6 +145,10 @@ def sides_of(
         for n, one in enumerate(opened)
         if isinstance(one, Artifact)
     }
+    in_steps = [side for side in graphs.values() if isinstance(side, ScheduledSide)]
+    n_others = max((side.n_others_seen() for side in in_steps), default=0)
+    for side in in_steps if n_others else ():
+        side.put_together(n_others)
     first, *others = graphs.values()
     for side in others:
         side.read_like(first)

@@ -62,23 +62,23 @@ class GraphSide(Side):
     def _run_on(self, tokens: Sequence[int]) -> None:
         self.tokens = tokens
         self._inputs = graph_inputs(self.artifact, tokens)
-        own = self._own_values(self._inputs)
+        own = self._own_values(self.regions, self._inputs)
         self._shapes = {tap: own[tap].shape for tap in self.regions}
         self.values = {tap: self.canonical(tap, own[tap]) for tap in self.regions}
         self.by_region = self.values
         if self.is_run_whole:
             self.by_region = {tap: self.keep(self.run(tap, self.values)) for tap in self.regions}
 
-    def _own_values(self, inputs: Values) -> Values:
-        """Each tap's value in the graph's own layout."""
+    def _own_values(self, regions: Mapping[str, Region], inputs: Values) -> Values:
+        """The value of each region's tap, in the graph's own layout."""
         try:
             if self.is_run_whole:
                 try:
-                    whole = run_whole(self.artifact, inputs, tuple(self.regions), self._runner.settings)
+                    whole = run_whole(self.artifact, inputs, tuple(regions), self._runner.settings)
                     return {tap: self.keep(value) for tap, value in whole.items()}
                 except InputError as e:
                     self.is_run_whole, self.not_whole = False, why_not_whole(e)
-            return run_regions(self.regions, inputs, self._runner)
+            return run_regions(regions, inputs, self._runner)
         except InputError as e:
             raise InputError(f"{self.artifact.path}: {e}") from e
 

@@ -15,9 +15,9 @@ from ...graphs.errors import InputError, ShapeError
 from ...graphs.inputs import graph_inputs
 from ...graphs.network import Network
 from ...graphs.products import PlainProduct, Running, abreast
-from ...graphs.regions import Region
+from ...graphs.regions import Region, cut
 from ...graphs.run import Precision, Runner
-from ...graphs.schedule.placing import apart, assembled
+from ...graphs.schedule.placing import apart, assembled, n_others_seen
 from ...graphs.schedule.steps import Schedule
 from ...graphs.stages import LOGITS, split_tap_name
 from ...graphs.stepping import StepRunner
@@ -48,6 +48,8 @@ class ScheduledSide(GraphSide):
         beside: Sequence[Schedule],
     ) -> None:
         self.schedule, self._beside = schedule, tuple(beside)
+        private = set(artifact.states.values()) - set(at)
+        self._private = cut(artifact, [*at, *private], private)  # what is handed on, but is no tap of the other side
         super().__init__(artifact, at, tokens, runner)
         if not schedule.is_whole:
             self.info = replace(self.info, name=f"{self.info.name}[{schedule.text}]")
@@ -67,7 +69,19 @@ class ScheduledSide(GraphSide):
         for step in self.steps:
             left = {name: self._own[-1][tap] for name, tap in self.artifact.states.items()} if self._own else None
             self._fed.append(graph_inputs(self.artifact, tokens, step, left))
-            self._own.append(self._own_values(self._fed[-1]))
+            self._own.append(self._own_values({**self.regions, **self._private}, self._fed[-1]))
+        self.put_together(0)
+
+    def n_others_seen(self) -> int:
+        """How many columns of its keys are no position, padding or slots that are not written, where it attends to any."""
+        probs = [tap for tap in self.regions if split_tap_name(tap)[1] == "attn_probs"]
+        return max(
+            (n_others_seen([own[tap] for own in self._own], self.taps[tap].axes, self.steps) for tap in probs), default=0
+        )
+
+    def put_together(self, n_others: int) -> None:
+        """Put the values of the steps together by position, with so many columns behind the keys."""
+        self._n_others = n_others
         self.values = {tap: self.keep(self._by_position(tap, [own[tap] for own in self._own])) for tap in self.regions}
         self.by_region = self.values
         if self.is_run_whole:
@@ -82,6 +96,7 @@ class ScheduledSide(GraphSide):
         made = copy(self)
         made.schedule = other.schedule
         made._run_on(self.tokens)
+        made.put_together(self._n_others)
         return made
 
     def step_of(self, tap: str, row: int) -> int:
@@ -125,26 +140,46 @@ class ScheduledSide(GraphSide):
     def _stepping(self, tap: str, values: Values, run: RunRegion) -> Running[list[np.ndarray]]:
         """The region in each step, in the graph's own layout."""
         region = self.regions[tap]
-        if tap not in {self.artifact.states.get(name) for name in region.inputs}:
-            return (
-                yield from abreast([run(region, self._feeds(region, values, n, None)) for n in range(len(self.steps))])
-            )
+        reads = {self.artifact.states.get(name) for name in region.inputs}
+        if tap not in reads and reads.isdisjoint(self._private):
+            feeds = [self._feeds(region, values, n, {}) for n in range(len(self.steps))]
+            return (yield from abreast([run(region, one) for one in feeds]))
         made: list[np.ndarray] = []
+        left: Values = {}
         for n in range(len(self.steps)):
-            made.append((yield from run(region, self._feeds(region, values, n, made[-1] if made else None))))
+            made.append((yield from run(region, self._feeds(region, values, n, left))))
+            left = {tap: made[-1], **(yield from self._left(values, n, left, run))}
         return made
 
-    def _feeds(self, region: Region, values: Values, n: int, left: np.ndarray | None) -> list[np.ndarray]:
-        """What the region reads in one step; `left`: what it left itself in the step before."""
-        return [self._feed(region.tap, name, values, n, left) for name in region.inputs]
+    def _left(self, values: Values, n: int, before: Values, run: RunRegion) -> Running[dict[str, np.ndarray]]:
+        """What a step leaves of what only this side has, on values from elsewhere; `before`: what the step before left."""
+        made: dict[str, np.ndarray] = {}
+        for tap, region in self._private.items():
+            made[tap] = yield from run(region, self._feeds(region, {**values, **made}, n, before))
+        return made
 
-    def _feed(self, tap: str, name: str, values: Values, n: int, left: np.ndarray | None) -> np.ndarray:
+    def states_at(self, n: int, values: Values) -> Values:
+        """What the step before step `n` left of what only this side has, on values from elsewhere, in double precision."""
+        run = partial(self._runner.running, precision="float64")
+        left: Values = {}
+        for m in range(n if self._private else 0):
+            left = self._runner.finish(self._left(values, m, left, lambda region, feeds: run(region, feeds)))
+        return left
+
+    def _feeds(self, region: Region, values: Values, n: int, left: Values) -> list[np.ndarray]:
+        """What the region reads in one step; `left`: what the step before left, where that is known."""
+        return [self.feed(name, values, n, left) for name in region.inputs]
+
+    def feed(self, name: str, values: Values, n: int, left: Values) -> np.ndarray:
+        """One input of a region in step `n`: a tap, what the step is fed, or what the step before left."""
+        if name in self._private:
+            return values[name]
         state = self.artifact.states.get(name)
         if state is None:
             return self._fed[n][name] if name in self._fed[n] else self._apart(name, values[name], n)
-        if state == tap and left is not None:
-            return left
-        return self._apart(state, values[state], n - 1) if n and state in values else self._fed[n][name]
+        if state in left:
+            return left[state]
+        return self._apart(state, values[state], n - 1) if n and state in self.regions and state in values else self._fed[n][name]
 
     def _apart(self, tap: str, value: np.ndarray, n: int) -> np.ndarray:
         if tap in self._orders:
@@ -153,7 +188,7 @@ class ScheduledSide(GraphSide):
 
     def _by_position(self, tap: str, own: Sequence[np.ndarray]) -> np.ndarray:
         missing = -np.inf if split_tap_name(tap)[1] == "attn_scores" else 0.0
-        value = assembled(own, self.taps[tap].axes, self.steps, self.ends, missing)
+        value = assembled(own, self.taps[tap].axes, self.steps, self.ends, missing, self._n_others)
         return reordered(value, np.argsort(self._orders[tap])) if tap in self._orders else value
 
 
@@ -171,7 +206,8 @@ class StepSide(GraphSide):
         vars(self).update(vars(whole))
         step = whole.steps[n]
         self.tokens = whole.tokens[step.start : step.end]
-        self._inputs = {name: whole._feed("", name, values, n, None) for name in whole._fed[n]}
+        left = whole.states_at(n, values)
+        self._inputs = {name: whole.feed(name, values, n, left) for name in whole._fed[n]}
         self._shapes = {tap: whole._own[n][tap].shape for tap in self.regions}
         self.values = {tap: self.canonical(tap, whole._apart(tap, values[tap], n)) for tap in self.regions}
         self.by_region = self.values

@@ -1,7 +1,8 @@
 """Values of steps put together by position, and values by position taken apart into steps again.
 
 By position, a value has its tap's canonical axes. Along `token` stand all positions; along `key` too, where a step that
-has not come so far has -Inf (scores) or 0. A cache has, along `slot`, its rows for the end of each step, one after the other:
+has not come so far has -Inf (scores) or 0, and behind them, where a side attends to any, the columns that are no position:
+padding, and slots that are not written. A cache has, along `slot`, its rows for the end of each step, one after the other:
 0 to the first end, 0 to the second, and so on.
 """
 
@@ -17,7 +18,12 @@ from .steps import Step
 
 
 def assembled(
-    own: Sequence[np.ndarray], axes: Sequence[str], steps: Sequence[Step], ends: Sequence[int], missing: float
+    own: Sequence[np.ndarray],
+    axes: Sequence[str],
+    steps: Sequence[Step],
+    ends: Sequence[int],
+    missing: float,
+    n_others: int = 0,
 ) -> np.ndarray:
     """The value of a tap by position, canonical, without a batch.
 
@@ -25,6 +31,7 @@ def assembled(
         own: its value in each step, in its own layout.
         ends: at which positions a cache is looked at; of a step that goes further, the rows before.
         missing: what stands for keys that a step does not have.
+        n_others: how many columns that are no position stand behind the keys.
     Raises:
         ShapeError: a value has fewer places than its step has columns.
     """
@@ -39,8 +46,8 @@ def assembled(
     place = words.index("token")
     parts = [_taken(part, place, step.own) for part, step in zip(parts, steps, strict=True)]
     if "key" in words:
-        key, n_keys = words.index("key"), steps[-1].end
-        parts = [_with_keys(part, key, step, n_keys, missing) for part, step in zip(parts, steps, strict=True)]
+        key, sizes = words.index("key"), (steps[-1].end, n_others)
+        parts = [_with_keys(part, key, step, sizes, missing) for part, step in zip(parts, steps, strict=True)]
     return np.concatenate(parts, axis=place)
 
 
@@ -60,11 +67,14 @@ def apart(value: np.ndarray, axes: Sequence[str], step: Step, ends: Sequence[int
         columns = step.keys[step.keys < made.shape[order.index("slot")]]
         _put(made, order.index("slot"), columns, value[start : start + len(columns)])
     elif "key" in order:
-        key, token = order.index("key"), order.index("token")
+        key, token, n_positions = order.index("key"), order.index("token"), ends[-1]
         columns = step.keys[step.keys < made.shape[key]]
         part = np.take(np.take(value, range(step.start, step.end), token), range(len(columns)), key)
         rows = np.take(made, step.own, token)
         _put(rows, key, columns, part)
+        others = _others(made.shape[key], step)[: value.shape[key] - n_positions]
+        beyond = range(n_positions, n_positions + len(others))
+        _put(rows, key, others, np.take(np.take(value, range(step.start, step.end), token), beyond, key))
         _put(made, token, step.own, rows)
     elif "token" in order:
         _put(made, order.index("token"), step.own, value[step.start : step.end])
@@ -118,26 +128,34 @@ def _taken(part: np.ndarray, place: int, columns: np.ndarray) -> np.ndarray:
     return np.take(part, columns, place)
 
 
-def _with_keys(part: np.ndarray, place: int, step: Step, n_keys: int, missing: float) -> np.ndarray:
-    """A step's scores or probabilities for the keys by position; keys that are none are left out where they are masked."""
-    others = np.setdiff1d(np.arange(part.shape[place]), step.keys)
-    extra = np.take(part, others, place)
-    is_seen = (
-        others[[_is_seen(np.take(extra, n, place), missing) for n in range(len(others))]] if len(others) else others
-    )
-    columns = step.keys[step.keys < part.shape[place]]
-    kept = [np.take(part, columns, place)]
-    shape = list(part.shape)
-    shape[place] = n_keys - len(columns)
-    kept.append(np.full(shape, missing, part.dtype))
-    if len(is_seen):
-        kept.append(np.take(part, is_seen, place))
+def _with_keys(part: np.ndarray, place: int, step: Step, sizes: tuple[int, int], missing: float) -> np.ndarray:
+    """A step's scores or probabilities for the keys by position, and behind them for the columns that are no position."""
+    columns = step.keys[step.keys < part.shape[place]], _others(part.shape[place], step)[: sizes[1]]
+    kept = []
+    for of, size in zip(columns, sizes, strict=True):
+        shape = list(part.shape)
+        shape[place] = size - len(of)
+        kept += [np.take(part, of, place), np.full(shape, missing, part.dtype)]
     return np.concatenate(kept, axis=place)
 
 
-def _is_seen(column: np.ndarray, missing: float) -> bool:
-    """Whether a column of scores, or of probabilities, is of a key that is attended to."""
-    return bool(np.any(column > -1e30 if np.isneginf(missing) else column != 0))
+def _others(n_columns: int, step: Step) -> np.ndarray:
+    """The columns of a step's keys that are no position."""
+    return np.setdiff1d(np.arange(n_columns), step.keys)
+
+
+def n_others_seen(own: Sequence[np.ndarray], axes: Sequence[str], steps: Sequence[Step]) -> int:
+    """How many columns that are no position a runtime's probabilities have, where it attends to any of them; else 0."""
+    words = [word for word in canonical_axes(axes) if word != "batch"]
+    token, key = words.index("token"), words.index("key")
+    counts = [0]
+    is_seen = False
+    for value, step in zip(own, steps, strict=True):
+        part = np.take(_in_order(value, axes, step), step.own, token)
+        others = _others(part.shape[key], step)
+        counts.append(len(others))
+        is_seen |= bool(np.any(np.take(part, others, key)))
+    return max(counts) if is_seen else 0
 
 
 def _put(made: np.ndarray, place: int, columns: np.ndarray, part: np.ndarray) -> None:
