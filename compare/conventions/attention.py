@@ -79,9 +79,9 @@ def capped(x: Array, cap: Value) -> Array:
 def visible(run: Run, length: int) -> np.ndarray:
     """Which keys each query sees: bool [T, K]."""
     behind = np.arange(length)[:, None] - np.arange(length)[None, :]  # how far the key lies before the query
-    least = {"causal": 0, "sees_next": -1, "not_self": 1}
+    least = {"missing": -length, "sees_next": -1, "not_self": 1}
     mask, window = run.setting("attention.mask"), run.setting("attention.window")
-    seen = behind <= 0 if mask == "reversed" else behind >= least.get(str(mask), -length)
+    seen = behind <= 0 if mask == "reversed" else behind >= least.get(str(mask), 0)
     for start, end in run.case.steps:  # of a step's scores, what stands in a column of its own
         step = seen[start:end]
         if mask == "top_left":

@@ -18,6 +18,7 @@ from .settings import Value
 
 STAGES = ("k_cache", "v_cache")
 KEYS = ("k_cache",)
+TOO_FAR = "too_far_by_"
 
 
 @model("k_cache")
@@ -37,22 +38,21 @@ def v_cache(run: Run, block: int | None) -> Array:
 
 def keys_read(run: Run, block: int | None) -> list[Array]:
     """The keys [K, KV, D] that each step reads."""
-    return _read(run, "k_cache", attention_input(run, "k", block) if not _has(run, "k_cache", block) else None, block)
+    return _read(run, "k_cache", block) if run.case.has_cache else _rows(run, attention_input(run, "k", block))
 
 
 def values_read(run: Run, block: int | None) -> list[Array]:
     """The values [K, KV, D] that each step reads."""
-    return _read(run, "v_cache", read_heads(run, "v_proj", block) if not _has(run, "v_cache", block) else None, block)
+    return _read(run, "v_cache", block) if run.case.has_cache else _rows(run, read_heads(run, "v_proj", block))
 
 
-def _has(run: Run, stage: str, block: int | None) -> bool:
-    return f"blk.{block}.{stage}" in run.case.values
+def _rows(run: Run, rows: Array) -> list[Array]:
+    """What each step reads of rows as they are made."""
+    return [rows[:end] for _, end in run.case.steps]
 
 
-def _read(run: Run, stage: str, rows: Array | None, block: int | None) -> list[Array]:
-    """What each step reads: of the cache, where that is a stage; else of the rows as they are made."""
-    if rows is not None:
-        return [rows[:end] for _, end in run.case.steps]
+def _read(run: Run, stage: str, block: int | None) -> list[Array]:
+    """What each step reads of the cache."""
     cache, ends = run.tap(stage, block), run.case.looked_at
     starts = {end: sum(ends[:n]) for n, end in enumerate(ends)}
     return [cache[starts[end] : starts[end] + end] for _, end in run.case.steps]
@@ -82,10 +82,8 @@ def _written(cache: Array, new: Array, start: int, slots: str, ring: Value) -> A
         return np.concatenate([cache[:-1], new])
     if slots == "stored_twice":
         return np.concatenate([cache, new, new])
-    places = np.arange(start, end) + {"one_early": -1, "one_late": 1}.get(slots, 0)
+    places = np.arange(start, end) + {"one_early": -1, "one_late": 1, "first_slots": -start}.get(slots, 0)
     places = places if ring is None else places % int(ring)  # type: ignore[arg-type]
-    if slots == "first_slots":
-        places = places - start
     made = np.zeros((max(len(cache), int(places.max()) + 1), *new.shape[1:]))
     made[: len(cache)] = cache
     made[places] = new
@@ -95,8 +93,8 @@ def _written(cache: Array, new: Array, start: int, slots: str, ring: Value) -> A
 def _turned(run: Run, cache: Array, rotation: Value) -> Array:
     if rotation == "again_when_read":
         return rotated(run, cache)
-    if isinstance(rotation, tuple):
-        return rotated(run, cache, positions=np.full(len(cache), float(str(rotation[1]))))
+    if str(rotation).startswith(TOO_FAR):
+        return rotated(run, cache, positions=np.full(len(cache), float(str(rotation).removeprefix(TOO_FAR))))
     return cache
 
 
@@ -153,4 +151,4 @@ def rotation(question: Question) -> Iterator[Value]:
     yield from ("again_when_read", "missing")
     if in_steps(question.case):
         yield "again_in_each_step"
-    yield from (("turned_by", n) for n in (1, -1))
+    yield from (f"{TOO_FAR}{n}" for n in (1, -1))

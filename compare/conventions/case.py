@@ -78,6 +78,7 @@ class Case:
         tokens: int64 [T]; the positions are 0 to T - 1.
         spans: the positions of each step, (start, end), where the tokens are fed in several.
         ends: at which positions caches are looked at; with `spans`.
+        has_cache: whether what attention reads of all steps is a stage.
         multiply: x [T, in] in float64 with a weight [out, in] of any float dtype: [T, out].
     """
 
@@ -90,6 +91,7 @@ class Case:
     multiply: Multiply = in_float64
     spans: tuple[tuple[int, int], ...] = ()
     ends: tuple[int, ...] = ()
+    has_cache: bool = False
 
     @property
     def steps(self) -> tuple[tuple[int, int], ...]:

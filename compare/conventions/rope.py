@@ -17,6 +17,7 @@ from .settings import Value
 STAGES = ("q_rope", "k_rope")
 ON_V_STAGES = ("v_proj", "attn_context")
 ROTATING_STAGES = (*STAGES, *ON_V_STAGES)
+OFF_BY = "off_by_"
 # The architectures that llama.cpp rotates in pairs (2i, 2i + 1), LLAMA_ROPE_TYPE_NORM in llama-model.cpp.
 INTERLEAVED_ARCHITECTURES = frozenset(
     {
@@ -72,12 +73,12 @@ def rotated(run: Run, x: Array, positions: Array | None = None) -> Array:
         return x
     width, denominator = rotary_dim_of(run)
     speeds = frequencies(run, width, denominator)  # [R/2]
+    by_head = positions is None and run.setting("rope.position_axis") == "head"
     if positions is None:
-        by_head = run.setting("rope.position_axis") == "head"
         positions = np.arange(x.shape[1], dtype=np.float64) if by_head else _positions(run, len(x))
     sign = -1.0 if run.setting("rope.direction") == "inverse" else 1.0
     angles = sign * (positions[:, None] + run.number("rope.offset")) * speeds  # [T, R/2]
-    angles = angles[None] if run.setting("rope.position_axis") == "head" else angles[:, None]
+    angles = angles[None] if by_head else angles[:, None]
     turned = rotate(x[..., :width], angles, str(run.setting("rope.pairing")))
     return np.concatenate([turned, x[..., width:]], axis=-1)
 
@@ -86,13 +87,13 @@ def _positions(run: Run, length: int) -> Array:
     """The position of each row, as each step counts it."""
     positions = np.arange(length, dtype=np.float64)
     chosen = run.setting("rope.positions") if len(run.case.steps) > 1 else "absolute"
-    for start, end in run.case.steps[1:] if chosen != "absolute" else ():
+    for start, end in run.case.steps:
         if chosen == "from_each_step":
             positions[start:end] -= start
         elif chosen == "that_of_the_step":
             positions[start:end] = start
-        elif isinstance(chosen, tuple):
-            positions[start:end] += float(str(chosen[1]))
+        elif str(chosen).startswith(OFF_BY) and start:
+            positions[start:end] += int(str(chosen).removeprefix(OFF_BY))
     return positions
 
 
@@ -141,7 +142,7 @@ def positions(question: Question) -> Iterator[Value]:
     """
     if len(question.case.steps) > 1:
         yield from ("from_each_step", "that_of_the_step")
-        yield from (("off_by", n) for n in (-1, 1, -2, 2))
+        yield from (f"{OFF_BY}{n}" for n in (-1, 1, -2, 2))
 
 
 @convention("rope.position_axis", ROTATING_STAGES, "token", rank=2)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from copy import copy
 from dataclasses import replace
 from functools import partial
@@ -76,7 +76,8 @@ class ScheduledSide(GraphSide):
         """How many columns of its keys are no position, padding or slots that are not written, where it attends to any."""
         probs = [tap for tap in self.regions if split_tap_name(tap)[1] == "attn_probs"]
         return max(
-            (n_others_seen([own[tap] for own in self._own], self.taps[tap].axes, self.steps) for tap in probs), default=0
+            (n_others_seen([own[tap] for own in self._own], self.taps[tap].axes, self.steps) for tap in probs),
+            default=0,
         )
 
     def put_together(self, n_others: int) -> None:
@@ -140,21 +141,37 @@ class ScheduledSide(GraphSide):
     def _stepping(self, tap: str, values: Values, run: RunRegion) -> Running[list[np.ndarray]]:
         """The region in each step, in the graph's own layout."""
         region = self.regions[tap]
-        reads = {self.artifact.states.get(name) for name in region.inputs}
-        if tap not in reads and reads.isdisjoint(self._private):
+        private = self._needed(region, values)
+        if not private and tap not in {self.artifact.states.get(name) for name in region.inputs}:
             feeds = [self._feeds(region, values, n, {}) for n in range(len(self.steps))]
             return (yield from abreast([run(region, one) for one in feeds]))
         made: list[np.ndarray] = []
         left: Values = {}
         for n in range(len(self.steps)):
             made.append((yield from run(region, self._feeds(region, values, n, left))))
-            left = {tap: made[-1], **(yield from self._left(values, n, left, run))}
+            left = {tap: made[-1], **(yield from self._left(private, values, n, left, run))}
         return made
 
-    def _left(self, values: Values, n: int, before: Values, run: RunRegion) -> Running[dict[str, np.ndarray]]:
+    def _needed(self, region: Region, values: Values) -> list[str]:
+        """What only this side has of what a region, or such a state itself, takes from the step before.
+
+        None, where what that is made of is not among the values: the region reads no more of it than its shape then.
+        """
+        needed, asked = set[str](), [region]
+        while asked:
+            read = {self.artifact.states.get(name, name) for name in asked.pop().inputs} & self._private.keys()
+            asked += [self._private[tap] for tap in read - needed]
+            needed |= read
+        reads = {name for tap in needed for name in self._private[tap].inputs if name in self.regions}
+        return [tap for tap in self._private if tap in needed] if reads <= values.keys() else []
+
+    def _left(
+        self, private: Iterable[str], values: Values, n: int, before: Values, run: RunRegion
+    ) -> Running[dict[str, np.ndarray]]:
         """What a step leaves of what only this side has, on values from elsewhere; `before`: what the step before left."""
         made: dict[str, np.ndarray] = {}
-        for tap, region in self._private.items():
+        for tap in private:
+            region = self._private[tap]
             made[tap] = yield from run(region, self._feeds(region, {**values, **made}, n, before))
         return made
 
@@ -163,7 +180,9 @@ class ScheduledSide(GraphSide):
         run = partial(self._runner.running, precision="float64")
         left: Values = {}
         for m in range(n if self._private else 0):
-            left = self._runner.finish(self._left(values, m, left, lambda region, feeds: run(region, feeds)))
+            left = self._runner.finish(
+                self._left(self._private, values, m, left, lambda region, feeds: run(region, feeds))
+            )
         return left
 
     def _feeds(self, region: Region, values: Values, n: int, left: Values) -> list[np.ndarray]:
@@ -179,7 +198,11 @@ class ScheduledSide(GraphSide):
             return self._fed[n][name] if name in self._fed[n] else self._apart(name, values[name], n)
         if state in left:
             return left[state]
-        return self._apart(state, values[state], n - 1) if n and state in self.regions and state in values else self._fed[n][name]
+        return (
+            self._apart(state, values[state], n - 1)
+            if n and state in self.regions and state in values
+            else self._fed[n][name]
+        )
 
     def _apart(self, tap: str, value: np.ndarray, n: int) -> np.ndarray:
         if tap in self._orders:
