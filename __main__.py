@@ -102,12 +102,14 @@ def export(
 @click.option("--runtime", type=click.Choice(["hf", "llama.cpp"]), required=True, help="Which runtime to run.")
 @click.option("--prompt", help="The input as text, for the model's own tokenizer.")
 @click.option("--tokens", help="The input as token ids, as 1,5,3.")
+@click.option("--schedule", default="whole", show_default=True, metavar="STEPS", help="In which steps it is fed.")
+@click.option("--cache", help="The KV cache to keep: hf has dynamic (the default) and static.")
 @click.option("--out", type=_FILE, required=True, help="The .safetensors file to write.")
-def trace(model: str, runtime: str, prompt: str | None, tokens: str | None, out: Path) -> None:
+def trace(model: str, runtime: str, prompt: str | None, tokens: str | None, out: Path, **options: Any) -> None:
     """Run a real runtime once and write down the values of its stages, which `opdiff compare` can take as a side.
 
     MODEL is the same as for export. hf is HF transformers, in float32; llama.cpp is llama-cpp-python, with the weights
-    as the file has them.
+    as the file has them. STEPS are written as for compare.
 
     \b
     Example:
@@ -115,7 +117,7 @@ def trace(model: str, runtime: str, prompt: str | None, tokens: str | None, out:
     """
     from .exporters.runtimes.command import run_trace
 
-    click.echo(run_trace(model, runtime, prompt, tokens, out))
+    click.echo(run_trace(model, runtime, prompt, tokens, out, **options))
 
 
 @main.command()

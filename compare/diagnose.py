@@ -39,6 +39,7 @@ from .opening import (
     check_one_is_a_graph,
     check_sizes,
     open_either,
+    schedules_of,
     sides_of,
     tokens_of,
     with_caches,
@@ -87,7 +88,8 @@ def compare(
     found_files = [open_either(path, names, maps) for path in (a_path, b_path, reference_path) if path is not None]
     opened, alignment, tokens, told = _aligned(found_files, tokens, runner, progress, inputs, mapped)
     progress("run")
-    sides = sides_of(opened, alignment, tokens, runner, (*schedules, WHOLE)[: len(opened)])
+    schedules = schedules_of(opened, schedules)
+    sides = sides_of(opened, alignment, tokens, runner, schedules)
     a, b, reference = sides[0], sides[1], sides[2] if len(sides) > 2 else None
     progress("replay")
     ordered = in_one_order(a, b, locate(a, b))

@@ -11,6 +11,7 @@ from ..graphs.cache import with_cache_stages
 from ..graphs.errors import InputError
 from ..graphs.run import Runner
 from ..graphs.schedule.steps import WHOLE, Schedule
+from ..graphs.stages import CACHES
 from ..graphs.trace import Trace, load_trace
 from .align.by_name import Alignment
 from .sides.graph_side import GraphSide
@@ -31,7 +32,7 @@ def open_either(path: str | Path, names: str | Path | None, maps: Maps) -> Opene
     Raises:
         InputError: a file that cannot be used.
     """
-    if Path(path).suffix in TRACES:
+    if Path(path).suffix in TRACES or Path(path).is_dir():
         return load_trace(path, names)
     try:
         artifact = load_artifact(path, maps)
@@ -124,9 +125,31 @@ def check_sizes(opened: Sequence[Artifact | Trace]) -> None:
 
 def with_caches(opened: Sequence[Artifact | Trace]) -> list[Artifact | Trace]:
     """The same; where one keeps a cache, every graph has stages for what attention reads of all steps."""
-    if not any(isinstance(one, Artifact) and one.states for one in opened):
+    if not any(one.states if isinstance(one, Artifact) else _has_cache(one) for one in opened):
         return list(opened)
     return [with_cache_stages(one) if isinstance(one, Artifact) else one for one in opened]
+
+
+def _has_cache(trace: Trace) -> bool:
+    return any(tap.stage in CACHES for tap in trace.taps.values())
+
+
+def schedules_of(opened: Sequence[Artifact | Trace], asked: Sequence[Schedule]) -> list[Schedule]:
+    """In which steps each side is fed: what was asked for of A and B, and what a trace was recorded on.
+
+    Raises:
+        InputError: another schedule is asked for than that of a trace.
+    """
+    schedules = [*asked, WHOLE][: len(opened)]
+    for n, one in enumerate(opened):
+        if not isinstance(one, Trace):
+            continue
+        if schedules[n].text not in (WHOLE.text, one.schedule.text):
+            raise InputError(
+                f"{one.path}: a trace, of the schedule {one.schedule.text}; leave --schedule-{'ab'[n]} out"
+            )
+        schedules[n] = one.schedule
+    return schedules
 
 
 def sides_of(
@@ -145,13 +168,13 @@ def sides_of(
         for n, one in enumerate(opened)
         if isinstance(one, Artifact)
     }
-    in_steps = [side for side in graphs.values() if isinstance(side, ScheduledSide)]
-    n_others = max((side.n_others_seen() for side in in_steps), default=0)
-    for side in in_steps if n_others else ():
-        side.put_together(n_others)
     first, *others = graphs.values()
     for side in others:
         side.read_like(first)
+    in_steps = [side for side in graphs.values() if isinstance(side, ScheduledSide)]
+    n_others = max((side.n_others_seen() for side in in_steps), default=0)
+    for scheduled in in_steps if n_others else ():
+        scheduled.put_together(n_others)
     return [TraceSide(one, first) if isinstance(one, Trace) else graphs[n] for n, one in enumerate(opened)]
 
 

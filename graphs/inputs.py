@@ -36,7 +36,7 @@ def graph_inputs(
     if not len(tokens):
         raise InputError("no tokens given; give at least one, as in --tokens 1,5,3")
     step = step or WHOLE.steps(len(tokens))[0]
-    known = _fed(tokens, step)
+    known = fed(tokens, step)
     initializers = {i.name for i in artifact.model.graph.initializer}
     infos = [info for info in artifact.model.graph.input if info.name not in initializers]
     if not known["attention_mask"].all() and all(info.name != "attention_mask" for info in infos):
@@ -59,7 +59,7 @@ def graph_inputs(
     return values
 
 
-def _fed(tokens: Sequence[int], step: Step) -> dict[str, np.ndarray]:
+def fed(tokens: Sequence[int], step: Step) -> dict[str, np.ndarray]:
     """What the step is fed, [rows, columns]. Other rows of the batch hold the same tokens in another order; where the
     prompt has padding, they have tokens.
     """

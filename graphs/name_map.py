@@ -20,7 +20,7 @@ from .errors import InputError
 from .stages import STAGES, is_stage
 
 TOKENS = "tokens"
-AXES = ("batch", "token", "head", "key", "channel", "vocab")
+AXES = ("batch", "token", "head", "key", "channel", "vocab", "slot")
 _BLOCK = "{N}"
 
 

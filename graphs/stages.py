@@ -29,7 +29,7 @@ IN_BLOCK = (
     "ffn_residual",
 )
 AFTER_BLOCKS = ("final_norm", "logits")
-LOGITS = "logits"
+LOGITS, SCORES = "logits", "attn_scores"
 STEP = "step"  # what a value of a graph without stages is called, with a number and an operator: `step.02.Mul`
 STAGES = (*BEFORE_BLOCKS, *IN_BLOCK, *AFTER_BLOCKS)
 

@@ -18,13 +18,17 @@ import numpy as np
 
 from .errors import InputError
 from .name_map import TOKENS, NameMap, read_name_map
-from .stages import default_axes, graph_order, is_stage, split_tap_name, tap_name
+from .schedule.dumped import read_in_steps, steps_of_sizes
+from .schedule.placing import by_position
+from .schedule.steps import WHOLE, Schedule, parse_schedule
+from .stages import SCORES, default_axes, graph_order, is_stage, split_tap_name, tap_name
 from .taps import Source, Tap
-from .tensor_files import TensorFile, read_tensors
+from .tensor_files import TensorFile
 from .weights import TensorSource, write_safetensors
 
 FORMAT = "opdiff.trace/1"
 _KEY = "opdiff."
+Sizes = tuple[int, int] | None  # tokens, and keys; None: not known
 _OWN_FACTS = {"format", "runtime", "taps"}
 
 
@@ -38,6 +42,7 @@ class Trace:
     units: by tap name, the largest relative rounding of the type in which the file holds a value, float32's at the least.
     facts: what the tracer wrote: `config` (DecoderConfig as JSON), `checkpoint` (SHA-256), `options` (JSON), and others.
     unknown: tensors that neither the stage vocabulary nor the name map knows.
+    schedule: in which steps the runtime was fed; the values are by position (`graphs/schedule/placing.py`).
     """
 
     path: Path
@@ -49,6 +54,7 @@ class Trace:
     facts: Mapping[str, str] = field(repr=False)
     unknown: tuple[str, ...]
     sha256: str
+    schedule: Schedule = WHOLE
 
     @property
     def name(self) -> str:
@@ -99,7 +105,7 @@ def save_trace(
     assert not _OWN_FACTS & set(facts)
     pairs = sorted(taps_and_values, key=lambda pair: graph_order(pair[0].name))
     for tap, value in pairs:
-        _check(f"{path}: tap {tap.name}", tap, value, len(tokens) if tokens is not None else None)
+        _check(f"{path}: tap {tap.name}", tap, value, None if tokens is None else (len(tokens), len(tokens)))
     arrays = {tap.name: value for tap, value in pairs}
     if tokens is not None:
         arrays[TOKENS] = np.asarray(tokens, np.int64)
@@ -112,18 +118,42 @@ def save_trace(
 
 
 def load_trace(path: str | Path, names: str | Path | None = None) -> Trace:
-    """Read a trace: .safetensors, .npz or .gguf, by opdiff or by anyone.
+    """Read a trace: .safetensors, .npz or .gguf, by opdiff or by anyone; or a folder of them, one a step.
 
     Args:
         names: a name map (`graphs/name_map.py`), for tensors that are not named as stages.
     Raises:
         InputError: a file or a name map that cannot be read, no stage in it, a tensor that is no number, has NaN or Inf
-            (but for -Inf in masked scores), or whose shape is not that of its stage.
+            (but for -Inf in masked scores), or whose shape is not that of its stage; steps that do not fit each other.
     """
     path, name_map = Path(path), read_name_map(Path(names)) if names is not None else NameMap()
-    file = read_tensors(path)
-    facts = _facts(path, file.texts)
+    whole, steps = read_in_steps(path)
+    facts = _facts(path, whole.texts)
     recorded = _recorded_taps(path, facts.pop("taps", "{}"))
+    if steps:
+        part, schedule = _put_together(path, whole, steps, name_map, recorded)
+    else:
+        part, schedule = _part(str(path), whole, name_map, recorded), _schedule(path, facts)
+    runtime = facts.pop("runtime", path.stem)
+    values = _Values(part.stored)
+    return Trace(
+        path, runtime, part.tokens, part.taps, values, part.units, facts, part.unknown, _sha256(path), schedule
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """The tensors of a file, or of one step: those that are taps, as they are stored."""
+
+    tokens: tuple[int, ...] | None
+    taps: Mapping[str, Tap]
+    stored: Mapping[str, np.ndarray]
+    units: Mapping[str, float]
+    unknown: tuple[str, ...]
+
+
+def _part(path: str, file: TensorFile, name_map: NameMap, recorded: Mapping[str, Tap], n_before: int = 0) -> _Part:
+    """What a file, or a step, holds, checked; `n_before`: how many tokens the steps before it had."""
     tensor_of, unknown = _assigned(path, file, name_map, recorded)
     tokens = _tokens(path, file.tensors[tensor_of.pop(TOKENS)]) if TOKENS in tensor_of else None
     if not tensor_of:
@@ -135,13 +165,50 @@ def load_trace(path: str | Path, names: str | Path | None = None) -> Trace:
     taps = {name: recorded.get(name, Tap(name, (), Source(tensor_of[name], "", None, None))) for name in stored}
     taps = {name: replace(tap, axes=name_map.axes.get(tap.stage, tap.axes)) for name, tap in taps.items()}
     n_tokens = len(tokens) if tokens else _n_tokens(taps, stored)
+    sizes = None if n_tokens is None else (n_tokens, n_before + n_tokens)
     for name, value in stored.items():
         where = f"{path}: tensor {tensor_of[name]}"
-        taps[name] = tap = _with_axes(where, taps[name], value.shape, n_tokens)
-        _check(where, tap, value, n_tokens)
-    runtime = facts.pop("runtime", path.stem)
-    units = {name: _unit(value.dtype) for name, value in stored.items()}
-    return Trace(path, runtime, tokens, taps, _Values(stored), units, facts, unknown, _sha256(path))
+        taps[name] = tap = _with_axes(where, taps[name], value.shape, sizes)
+        _check(where, tap, value, sizes)
+    return _Part(tokens, taps, stored, {name: _unit(value.dtype) for name, value in stored.items()}, unknown)
+
+
+def _put_together(
+    path: Path, whole: TensorFile, steps: Sequence[TensorFile], name_map: NameMap, recorded: Mapping[str, Tap]
+) -> tuple[_Part, Schedule]:
+    """The values of all steps by position, and the schedule that they are of."""
+    parts, sizes = list[_Part](), list[int]()
+    for n, file in enumerate(steps):
+        part = _part(f"{path}: step {n}", file, name_map, recorded, sum(sizes))
+        size = len(part.tokens) if part.tokens else _n_tokens(part.taps, part.stored)
+        if size is None:
+            raise InputError(f"{path}: step {n}: of how many tokens it is cannot be told; write its tokens")
+        if parts and part.stored.keys() != parts[0].stored.keys():
+            name = min(part.stored.keys() ^ parts[0].stored.keys(), key=graph_order)
+            raise InputError(f"{path}: {name} is not in every step; write the same stages in each")
+        parts.append(part)
+        sizes.append(size)
+    places, first = steps_of_sizes(sizes), parts[0]
+    own = [{name: (part.taps[name].axes, value) for name, value in part.stored.items()} for part in parts]
+    made = by_position(own, places)
+    stored = {name: value for name, (_, value) in made.items()}
+    taps = {name: replace(tap, axes=made[name][0]) for name, tap in first.taps.items()}
+    ids = [token for part in parts for token in part.tokens or ()]
+    given = _tokens(str(path), whole.tensors[TOKENS]) if TOKENS in whole.tensors else None
+    if given is not None and len(given) != sum(sizes):
+        raise InputError(f"{path}: {len(given)} tokens, where its steps are of {sum(sizes)}")
+    tokens = given or (tuple(ids) if len(ids) == sum(sizes) else None)
+    unknown = tuple(name for name in (*whole.tensors, *first.unknown) if name != TOKENS)
+    units = {name: max(part.units[name] for part in parts) for name in taps}
+    return _Part(tokens, taps, stored, units, unknown), parse_schedule("+".join(map(str, sizes)))
+
+
+def _schedule(path: Path, facts: dict[str, str]) -> Schedule:
+    """The schedule that a tracer wrote down."""
+    try:
+        return parse_schedule(facts.pop("schedule", WHOLE.text))
+    except InputError as e:
+        raise InputError(f"{path}: {e}") from e
 
 
 def _unit(dtype: np.dtype) -> float:
@@ -168,7 +235,7 @@ def _recorded_taps(path: Path, text: str) -> dict[str, Tap]:
 
 
 def _assigned(
-    path: Path, file: TensorFile, name_map: NameMap, recorded: Mapping[str, Tap]
+    path: str, file: TensorFile, name_map: NameMap, recorded: Mapping[str, Tap]
 ) -> tuple[dict[str, str], tuple[str, ...]]:
     """The tensor of each tap (and of `tokens`), and the tensors that are none."""
     tensor_of: dict[str, str] = {}
@@ -189,7 +256,7 @@ def _own_name(tensor: str, recorded: Mapping[str, Tap]) -> str | None:
     return tap_name(stage, block) if is_stage(tensor) else None
 
 
-def _tokens(path: Path, value: np.ndarray) -> tuple[int, ...]:
+def _tokens(path: str, value: np.ndarray) -> tuple[int, ...]:
     flat = value[0] if value.ndim == 2 and value.shape[0] == 1 else value
     if flat.ndim != 1 or not flat.size or flat.dtype.kind not in "iu" or flat.min() < 0:
         raise InputError(
@@ -212,7 +279,7 @@ def _n_tokens(taps: Mapping[str, Tap], values: Mapping[str, np.ndarray]) -> int 
     return None
 
 
-def _with_axes(where: str, tap: Tap, shape: tuple[int, ...], n_tokens: int | None) -> Tap:
+def _with_axes(where: str, tap: Tap, shape: tuple[int, ...], sizes: Sizes) -> Tap:
     """The tap with the axes that fit the shape, or with the likeliest where none does, which `_check` refuses."""
     layouts = _layouts(tap, len(shape))
     if not layouts:
@@ -222,14 +289,18 @@ def _with_axes(where: str, tap: Tap, shape: tuple[int, ...], n_tokens: int | Non
         raise InputError(
             f"{where} of shape {list(shape)}: {tap.stage} is {usual}; write it so, or say its axes in a name map"
         )
-    return replace(tap, axes=next((words for words in layouts if not _misfit(words, shape, n_tokens)), layouts[0]))
+    return replace(tap, axes=next((words for words in layouts if not _misfit(words, shape, sizes)), layouts[0]))
 
 
-def _misfit(axes: tuple[str, ...], shape: tuple[int, ...], n_tokens: int | None) -> str | None:
-    """Why a shape cannot have these axes; None: it can."""
+def _misfit(axes: tuple[str, ...], shape: tuple[int, ...], sizes: Sizes) -> str | None:
+    """Why a shape cannot have these axes; None: it can.
+
+    sizes: how many tokens there are, and keys; keys may be more, where a cache has places that are not written.
+    """
+    n_tokens, n_keys = sizes or (None, None)
     if len(axes) != len(shape) or len(set(axes)) < len(axes):
         return f"it has {len(shape)} dimensions"
-    wanted = {"batch": 1, "token": n_tokens, "key": n_tokens}
+    wanted = {"batch": 1, "token": n_tokens, "key": n_keys}
     for word, length in zip(axes, shape, strict=True):
         if length != (wanted.get(word) or length):
             return f"{word} is {length}, where {wanted[word]} is wanted"
@@ -238,17 +309,17 @@ def _misfit(axes: tuple[str, ...], shape: tuple[int, ...], n_tokens: int | None)
     return None
 
 
-def _check(where: str, tap: Tap, value: np.ndarray, n_tokens: int | None) -> None:
+def _check(where: str, tap: Tap, value: np.ndarray, sizes: Sizes) -> None:
     if not (value.dtype.kind in "fiu" or value.dtype.name == "bfloat16"):
         raise InputError(f"{where}: its type {value.dtype} is no number that can be compared; write it as float32")
-    misfit = _misfit(tap.axes, value.shape, n_tokens)
+    misfit = _misfit(tap.axes, value.shape, sizes)
     if misfit:
         raise InputError(
             f"{where} of shape {list(value.shape)} does not fit the axes {' '.join(tap.axes)!r} ({misfit}); write it so, "
             f"or say under [axes] of a name map what {tap.stage} is"
         )
     bad = ~np.isfinite(value)
-    if tap.stage == "attn_scores":
+    if tap.stage == SCORES:
         bad &= value != -np.inf  # a mask
     if bad.any():
         place = [int(i) for i in np.argwhere(bad)[0]]
@@ -256,5 +327,11 @@ def _check(where: str, tap: Tap, value: np.ndarray, n_tokens: int | None) -> Non
 
 
 def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    """The hash of a file, or of a folder's files, in the order of their names."""
+    digest = hashlib.sha256()
+    for one in sorted(path.iterdir()) if path.is_dir() else [path]:
+        if one.is_file():
+            with one.open("rb") as file:
+                part = hashlib.file_digest(file, "sha256")
+            digest = part if one is path else hashlib.sha256(digest.digest() + part.digest())
+    return digest.hexdigest()

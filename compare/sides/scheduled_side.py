@@ -19,7 +19,7 @@ from ...graphs.regions import Region, cut
 from ...graphs.run import Precision, Runner
 from ...graphs.schedule.placing import apart, assembled, n_others_seen
 from ...graphs.schedule.steps import Schedule
-from ...graphs.stages import LOGITS, split_tap_name
+from ...graphs.stages import LOGITS, SCORES, split_tap_name
 from ...graphs.stepping import StepRunner
 from .graph_side import GraphSide
 from .side import Values, reordered
@@ -210,7 +210,7 @@ class ScheduledSide(GraphSide):
         return apart(value, self.taps[tap].axes, self.steps[n], self.ends, self._own[n][tap])
 
     def _by_position(self, tap: str, own: Sequence[np.ndarray]) -> np.ndarray:
-        missing = -np.inf if split_tap_name(tap)[1] == "attn_scores" else 0.0
+        missing = -np.inf if split_tap_name(tap)[1] == SCORES else 0.0
         value = assembled(own, self.taps[tap].axes, self.steps, self.ends, missing, self._n_others)
         return reordered(value, np.argsort(self._orders[tap])) if tap in self._orders else value
 

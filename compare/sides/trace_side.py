@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from ...graphs.axes import to_canonical
+from ...graphs.schedule.placing import looked_at
 from ...graphs.trace import Trace
 from ..result import SideInfo
 from .graph_side import GraphSide
@@ -22,10 +23,17 @@ class TraceSide(Side):
     """
 
     def __init__(self, trace: Trace, beside: GraphSide) -> None:
-        info = SideInfo(trace.name, str(trace.path), trace.runtime, trace.sha256, trace.facts.get("checkpoint"))
+        name = trace.name if trace.schedule.is_whole else f"{trace.name}[{trace.schedule.text}]"
+        info = SideInfo(name, str(trace.path), trace.runtime, trace.sha256, trace.facts.get("checkpoint"))
         taps = {tap: trace.taps[tap] for tap in beside.regions if tap in trace.taps}
         values = {tap: to_canonical(trace.values[tap], taps[tap].axes) for tap in taps}
+        steps = () if not beside.spans else trace.schedule.steps(len(beside.tokens))
+        own_ends = [step.end for step in steps]
+        for tap in taps:
+            if "slot" in taps[tap].axes and steps:
+                values[tap] = looked_at(values[tap], own_ends, beside.ends)
         super().__init__(info, taps, {tap: beside.regions[tap] for tap in taps}, values)
+        self.spans, self.ends = tuple((step.start, step.end) for step in steps), beside.ends
         self._units = {tap: trace.units[tap] for tap in taps}
 
     def unit(self, tap: str) -> float:

@@ -9,10 +9,19 @@ from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from ...graphs.errors import InputError
+from ...graphs.schedule.steps import WHOLE, Schedule, parse_schedule
 from ..checkpoints import Checkpoint, open_checkpoint
 
 
-def run_trace(model: str, runtime: str, prompt: str | None, tokens: str | None, out: Path) -> Path:
+def run_trace(
+    model: str,
+    runtime: str,
+    prompt: str | None,
+    tokens: str | None,
+    out: Path,
+    schedule: str = WHOLE.text,
+    cache: str | None = None,
+) -> Path:
     """Trace one pass of a runtime over a prompt or over token ids, with a progress line on stderr.
 
     Raises:
@@ -21,6 +30,7 @@ def run_trace(model: str, runtime: str, prompt: str | None, tokens: str | None, 
     """
     if (prompt is None) == (tokens is None):
         raise InputError("opdiff trace: give either --prompt or --tokens")
+    steps = parse_schedule(schedule)
     if out.suffix != ".safetensors":
         raise InputError(f"{out}: a trace is a .safetensors file; name it so")
     try:
@@ -33,16 +43,21 @@ def run_trace(model: str, runtime: str, prompt: str | None, tokens: str | None, 
         checkpoint = open_checkpoint(model, out.parent)
         ids = _encoded(checkpoint, prompt) if prompt is not None else _parsed(tokens or "")
         _check_tokens(ids, checkpoint)
+        steps.steps(len(ids))
         progress.update(task, description=f"running {runtime}")
-        _run(runtime, checkpoint, ids, out)
+        _run(runtime, checkpoint, ids, out, steps, cache)
     return out
 
 
-def _run(runtime: str, checkpoint: Checkpoint, tokens: list[int], out: Path) -> None:
+def _run(
+    runtime: str, checkpoint: Checkpoint, tokens: list[int], out: Path, schedule: Schedule, cache: str | None
+) -> None:
     if runtime == "hf":
         from . import hf
 
-        hf.write_trace(checkpoint, tokens, out)
+        if cache not in (None, hf.DYNAMIC, hf.STATIC):
+            raise InputError(f"--cache {cache}: hf has {hf.DYNAMIC} and {hf.STATIC}")
+        hf.write_trace(checkpoint, tokens, out, schedule, cache or hf.DYNAMIC)
     else:
         from . import llama_cpp
 

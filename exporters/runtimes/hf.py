@@ -7,38 +7,78 @@ import warnings
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from ...graphs.inputs import fed
 from ...graphs.provenance import versions
+from ...graphs.schedule.placing import Own, by_position
+from ...graphs.schedule.steps import WHOLE, Schedule, Step
 from ...graphs.taps import Source, Tap
 from ...graphs.trace import save_trace
 from ..checkpoints import Checkpoint, DecoderConfig
 from ..tapping import collected
-from ..variants.hf import load, tapped
+from ..variants.hf import TappedModel, load, tapped
+
+DYNAMIC, STATIC = "dynamic", "static"
 
 
-def write_trace(checkpoint: Checkpoint, tokens: Sequence[int], path: Path) -> None:
+def write_trace(
+    checkpoint: Checkpoint, tokens: Sequence[int], path: Path, schedule: Schedule = WHOLE, cache: str = DYNAMIC
+) -> None:
     """Run HF's own model eagerly, every stage tapped, and write the trace to `path`, whole or not at all.
 
+    Args:
+        schedule: in which steps the model is fed.
+        cache: transformers' `dynamic` or `static` cache, where that is not all at once.
     Raises:
-        InputError: transformers is not installed, or has no such architecture; the file cannot be written.
+        InputError: transformers is not installed, or has no such architecture; the file cannot be written; the steps do not
+            add up to the tokens.
     """
     model = tapped(load(AsTorch(checkpoint)))
-    with torch.inference_mode(), collected() as taps:
-        model(torch.tensor(tokens))
     node = Source("", "", None, None)
-    pairs = [(Tap(tap.name, tap.axes, node), np.asarray(tap.value)) for tap in taps.values()]
+    if schedule.is_whole:
+        with torch.inference_mode(), collected() as taps:
+            model(torch.tensor(tokens))
+        pairs = [(Tap(tap.name, tap.axes, node), np.asarray(tap.value)) for tap in taps.values()]
+    else:
+        steps = schedule.steps(len(tokens))
+        values = _in_steps(model, tokens, steps, cache)
+        pairs = [(Tap(name, axes, node), value) for name, (axes, value) in by_position(values, steps).items()]
     libraries = {name: version(name) for name in ("transformers", "torch")}
     facts = {
         "config": checkpoint.config.to_json(),
         "checkpoint": checkpoint.sha256,
         "versions": json.dumps({**versions(), **libraries}),
         "options": json.dumps({"attention": "eager", "n_threads": str(torch.get_num_threads())}),
+        "schedule": schedule.text,
     }
     save_trace(path, f"hf transformers {libraries['transformers']}", tokens, pairs, facts)
+
+
+def _in_steps(model: TappedModel, tokens: Sequence[int], steps: Sequence[Step], cache: str) -> list[dict[str, Own]]:
+    """The value of each tap in each step, with its axes, in HF's own layout."""
+    import transformers
+
+    config: Any = model.model.config
+    kept: Any
+    if cache == STATIC:
+        kept = transformers.StaticCache(config=config, max_cache_len=steps[-1].n_keys)
+    else:
+        kept = transformers.DynamicCache(config=config)
+    kept = model.marking_cache(kept)
+    values = []
+    for step in steps:
+        given = fed(tokens, step)
+        with torch.inference_mode(), collected() as taps:
+            model(torch.from_numpy(given["tokens"]), torch.from_numpy(given["attention_mask"]), kept)
+        values.append(
+            {tap.name: (tap.axes, np.array(tap.value)) for tap in taps.values()}
+        )  # a static cache is written on
+    return values
 
 
 class AsTorch:

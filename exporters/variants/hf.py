@@ -109,35 +109,47 @@ class TappedModel(nn.Module):
         self._modeling = modeling_module(model)
         _hook(model, self._marks)
 
-    def forward(self, tokens: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+    def forward(self, tokens: Tensor, attention_mask: Tensor | None = None, cache: Any = None) -> Tensor:
+        """cache: one that is kept from step to step, by `marking_cache`; None: what `past` gives."""
         self._marks.reset()
         with _wrapped(self._modeling, self._marks):
             if attention_mask is None:
                 logits = self.model(input_ids=tokens[None], use_cache=False).logits
             else:
-                logits = self.model(**self._step(tokens, attention_mask)).logits
+                cache = cache or self._taken_over(tokens.shape[0])
+                logits = self.model(**_step(tokens, attention_mask, cache)).logits
         logits = self._marks.mark("logits", logits, "batch token vocab")
         self._marks.reset()
         return logits
 
-    def _step(self, tokens: Tensor, attention_mask: Tensor) -> dict[str, Any]:
-        """What a step hands to the model, as transformers' `generate` does: positions count what is no padding."""
+    def marking_cache(self, cache: Any) -> Any:
+        """A cache of transformers, which marks what it gives attention to read."""
+        for n, layer in enumerate(cache.layers):
+            layer.update = _marking_update(layer.update, self._marks, n)
+        return cache
+
+    def _taken_over(self, n_rows: int) -> Any:
+        """A cache that holds what `past` gives."""
         cache = self._make_cache(self.model.config)
         config: Any = self.model.config
         head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-        empty = torch.zeros(tokens.shape[0], config.num_key_value_heads, 0, head_dim)
+        empty = torch.zeros(n_rows, config.num_key_value_heads, 0, head_dim)
         for n, layer in enumerate(cache.layers):
             layer.lazy_initialization(empty, empty)
             layer.keys, layer.values = past(f"blk.{n}.k_cache", empty), past(f"blk.{n}.v_cache", empty)
-            layer.update = _marking_update(layer.update, self._marks, n)
-        positions = (attention_mask.cumsum(-1) - 1).clamp(min=0)[:, -tokens.shape[1] :]
-        return {
-            "input_ids": tokens,
-            "attention_mask": attention_mask,
-            "position_ids": positions,
-            "past_key_values": cache,
-            "use_cache": True,
-        }
+        return self.marking_cache(cache)
+
+
+def _step(tokens: Tensor, attention_mask: Tensor, cache: Any) -> dict[str, Any]:
+    """What a step hands to the model, as transformers' `generate` does: positions count what is no padding."""
+    positions = (attention_mask.cumsum(-1) - 1).clamp(min=0)[:, -tokens.shape[1] :]
+    return {
+        "input_ids": tokens,
+        "attention_mask": attention_mask,
+        "position_ids": positions,
+        "past_key_values": cache,
+        "use_cache": True,
+    }
 
 
 def _dynamic_cache(config: Any) -> Any:

@@ -8,13 +8,16 @@ padding, and slots that are not written. A cache has, along `slot`, its rows for
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from ..axes import canonical_axes
 from ..errors import ShapeError
+from ..stages import SCORES, split_tap_name
 from .steps import Step
+
+Own = tuple[tuple[str, ...], np.ndarray]  # a tap's axes and its value
 
 
 def assembled(
@@ -49,6 +52,36 @@ def assembled(
         key, sizes = words.index("key"), (steps[-1].end, n_others)
         parts = [_with_keys(part, key, step, sizes, missing) for part, step in zip(parts, steps, strict=True)]
     return np.concatenate(parts, axis=place)
+
+
+def by_position(values: Sequence[Mapping[str, Own]], steps: Sequence[Step]) -> dict[str, Own]:
+    """The taps of all steps put together, caches as they are at the end of each; with the axes that the values then have.
+
+    Args:
+        values: of each step, each tap's axes and its value in the runtime's own layout.
+    """
+    ends = [step.end for step in steps]
+    made = {}
+    for name, (axes, _) in values[0].items():
+        missing = -np.inf if split_tap_name(name)[1] == SCORES else 0.0
+        words = tuple(word for word in canonical_axes(axes) if word != "batch")
+        made[name] = words, assembled([own[name][1] for own in values], axes, steps, ends, missing)
+    return made
+
+
+def looked_at(value: np.ndarray, ends: Sequence[int], wanted: Sequence[int]) -> np.ndarray:
+    """A cache's rows for the ends of some steps, as rows for other ends: those of the next step that is known.
+
+    Raises:
+        ShapeError: nothing is known of the last of them.
+    """
+    if tuple(ends) == tuple(wanted):
+        return value
+    if wanted[-1] > ends[-1]:
+        raise ShapeError(f"a cache of {ends[-1]} rows, where {wanted[-1]} are wanted")
+    starts = {end: sum(ends[:n]) for n, end in enumerate(ends)}
+    known = (next(end for end in ends if end >= look) for look in wanted)
+    return np.concatenate([value[starts[end] : starts[end] + look] for end, look in zip(known, wanted, strict=True)])
 
 
 def apart(value: np.ndarray, axes: Sequence[str], step: Step, ends: Sequence[int], like: np.ndarray) -> np.ndarray:
