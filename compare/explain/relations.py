@@ -170,8 +170,21 @@ def masks_of(local: Local, a: Side) -> tuple[str, ...]:
     left_masked, right_masked = (_masked(x, is_scores(local.tap)) for x in found)
     if left.ndim < 2 or not (left_masked.any() or right_masked.any()):
         return ()
-    said = mask_difference(left, right, left_masked, right_masked)
-    return () if said is None else (said,)
+    n = a.n_others if is_scores(local.tap) else 0
+    others = left_masked[..., left.shape[-1] - n :], right_masked[..., left.shape[-1] - n :]
+    left_masked, right_masked = (masked[..., : masked.shape[-1] - n] for masked in (left_masked, right_masked))
+    left, right = (values[..., : values.shape[-1] - n] for values in (left, right))
+    said = [*_of_others(*others), mask_difference(left, right, left_masked, right_masked)]
+    told = "; ".join(text for text in said if text is not None)
+    return (told,) if told else ()
+
+
+def _of_others(left_masked: np.ndarray, right_masked: np.ndarray) -> Iterator[str]:
+    """What is said of columns that are no position, where one side alone attends to them."""
+    sees_a, sees_b = not left_masked.all(), not right_masked.all()
+    if sees_a != sees_b:
+        one, other = "BA" if sees_b else "AB"
+        yield f"{one} attends to what is no position, padding or slots that are not written, where {other} does not"
 
 
 def _masked(values: np.ndarray, are_scores: bool) -> np.ndarray:

@@ -17,7 +17,7 @@ from ...graphs.network import Network
 from ...graphs.products import PlainProduct, Running, abreast
 from ...graphs.regions import Region, cut
 from ...graphs.run import Precision, Runner
-from ...graphs.schedule.placing import apart, assembled, n_others_seen
+from ...graphs.schedule.placing import apart, assembled, in_order, in_own_layout, n_others_seen
 from ...graphs.schedule.steps import Schedule
 from ...graphs.stages import LOGITS, SCORES, split_tap_name
 from ...graphs.stepping import StepRunner
@@ -82,7 +82,7 @@ class ScheduledSide(GraphSide):
 
     def put_together(self, n_others: int) -> None:
         """Put the values of the steps together by position, with so many columns behind the keys."""
-        self._n_others = n_others
+        self.n_others = n_others
         self.values = {tap: self.keep(self._by_position(tap, [own[tap] for own in self._own])) for tap in self.regions}
         self.by_region = self.values
         if self.is_run_whole:
@@ -97,7 +97,7 @@ class ScheduledSide(GraphSide):
         made = copy(self)
         made.schedule = other.schedule
         made._run_on(self.tokens)
-        made.put_together(self._n_others)
+        made.put_together(self.n_others)
         return made
 
     def step_of(self, tap: str, row: int) -> int:
@@ -109,6 +109,10 @@ class ScheduledSide(GraphSide):
     def step_at(self, position: int) -> int:
         """The step that is fed a position."""
         return next(n for n, step in enumerate(self.steps) if step.end > position)
+
+    def own_value(self, tap: str, n: int) -> np.ndarray:
+        """A tap's value in step `n`, in the graph's own layout."""
+        return self._own[n][tap]
 
     def logits_by_region(self) -> np.ndarray:
         return self.by_region[LOGITS]
@@ -211,7 +215,7 @@ class ScheduledSide(GraphSide):
 
     def _by_position(self, tap: str, own: Sequence[np.ndarray]) -> np.ndarray:
         missing = -np.inf if split_tap_name(tap)[1] == SCORES else 0.0
-        value = assembled(own, self.taps[tap].axes, self.steps, self.ends, missing, self._n_others)
+        value = assembled(own, self.taps[tap].axes, self.steps, self.ends, missing, self.n_others)
         return reordered(value, np.argsort(self._orders[tap])) if tap in self._orders else value
 
 
@@ -227,7 +231,8 @@ class StepSide(GraphSide):
 
     def __init__(self, whole: ScheduledSide, n: int, values: Values) -> None:
         vars(self).update(vars(whole))
-        step = whole.steps[n]
+        self._whole, self._step, self._n = whole, whole.steps[n], n
+        step = self._step
         self.tokens = whole.tokens[step.start : step.end]
         left = whole.states_at(n, values)
         self._inputs = {name: whole.feed(name, values, n, left) for name in whole._fed[n]}
@@ -235,3 +240,12 @@ class StepSide(GraphSide):
         self.values = {tap: self.canonical(tap, whole._apart(tap, values[tap], n)) for tap in self.regions}
         self.by_region = self.values
         self.is_run_whole, self.not_whole = False, None
+
+    def own_layout(self, tap: str, value: np.ndarray) -> np.ndarray:
+        if tap in self._orders:
+            value = reordered(value, self._orders[tap])
+        return in_own_layout(value, self.taps[tap].axes, self._step, self._whole.own_value(tap, self._n))
+
+    def canonical(self, tap: str, own: np.ndarray) -> np.ndarray:
+        value = in_order(own, self.taps[tap].axes, self._step)
+        return reordered(value, np.argsort(self._orders[tap])) if tap in self._orders else value

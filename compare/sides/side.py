@@ -25,7 +25,7 @@ class Side:
         values: canonical, by tap name.
 
     `spans` are the positions (start, end) of each step in which it was fed, and `ends` those at which caches are looked at;
-    of one that was fed all at once, none.
+    of one that was fed all at once, none. `n_others` is how many columns stand behind the keys of its scores that are no position.
     """
 
     def __init__(
@@ -34,6 +34,7 @@ class Side:
         self.info, self.taps, self.regions, self.values = info, taps, regions, values
         self.spans: tuple[tuple[int, int], ...] = ()
         self.ends: tuple[int, ...] = ()
+        self.n_others = 0
         self._orders: dict[str, Sequence[int]] = {}
 
     @property

@@ -39,7 +39,7 @@ def assembled(
         ShapeError: a value has fewer places than its step has columns.
     """
     words = [word for word in canonical_axes(axes) if word != "batch"]
-    parts = [_in_order(value, axes, step) for value, step in zip(own, steps, strict=True)]
+    parts = [in_order(value, axes, step) for value, step in zip(own, steps, strict=True)]
     if "slot" in words:
         place = words.index("slot")
         rows = (_rows(_step_at(parts, steps, end), place, end) for end in ends)
@@ -94,7 +94,7 @@ def apart(value: np.ndarray, axes: Sequence[str], step: Step, ends: Sequence[int
         ShapeError: the value has other places than the step.
     """
     order = [word for word in canonical_axes(axes) if word != "batch"]
-    made = np.array(_in_order(like, axes, step), value.dtype if value.dtype.kind == "f" else like.dtype)
+    made = np.array(in_order(like, axes, step), value.dtype if value.dtype.kind == "f" else like.dtype)
     if "slot" in order:
         start = sum(end for end in ends if end < step.end)
         columns = step.keys[step.keys < made.shape[order.index("slot")]]
@@ -113,10 +113,10 @@ def apart(value: np.ndarray, axes: Sequence[str], step: Step, ends: Sequence[int
         _put(made, order.index("token"), step.own, value[step.start : step.end])
     else:
         made = value.reshape(made.shape) if value.size == made.size else made
-    return _in_own(made, axes, step, like)
+    return in_own_layout(made, axes, step, like)
 
 
-def _in_order(own: np.ndarray, axes: Sequence[str], step: Step) -> np.ndarray:
+def in_order(own: np.ndarray, axes: Sequence[str], step: Step) -> np.ndarray:
     """A step's value with its axes in canonical order, of the prompt's row alone: a view."""
     if own.ndim != len(axes):
         raise ShapeError(f"axes {' '.join(axes)!r} do not fit a value of shape {list(own.shape)}")
@@ -127,8 +127,16 @@ def _in_order(own: np.ndarray, axes: Sequence[str], step: Step) -> np.ndarray:
     return np.transpose(own, [list(axes).index(word) for word in canonical_axes(axes)])
 
 
-def _in_own(made: np.ndarray, axes: Sequence[str], step: Step, like: np.ndarray) -> np.ndarray:
-    """The way back, into a copy of the step's value."""
+def in_own_layout(made: np.ndarray, axes: Sequence[str], step: Step, like: np.ndarray) -> np.ndarray:
+    """The way back, into a copy of the step's own value, whose other rows stay: heads split or merged as they are there.
+
+    Raises:
+        ShapeError: it has other places.
+    """
+    shape = in_order(like, axes, step).shape
+    if made.size != int(np.prod(shape)):
+        raise ShapeError(f"a value of shape {list(made.shape)} does not fit {list(shape)}")
+    made = made.reshape(shape)
     words = [word for word in axes if word != "batch"]
     order = canonical_axes(words)
     own = np.transpose(made, [order.index(word) for word in words])
@@ -184,7 +192,7 @@ def n_others_seen(own: Sequence[np.ndarray], axes: Sequence[str], steps: Sequenc
     counts = [0]
     is_seen = False
     for value, step in zip(own, steps, strict=True):
-        part = np.take(_in_order(value, axes, step), step.own, token)
+        part = np.take(in_order(value, axes, step), step.own, token)
         others = _others(part.shape[key], step)
         counts.append(len(others))
         is_seen |= bool(np.any(np.take(part, others, key)))

@@ -45,20 +45,19 @@ class StepwiseSearch:
             there = judge_region(search.a, search.b, local.tap)
         except OpdiffError:
             return None
-        if there.verdict != "semantic" or not self._is_a(local, there):
+        if there.verdict != "semantic" or there.a64 is None or not self._is_a(local, there.a64, there):
             return None
         return search.edit(there, is_named)
 
-    def _is_a(self, local: Local, there: Local) -> bool:
+    def _is_a(self, local: Local, value: np.ndarray, there: Local) -> bool:
         """Whether A, fed B's step, gives what it gives as it is fed itself."""
         assert self._alike is not None
         assert local.a64 is not None
-        assert there.a64 is not None
         expected = StepSide(self._alike, self.step(local.tap), {**self._a.values, local.tap: local.a64}).values[
             local.tap
         ]
         try:
-            return is_equal(there, there.a64, expected)
+            return is_equal(there, value, expected)
         except OpdiffError:
             return False
 
