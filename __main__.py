@@ -103,7 +103,7 @@ def export(
 @click.option("--prompt", help="The input as text, for the model's own tokenizer.")
 @click.option("--tokens", help="The input as token ids, as 1,5,3.")
 @click.option("--schedule", default="whole", show_default=True, metavar="STEPS", help="In which steps it is fed.")
-@click.option("--cache", help="The KV cache to keep: hf has dynamic (the default) and static.")
+@click.option("--cache", help="The KV cache: dynamic or static of hf; f32, f16 or q8_0 of llama.cpp.")
 @click.option("--out", type=_FILE, required=True, help="The .safetensors file to write.")
 def trace(model: str, runtime: str, prompt: str | None, tokens: str | None, out: Path, **options: Any) -> None:
     """Run a real runtime once and write down the values of its stages, which `opdiff compare` can take as a side.

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from .cache import in_steps, keys_read, values_read
+from .cache import as_multiplied, in_steps, keys_read, values_read
 from .case import Array, Config
 from .distance import is_masked
 from .evaluate import Run
@@ -22,7 +22,7 @@ SCORES, PROBS, CONTEXT = ("attn_scores",), ("attn_probs",), ("attn_context",)
 @model("attn_scores")
 def attn_scores(run: Run, block: int | None) -> Array:
     """What softmax reads, [H, T, K]: scaled, capped, and -inf where masked."""
-    q, length = attention_input(run, "q", block), len(run.case.tokens)
+    q, length = as_multiplied(run, attention_input(run, "q", block)), len(run.case.tokens)
     products = np.zeros((run.config.n_heads, length, length))
     for (start, end), keys in zip(run.case.steps, keys_read(run, block), strict=True):
         k = shared(run, keys, "k_tiled")
@@ -51,7 +51,7 @@ def attn_probs(run: Run, block: int | None) -> Array:
 @model("attn_context")
 def attn_context(run: Run, block: int | None) -> Array:
     """[T, H, D]."""
-    probs, parts = run.tap("attn_probs", block), []
+    probs, parts = as_multiplied(run, run.tap("attn_probs", block)), []
     for (start, end), values in zip(run.case.steps, values_read(run, block), strict=True):
         v = shared(run, rotate_v_in_attention(run, values), "v_tiled")
         parts.append(np.einsum("htk,khd->thd", probs[:, start:end, : len(v)], v, optimize=True))

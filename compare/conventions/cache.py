@@ -19,6 +19,7 @@ from .settings import Value
 STAGES = ("k_cache", "v_cache")
 KEYS = ("k_cache",)
 TOO_FAR = "too_far_by_"
+PRODUCTS = "_products"
 
 
 @model("k_cache")
@@ -47,8 +48,9 @@ def values_read(run: Run, block: int | None) -> list[Array]:
 
 
 def _rows(run: Run, rows: Array) -> list[Array]:
-    """What each step reads of rows as they are made."""
-    return [rows[:end] for _, end in run.case.steps]
+    """What each step reads where the cache is no stage: the rows, as a cache holds them."""
+    stored = _stored(run, rows)
+    return [stored[:end] for _, end in run.case.steps]
 
 
 def _read(run: Run, stage: str, block: int | None) -> list[Array]:
@@ -105,10 +107,17 @@ def _first(cache: Array, n: int) -> Array:
 
 def _stored(run: Run, rows: Array) -> Array:
     """Rows in the type in which the cache holds them; Q8_0 in blocks of 32 along a token's heads."""
-    kind = run.setting("cache.precision")
+    kind = str(run.setting("cache.precision"))
     if kind == "as_computed":
         return rows
-    return np.asarray(ROUNDINGS[str(kind)](rows.reshape(len(rows), -1)), np.float64).reshape(rows.shape)
+    rounded = ROUNDINGS[kind.removesuffix(PRODUCTS)](rows.reshape(len(rows), -1))
+    return np.asarray(rounded, np.float64).reshape(rows.shape)
+
+
+def as_multiplied(run: Run, x: Array) -> Array:
+    """What is multiplied with a cache, [..., channel]: in the cache's own type, where the product is taken in that."""
+    kind = str(run.setting("cache.precision"))
+    return np.asarray(ROUNDINGS[kind.removesuffix(PRODUCTS)](x), np.float64) if kind.endswith(PRODUCTS) else x
 
 
 def in_steps(case: Case) -> bool:
@@ -116,10 +125,16 @@ def in_steps(case: Case) -> bool:
     return len(case.steps) > 1
 
 
-@convention("cache.precision", STAGES, "as_computed")
+@convention("cache.precision", (*STAGES, "attn_scores", "attn_context"), "as_computed", rank=1)
 def precision(question: Question) -> Iterator[Value]:
-    """The type in which the cache holds keys and values: as they are computed, float16, bfloat16, or Q8_0."""
+    """The type in which the cache holds keys and values: as they are computed, float16, bfloat16, or Q8_0; float16_products
+    and so on, where what is multiplied with them is in that type too, as ggml does it.
+
+    It shows at the cache, or where that is no stage, at what reads it.
+    """
     yield from ROUNDINGS
+    if question.case.stage not in STAGES:
+        yield from (f"{kind}{PRODUCTS}" for kind in ROUNDINGS)
 
 
 @convention("cache.slot", STAGES, "in_order")

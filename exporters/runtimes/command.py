@@ -55,13 +55,18 @@ def _run(
     if runtime == "hf":
         from . import hf
 
-        if cache not in (None, hf.DYNAMIC, hf.STATIC):
-            raise InputError(f"--cache {cache}: hf has {hf.DYNAMIC} and {hf.STATIC}")
-        hf.write_trace(checkpoint, tokens, out, schedule, cache or hf.DYNAMIC)
+        hf.write_trace(checkpoint, tokens, out, schedule, _cache(runtime, cache, hf.CACHES))
     else:
         from . import llama_cpp
 
-        llama_cpp.write_trace(checkpoint, tokens, out)
+        llama_cpp.write_trace(checkpoint, tokens, out, schedule, _cache(runtime, cache, llama_cpp.CACHES))
+
+
+def _cache(runtime: str, asked: str | None, known: tuple[str, ...]) -> str:
+    """The KV cache that is asked for, or the first that the runtime has."""
+    if asked is not None and asked not in known:
+        raise InputError(f"--cache {asked}: {runtime} has {', '.join(known)}")
+    return asked or known[0]
 
 
 def _encoded(checkpoint: Checkpoint, prompt: str) -> list[int]:

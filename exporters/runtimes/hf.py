@@ -23,7 +23,7 @@ from ..checkpoints import Checkpoint, DecoderConfig
 from ..tapping import collected
 from ..variants.hf import TappedModel, load, tapped
 
-DYNAMIC, STATIC = "dynamic", "static"
+CACHES = DYNAMIC, STATIC = "dynamic", "static"
 
 
 def write_trace(

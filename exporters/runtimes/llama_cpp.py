@@ -16,16 +16,23 @@ from pathlib import Path
 from ...graphs.cores import n_usable_cores
 from ...graphs.errors import InputError
 from ...graphs.provenance import versions
+from ...graphs.schedule.steps import WHOLE, Schedule
 from ..checkpoints import Checkpoint
 
+CACHES = ("f32", "f16", "q8_0")
 _INSTALL = "pip install llama-cpp-python==0.3.36 (it is compiled, which takes some minutes)"
 
 
-def write_trace(checkpoint: Checkpoint, tokens: Sequence[int], path: Path) -> None:
+def write_trace(
+    checkpoint: Checkpoint, tokens: Sequence[int], path: Path, schedule: Schedule = WHOLE, cache: str = CACHES[0]
+) -> None:
     """Run llama.cpp in a process of its own and write the trace to `path`, whole or not at all.
 
+    Args:
+        schedule: in which steps it is fed.
+        cache: the type of its KV cache.
     Raises:
-        InputError: llama-cpp-python is not installed, the checkpoint is no GGUF file, or llama.cpp cannot run it.
+        InputError: a schedule with a batch or padding; llama-cpp-python is not installed, the checkpoint is no GGUF file, or llama.cpp cannot run it.
     """
     try:
         found = version("llama-cpp-python")
@@ -33,10 +40,16 @@ def write_trace(checkpoint: Checkpoint, tokens: Sequence[int], path: Path) -> No
         raise InputError(f"runtime llama.cpp: llama-cpp-python is not installed; {_INSTALL}") from e
     if not is_gguf(checkpoint.path):
         raise InputError(f"{checkpoint.path}: llama.cpp reads GGUF files only; convert it, or use --runtime hf")
+    if schedule.is_mixed:
+        raise InputError(
+            f"schedule {schedule.text}: llama.cpp is fed one prompt, without padding; leave batch and pad out"
+        )
     n_threads = n_usable_cores()
     question = {
         "model": str(checkpoint.path.resolve()),
         "tokens": list(tokens),
+        "steps": schedule.text,
+        "cache": cache,
         "n_threads": n_threads,
         "out": str(path.resolve()),
         "runtime": f"llama.cpp (llama-cpp-python {found})",
@@ -44,7 +57,8 @@ def write_trace(checkpoint: Checkpoint, tokens: Sequence[int], path: Path) -> No
             "config": checkpoint.config.to_json(),
             "checkpoint": checkpoint.sha256,
             "versions": json.dumps({**versions(), "llama-cpp-python": found}),
-            "options": json.dumps({"flash_attention": "off", "kv_cache": "f32", "n_threads": str(n_threads)}),
+            "options": json.dumps({"flash_attention": "off", "kv_cache": cache, "n_threads": str(n_threads)}),
+            "schedule": schedule.text,
         },
     }
     command = [sys.executable, "-P", "-m", f"{__package__}.llama_cpp_child"]

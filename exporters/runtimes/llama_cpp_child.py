@@ -1,7 +1,8 @@
 """llama.cpp's forward pass as a program: a question as JSON on stdin, a trace as a file.
 
 It runs in a process of its own, for llama.cpp ends the whole process where an assumption of its breaks.
-The question: {"model": path, "tokens": [...], "n_threads": int, "out": path, "runtime": text, "facts": {...}}.
+The question: {"model": path, "tokens": [...], "steps": text, "cache": text, "n_threads": int, "out": path, "runtime": text,
+"facts": {...}}.
 What goes wrong is one line on stderr that begins with `opdiff: `.
 """
 
@@ -11,6 +12,7 @@ import json
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,23 +20,28 @@ import llama_cpp
 import numpy as np
 
 from ...graphs.errors import InputError
+from ...graphs.schedule.placing import by_position
+from ...graphs.schedule.steps import Step, parse_schedule
 from ...graphs.stages import split_tap_name, tap_name
 from ...graphs.taps import Source, Tap
 from ...graphs.trace import save_trace
 from .ggml import Node
 from .names import axes_of, tap_of
 
+F32 = "f32"
+HOLDS_VALUES = (F32, "f16")
+
 
 class Recorder:
     """An eval callback that keeps the value of every node that is a stage.
 
     `attn_scores` is what softmax reads: llama.cpp scales and masks inside of SOFT_MAX, so the raw product `kq` is
-    multiplied by that node's scale, and its mask added, in float32, as it does itself. Keys beyond the tokens (the KV
+    multiplied by that node's scale, and its mask added, in float32, as it does itself. Keys beyond the tokens so far (the KV
     cache is padded) are cut off, from the probabilities too.
     """
 
-    def __init__(self, n_tokens: int) -> None:
-        self.n_tokens = n_tokens
+    def __init__(self, n_tokens: int, n_keys: int) -> None:
+        self.n_tokens, self.n_keys = n_tokens, n_keys
         self.taps: dict[str, tuple[Tap, np.ndarray]] = {}
         self.error: Exception | None = None
         self._products: dict[str, np.ndarray] = {}
@@ -63,7 +70,7 @@ class Recorder:
         scores = tap_name("attn_scores", block)
         value = node.values(len(axes_of(stage)))
         if stage in ("attn_scores", "attn_probs"):
-            value = np.ascontiguousarray(value[..., : self.n_tokens])
+            value = np.ascontiguousarray(value[..., : self.n_keys])
         if stage == "attn_scores":
             self._products[scores] = value
             return
@@ -82,14 +89,18 @@ class Recorder:
         if len(operands) != 2 or operands[1].op != "NONE" or max_bias:
             raise InputError(f"llama.cpp: {node.name} masks in a way that is not known here")
         mask = operands[1].values(2)[: self.n_tokens]
-        if not np.isneginf(mask[:, self.n_tokens :]).all():
-            raise InputError(f"llama.cpp: {node.name} sees keys beyond the {self.n_tokens} tokens")
-        return mask[:, : self.n_tokens]
+        if not np.isneginf(mask[:, self.n_keys :]).all():
+            raise InputError(f"llama.cpp: {node.name} sees keys beyond the {self.n_keys} tokens")
+        return mask[:, : self.n_keys]
 
 
 @contextmanager
-def opened(model: str, n_tokens: int, n_threads: int, callback: Any = None) -> Iterator[Any]:
-    """A context for passes over at most so many tokens: no flash attention, a float32 KV cache, everything on the CPU."""
+def opened(model: str, n_tokens: int, n_threads: int, callback: Any = None, cache: str = F32) -> Iterator[Any]:
+    """A context for passes over at most so many tokens: no flash attention, everything on the CPU.
+
+    cache: the type of the KV cache; of a quantised one, that of the keys, for llama.cpp quantises values with flash attention
+        only.
+    """
     llama_cpp.llama_backend_init()
     model_options = llama_cpp.llama_model_default_params()
     model_options.n_gpu_layers = 0
@@ -101,7 +112,8 @@ def opened(model: str, n_tokens: int, n_threads: int, callback: Any = None) -> I
     options.n_seq_max = 1
     options.n_threads = options.n_threads_batch = n_threads
     options.flash_attn_type = llama_cpp.LLAMA_FLASH_ATTN_TYPE_DISABLED
-    options.type_k = options.type_v = llama_cpp.GGML_TYPE_F32
+    options.type_k = getattr(llama_cpp, f"GGML_TYPE_{cache.upper()}")
+    options.type_v = options.type_k if cache in HOLDS_VALUES else llama_cpp.GGML_TYPE_F32
     options.offload_kqv = options.op_offload = False
     if callback is not None:
         options.cb_eval = callback
@@ -113,12 +125,14 @@ def opened(model: str, n_tokens: int, n_threads: int, callback: Any = None) -> I
     llama_cpp.llama_model_free(loaded)
 
 
-def decode(context: Any, tokens: Sequence[int], all_logits: bool) -> int:
-    """Run the tokens from position 0 on, with the logits of every position or of the last; its status, of which 0 is good."""
+def decode(context: Any, tokens: Sequence[int], all_logits: bool, start: int = 0) -> int:
+    """Run the tokens, the first of them at position `start`, with the logits of every position or of the last; its status,
+    of which 0 is good.
+    """
     batch = llama_cpp.llama_batch_init(len(tokens), 0, 1)
     batch.n_tokens = len(tokens)
     for i, token in enumerate(tokens):
-        batch.token[i], batch.pos[i], batch.n_seq_id[i], batch.logits[i] = token, i, 1, all_logits
+        batch.token[i], batch.pos[i], batch.n_seq_id[i], batch.logits[i] = token, start + i, 1, all_logits
         batch.seq_id[i][0] = 0
     batch.logits[len(tokens) - 1] = 1
     status = llama_cpp.llama_decode(context, batch)
@@ -126,29 +140,43 @@ def decode(context: Any, tokens: Sequence[int], all_logits: bool) -> int:
     return int(status)
 
 
-def record(model: str, tokens: Sequence[int], n_threads: int) -> Recorder:
-    """One pass of the model over the tokens, with the logits of all positions.
+def record(
+    model: str, tokens: Sequence[int], n_threads: int, steps: Sequence[Step], cache: str = F32
+) -> list[tuple[Tap, np.ndarray]]:
+    """The taps of the model's pass over the tokens in these steps, with the logits of all positions.
 
     Raises:
         InputError: llama.cpp cannot load or run it, or lays its graph out in a way that is not known here.
     """
-    recorder = Recorder(len(tokens))
-    callback = llama_cpp.ggml_backend_sched_eval_callback(recorder)  # kept: the library does not
-    with opened(model, len(tokens), n_threads, callback) as context:
-        status = decode(context, tokens, all_logits=True)
-    if recorder.error is not None:
-        raise recorder.error
-    if status or "logits" not in recorder.taps:
-        raise InputError(f"llama.cpp does not run it to its logits (status {status})")
-    return recorder
+    recorders = [Recorder(step.end - step.start, step.end) for step in steps]
+    running = iter(recorders)
+    now = next(running)
+
+    def answer(address: int, ask: bool, data: Any) -> bool:
+        return now(address, ask, data)
+
+    callback = llama_cpp.ggml_backend_sched_eval_callback(answer)  # kept: the library does not
+    with opened(model, len(tokens), n_threads, callback, cache) as context:
+        for step in steps:
+            status = decode(context, tokens[step.start : step.end], all_logits=True, start=step.start)
+            if now.error is not None:
+                raise now.error
+            if status or "logits" not in now.taps:
+                raise InputError(f"llama.cpp does not run it to its logits (status {status})")
+            now = next(running, now)
+    first = recorders[0].taps
+    values = [{name: (tap.axes, value) for name, (tap, value) in one.taps.items()} for one in recorders]
+    made = by_position(values, steps)
+    return [(replace(first[name][0], axes=axes), value) for name, (axes, value) in made.items()]
 
 
 def main() -> None:
     question = json.load(sys.stdin)
     try:
-        recorder = record(question["model"], question["tokens"], question["n_threads"])
-        pairs = recorder.taps.values()
-        save_trace(Path(question["out"]), question["runtime"], question["tokens"], pairs, question["facts"])
+        tokens = question["tokens"]
+        steps = parse_schedule(question["steps"]).steps(len(tokens))
+        pairs = record(question["model"], tokens, question["n_threads"], steps, question["cache"])
+        save_trace(Path(question["out"]), question["runtime"], tokens, pairs, question["facts"])
     except InputError as e:
         print(f"opdiff: {e}", file=sys.stderr)
         sys.exit(2)
