@@ -29,7 +29,8 @@ def attn_scores(run: Run, block: int | None) -> Array:
         products[:, start:end, : len(k)] = np.einsum("thd,khd->htk", q[start:end], k, optimize=True)
     scores = products * scale_factor(run.setting("attention.scale"), run.config)
     scores = capped(scores, run.setting("attention.softcap"))
-    return np.where(visible(run, length), scores, -np.inf)
+    scores = np.where(visible(run, length), scores, -np.inf)
+    return np.pad(scores, ((0, 0), (0, 0), (0, run.case.n_others)), constant_values=-np.inf)
 
 
 @model("attn_probs")

@@ -78,6 +78,7 @@ class Case:
         tokens: int64 [T]; the positions are 0 to T - 1.
         spans: the positions of each step, (start, end), where the tokens are fed in several.
         ends: at which positions caches are looked at; with `spans`.
+        n_others: how many columns that are no position stand behind the keys of scores and probabilities.
         has_cache: whether what attention reads of all steps is a stage.
         multiply: x [T, in] in float64 with a weight [out, in] of any float dtype: [T, out].
     """
@@ -92,6 +93,7 @@ class Case:
     spans: tuple[tuple[int, int], ...] = ()
     ends: tuple[int, ...] = ()
     has_cache: bool = False
+    n_others: int = 0
 
     @property
     def steps(self) -> tuple[tuple[int, int], ...]:
@@ -118,7 +120,7 @@ class Case:
         if stage in CACHES:
             return (sum(self.looked_at), config.n_kv_heads, config.head_dim)
         if stage in MAP_STAGES:
-            return (config.n_heads, length, length)
+            return (config.n_heads, length, length + self.n_others)
         if stage in ("ffn_gate", "ffn_up", "ffn_act"):
             return (length, config.ffn_width)
         return (length, config.vocab_size if stage == "logits" else config.width)

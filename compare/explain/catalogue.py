@@ -174,7 +174,11 @@ class Explainer:
         assert self._config is not None
         case = Case(stage, block, self._values, self.weights, self._config, self._tokens, self._multiply)
         fed, has_cache = self._fed.get(side), f"blk.{block}.k_cache" in self._values
-        return case if fed is None else replace(case, spans=fed.spans, ends=fed.ends, has_cache=has_cache)
+        return (
+            case
+            if fed is None
+            else replace(case, spans=fed.spans, ends=fed.ends, has_cache=has_cache, n_others=fed.n_others)
+        )
 
     def settings_of(
         self, case: Case, local: Local, output: np.ndarray, side: str, start: Settings, budget: Budget = WHOLE
