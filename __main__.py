@@ -227,6 +227,13 @@ def tokenize(model: str, text: str, against: tuple[str, ...], no_bos: bool, json
 )
 @click.option("--prompts", type=_FILE, help='A JSON list of texts, or of {"tokens": [1, 5, 3]}; else three of our own.')
 @click.option("--steps", type=click.IntRange(min=1), default=8, show_default=True, help="How many tokens to decode.")
+@click.option(
+    "--schedule",
+    type=click.Choice(["whole", "each"]),
+    default="whole",
+    show_default=True,
+    help="Run each prefix anew, or decode token by token through the candidate's own KV cache.",
+)
 @click.option("--top-k", type=click.IntRange(min=1), default=5, show_default=True, help="How many tokens to list.")
 @click.option("--no-q8", is_flag=True, help="Leave out what Q8_0 weights do to each candidate by themselves.")
 @click.option("--out", "folder", type=_FILE, help="Keep the exported graphs in this folder; else they go.")
@@ -237,6 +244,7 @@ def verdict(
     against: tuple[str, ...],
     prompts: Path | None,
     steps: int,
+    schedule: str,
     top_k: int,
     no_q8: bool,
     folder: Path | None,
@@ -260,11 +268,13 @@ def verdict(
     from .compare.verdict.command import run_verdict
     from .exporters.verdict import ContestRequest
     from .exporters.verdict_command import prepared_contest
+    from .graphs.schedule.steps import parse_schedule
     from .graphs.weights import check_folder
 
     if json_path is not None:
         check_folder(json_path)
-    with prepared_contest(ContestRequest(model, candidates, against, prompts, steps, folder, not no_q8)) as contest:
+    asked = ContestRequest(model, candidates, against, prompts, steps, folder, not no_q8, parse_schedule(schedule))
+    with prepared_contest(asked) as contest:
         passes = run_verdict(contest, top_k, json_path)
     sys.exit(0 if passes else 1)
 

@@ -12,6 +12,7 @@ from tempfile import TemporaryDirectory
 from ..graphs.artifact import load_artifact
 from ..graphs.decoding import Candidate, Contest
 from ..graphs.errors import InputError
+from ..graphs.schedule.steps import WHOLE, Schedule
 from .checkpoints import Checkpoint, open_checkpoint
 from .export import export
 from .prompts import prompts_of, read_prompts
@@ -30,6 +31,7 @@ class ContestRequest:
     candidates: variants as for `export`, or paths of .onnx files. against: `hf`, `llama.cpp`; the first one's
     continuation is the path. prompts: a JSON file; None: the default prompts. folder: where the graphs are written and
     stay; None: they go with the contest. with_q8_0: whether to export the built-in candidates on Q8_0 weights too.
+    schedule: in which steps candidates decode: whole, each prefix anew, or each, token by token with their own cache.
     """
 
     model: str
@@ -39,6 +41,7 @@ class ContestRequest:
     n_steps: int
     folder: Path | None
     with_q8_0: bool
+    schedule: Schedule = WHOLE
 
 
 @contextmanager
@@ -61,7 +64,9 @@ def open_contest(request: ContestRequest, progress: Progress = lambda step: None
         for runtime in dict.fromkeys(request.against):
             progress(f"loading {runtime}")
             references.append(stack.enter_context(open_decoder(runtime, checkpoint, longest)))
-        candidates, reference_graph, notes = _exported(checkpoint, named, folder, progress)
+        candidates, reference_graph, notes = _exported(
+            checkpoint, named, folder, progress, not request.schedule.is_whole
+        )
         yield Contest(
             model=request.model,
             checkpoint=checkpoint.sha256,
@@ -70,6 +75,7 @@ def open_contest(request: ContestRequest, progress: Progress = lambda step: None
             references=tuple(references),
             candidates=candidates,
             reference_graph=reference_graph,
+            schedule=request.schedule,
             text=lambda ids: _text(tokenizer, ids),
             notes=notes,
         )
@@ -102,12 +108,14 @@ def _in_q8_0(variant: VariantRequest) -> VariantRequest | None:
 
 
 def _exported(
-    checkpoint: Checkpoint, named: Sequence[_Asked], folder: Path, progress: Progress
+    checkpoint: Checkpoint, named: Sequence[_Asked], folder: Path, progress: Progress, cache: bool
 ) -> tuple[tuple[Candidate, ...], Path, tuple[str, ...]]:
     """The candidates, the graph of the variant `reference`, which runs along unasked, and notes."""
     reference = _Asked(REFERENCE, (), with_q8_0=False)
     asked = [*named, reference]
-    made, notes = _made(checkpoint, [one.variant for one in asked], [one.twin for one in named], folder, progress)
+    made, notes = _made(
+        checkpoint, [one.variant for one in asked], [one.twin for one in named], folder, progress, cache
+    )
 
     def path_of(variant: VariantRequest | None) -> Path | None:
         return next((path for other, path in made if other == variant), None)
@@ -130,17 +138,18 @@ def _made(
     twins: Sequence[VariantRequest | None],
     folder: Path,
     progress: Progress,
+    cache: bool,
 ) -> tuple[list[tuple[VariantRequest, Path]], tuple[str, ...]]:
     """Each variant once, with its graph; the twins too, but for a note where they cannot be made."""
     plain, both = _once(variants), _once([*variants, *twins])
     try:
-        paths = export(checkpoint, both, folder, lambda step: progress(f"exporting {step}"))
+        paths = export(checkpoint, both, folder, lambda step: progress(f"exporting {step}"), cache=cache)
         return list(zip(both, paths, strict=True)), ()
     except InputError as e:
         if plain == both:
             raise
         note = f"Q8_0 was not checked: {e}"
-    paths = export(checkpoint, plain, folder, lambda step: progress(f"exporting {step}"))
+    paths = export(checkpoint, plain, folder, lambda step: progress(f"exporting {step}"), cache=cache)
     return list(zip(plain, paths, strict=True)), (note,)
 
 

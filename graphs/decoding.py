@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -15,6 +15,7 @@ from .errors import InputError
 from .inputs import graph_inputs
 from .regions import cut
 from .run import Runner, run_regions
+from .schedule.steps import EACH, Schedule
 from .stages import LOGITS
 
 
@@ -61,22 +62,34 @@ class Candidate:
 
 
 class GraphDecoder:
-    """An .onnx file, run whole on all tokens at each call; with a shared runner, equal graphs share a session.
+    """An .onnx file; with a shared runner, equal graphs share a session.
 
     checkpoint: the SHA-256 of what it was exported from, where that is recorded.
 
+    Args:
+        in_steps: whether it decodes token by token with its own cache, so that a call with more tokens than the one before runs
+            the new ones only; otherwise all tokens are run at once, in each call.
     Raises:
-        InputError: a file that cannot be used, or one without a tap for its logits.
+        InputError: a file that cannot be used, or one without a tap for its logits; in steps, one without a cache.
     """
 
-    def __init__(self, name: str, path: Path, runner: Runner) -> None:
+    def __init__(self, name: str, path: Path, runner: Runner, in_steps: bool = False) -> None:
         self.name = name
         self._artifact = load_artifact(path)
         self.runtime, self.checkpoint = self._artifact.runtime, self._artifact.facts.get("checkpoint")
         if LOGITS not in self._artifact.tap_names:
             raise InputError(f"{path}: has no tap named {LOGITS}; export it again with that stage marked")
         self._axes = self._artifact.tap(LOGITS).axes
-        self._regions, self._runner = cut(self._artifact, [LOGITS]), runner
+        if in_steps and not self._artifact.states:
+            raise InputError(
+                f"{path}: keeps no cache, and cannot decode token by token; export it with opdiff export --cache"
+            )
+        # In steps, at every tap: cut at the caches alone, each would be made of all blocks before it anew.
+        at = self._artifact.tap_names if in_steps else [LOGITS]
+        self._regions, self._runner = cut(self._artifact, at), runner
+        self._in_steps = in_steps
+        self._seen: tuple[int, ...] = ()  # what was decoded so far, and what that left
+        self._values: Mapping[str, np.ndarray] = {}
 
     def logits(self, tokens: Sequence[int]) -> np.ndarray:
         """The last position's logits, float32 [vocabulary].
@@ -86,10 +99,25 @@ class GraphDecoder:
         """
         self._artifact.check_tokens(tokens)
         try:
-            value = run_regions(self._regions, graph_inputs(self._artifact, tokens), self._runner)[LOGITS]
+            if self._in_steps:
+                self._decode(tokens)
+            else:
+                self._values = run_regions(self._regions, graph_inputs(self._artifact, tokens), self._runner)
         except InputError as e:
             raise InputError(f"{self._artifact.path}: {e}") from e
-        return unbatched(to_canonical(value, self._axes), self._axes)[-1]
+        return unbatched(to_canonical(self._values[LOGITS], self._axes), self._axes)[-1]
+
+    def _decode(self, tokens: Sequence[int]) -> None:
+        """Run the tokens that are new, one after the other; all of them, where they begin otherwise than those before."""
+        tokens = tuple(tokens)
+        if tokens[: len(self._seen)] != self._seen or len(tokens) == len(self._seen):
+            self._seen, self._values = (), {}
+        for step in EACH.steps(len(tokens))[len(self._seen) :]:
+            states = self._artifact.states
+            left = {name: self._values[tap] for name, tap in states.items()} if self._values else None
+            inputs = graph_inputs(self._artifact, tokens, step, left)
+            self._values = run_regions(self._regions, inputs, self._runner)
+        self._seen = tokens
 
 
 @dataclass(frozen=True)
@@ -97,8 +125,8 @@ class Contest:
     """What is to be judged, by whom, and on what.
 
     model: as the user named it, with its checkpoint's SHA-256. references: real runtimes; the first one's greedy
-    continuation is the path. reference_graph: the .onnx of the variant `reference`, one of the candidates'. text: of
-    token ids, None where there is no tokenizer. notes: what could not be prepared.
+    continuation is the path. reference_graph: the .onnx of the variant `reference`, one of the candidates'. schedule: in
+    which steps candidates decode, whole or each. text: of token ids, None where there is no tokenizer. notes: what could not be prepared.
     """
 
     model: str
@@ -108,5 +136,6 @@ class Contest:
     references: tuple[Decoder, ...]
     candidates: tuple[Candidate, ...]
     reference_graph: Path
+    schedule: Schedule
     text: Callable[[Sequence[int]], str | None]
     notes: tuple[str, ...]

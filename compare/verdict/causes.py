@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from ...graphs.decoding import Candidate
 from ...graphs.errors import OpdiffError
+from ...graphs.schedule.steps import WHOLE, Schedule
 from ..diagnose import compare
 from ..result import Result, RootCause
 
@@ -30,15 +31,22 @@ class Causes:
 
 
 def causes_of(
-    failing: Candidate, against: Candidate, against_passes: bool, tokens: Sequence[int], where: tuple[int, int]
+    failing: Candidate,
+    against: Candidate,
+    against_passes: bool,
+    tokens: Sequence[int],
+    where: tuple[int, int],
+    schedule: Schedule = WHOLE,
 ) -> Causes:
-    """Compare a failing graph with another one; a graph that cannot be compared has causes that are not known."""
+    """Compare a failing graph, as it decodes, with another one on all tokens at once; a graph that cannot be compared has
+    causes that are not known.
+    """
     root_causes: tuple[RootCause, ...] = ()
     if failing.path == against.path:
         text = "not known: there is nothing right to compare it with, for the variant reference is this one"
     else:
         try:
-            result = compare(against.path, failing.path, tokens)
+            result = compare(against.path, failing.path, tokens, schedules=(WHOLE, schedule))
             root_causes, text = result.root_causes, _text(result)
         except OpdiffError as e:
             text = f"not known: {e}"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -109,8 +110,9 @@ def decide(contest: Contest, top_k: int, progress: Progress = lambda step, done,
         InputError: a side cannot run, a reference is not finite, or two sides have vocabularies of other sizes.
     """
     runner = Runner()
-    graphs = {one.name: GraphDecoder(one.name, one.path, runner) for one in contest.candidates}
-    twins = {one.name: GraphDecoder(one.name + Q8_0, one.q8_0, runner) for one in contest.candidates if one.q8_0}
+    open_graph = partial(GraphDecoder, runner=runner, in_steps=not contest.schedule.is_whole)
+    graphs = {one.name: open_graph(one.name, one.path) for one in contest.candidates}
+    twins = {one.name: open_graph(one.name + Q8_0, one.q8_0) for one in contest.candidates if one.q8_0}
     prompts = []
     for n, prompt in enumerate(contest.prompts):
 
@@ -218,7 +220,7 @@ def _standings(
             progress(f"why {one.name} fails", 0, 0)
             where = _first_failure(prompts, one.name)
             tokens = prompts[where[0]].tokens_before(contest.n_steps)
-            causes = causes_of(one, right or _reference(contest), right is not None, tokens, where)
+            causes = causes_of(one, right or _reference(contest), right is not None, tokens, where, contest.schedule)
         standings.append(Standing(one.name, graphs[one.name].runtime, one.is_named, one in passing, causes))
     return tuple(standings)
 

@@ -98,7 +98,7 @@ class Schedule:
         return tuple(steps)
 
 
-WHOLE = Schedule("whole")
+WHOLE, EACH = Schedule("whole"), Schedule("each", each=1)
 
 
 def parse_schedule(text: str) -> Schedule:

@@ -16,6 +16,7 @@ from opdiff.compare.verdict.verdict import Verdict, decide
 from opdiff.graphs.decoding import Candidate, Contest, GraphDecoder, Prompt
 from opdiff.graphs.errors import InputError
 from opdiff.graphs.run import Runner
+from opdiff.graphs.schedule.steps import WHOLE
 
 PROMPTS = (Prompt("one", (1, 5, 3)), Prompt(None, (2,)))
 OTHER = DECODER.replace("act1 = Relu(up1)", "act1 = Abs(up1)")
@@ -40,6 +41,7 @@ def contest(folder: Path, *texts: str, n_steps: int = 4, **changes) -> Contest:
         references=(GraphDecoder("real", right, Runner()),),
         candidates=(*named, Candidate("reference", right, None, False)),
         reference_graph=right,
+        schedule=WHOLE,
         text=lambda ids: "".join(chr(97 + id) for id in ids),
         notes=(),
     )
