@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from .errors import InputError
-from .stages import STAGES, is_stage
+from .stages import CACHES, STAGES, is_stage
 
 TOKENS = "tokens"
 AXES = ("batch", "token", "head", "key", "channel", "vocab", "slot")
@@ -77,7 +77,7 @@ def _check_targets(path: Path, names: Mapping[str, str]) -> None:
 
 def _axes(path: Path, stage: str, text: str) -> tuple[str, ...]:
     words = tuple(text.split())
-    if stage not in STAGES:
+    if stage not in (*STAGES, *CACHES):
         raise InputError(f"{path}: axes of {stage}, which is no stage; leave out the block, as in q_rope")
     if not words or len(set(words)) < len(words) or not set(words) <= set(AXES):
         raise InputError(f"{path}: axes of {stage} are {text!r}; use each at most once of {' '.join(AXES)}")

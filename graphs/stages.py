@@ -14,8 +14,6 @@ IN_BLOCK = (
     "k_norm",
     "q_rope",
     "k_rope",
-    "k_cache",
-    "v_cache",
     "attn_scores",
     "attn_probs",
     "attn_context",
@@ -30,12 +28,13 @@ IN_BLOCK = (
 )
 AFTER_BLOCKS = ("final_norm", "logits")
 LOGITS, SCORES = "logits", "attn_scores"
+CACHES = {"k_cache": "k_rope", "v_cache": "v_proj"}  # what attention reads, of all steps, and what a step adds to it
+_IN_ORDER = tuple(one for stage in IN_BLOCK for one in ((*CACHES, stage) if stage == SCORES else (stage,)))
 STEP = "step"  # what a value of a graph without stages is called, with a number and an operator: `step.02.Mul`
-STAGES = (*BEFORE_BLOCKS, *IN_BLOCK, *AFTER_BLOCKS)
+STAGES = (*BEFORE_BLOCKS, *IN_BLOCK, *AFTER_BLOCKS)  # of one pass; with `CACHES` the whole vocabulary
 
 _BY_HEAD = ("q_proj", "k_proj", "v_proj", "q_norm", "k_norm", "q_rope", "k_rope", "attn_context")
 _SCORES = ("attn_scores", "attn_probs")
-CACHES = {"k_cache": "k_rope", "v_cache": "v_proj"}  # what attention reads, of all steps, and what a step adds to it
 
 _TAP_NAME = re.compile(r"(?:blk\.(\d+)\.)?(\w[\w.]*)")
 
@@ -61,7 +60,7 @@ def graph_order(name: str) -> tuple[int, int, str]:
     """
     block, stage = split_tap_name(name)
     known, _, inner = stage.partition(".")
-    among = STAGES if block is None else IN_BLOCK
+    among = STAGES if block is None else _IN_ORDER
     if inner and known in among:
         stage = known
     if block is None and known == STEP:
@@ -69,13 +68,13 @@ def graph_order(name: str) -> tuple[int, int, str]:
     if block is None:
         place = 2 * (len(STAGES) if stage not in STAGES else STAGES.index(stage))
         return (-1 if stage in BEFORE_BLOCKS else 1 << 30, place - bool(inner), inner or stage)
-    return (block, 2 * IN_BLOCK.index(stage) - bool(inner) if stage in IN_BLOCK else -2, inner or stage)
+    return (block, 2 * _IN_ORDER.index(stage) - bool(inner) if stage in _IN_ORDER else -2, inner or stage)
 
 
 def is_stage(name: str) -> bool:
     """Whether a tap name is one of the vocabulary, in a block where the stage belongs to one and outside where not."""
     block, stage = split_tap_name(name)
-    return stage in (STAGES if block is None else IN_BLOCK) and (block is None) == (stage not in IN_BLOCK)
+    return stage in (STAGES if block is None else _IN_ORDER) and (block is None) == (stage not in _IN_ORDER)
 
 
 def default_axes(stage: str, n_dimensions: int) -> tuple[tuple[str, ...], ...]:
@@ -92,4 +91,4 @@ def default_axes(stage: str, n_dimensions: int) -> tuple[tuple[str, ...], ...]:
     else:
         plain = ["token vocab" if stage == "logits" else "token channel"]
     layouts = [tuple(words.split()) for words in (*plain, *(f"batch {words}" for words in plain))]
-    return tuple(words for words in layouts if stage in STAGES and len(words) == n_dimensions)
+    return tuple(words for words in layouts if stage in (*STAGES, *CACHES) and len(words) == n_dimensions)

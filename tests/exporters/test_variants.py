@@ -82,12 +82,6 @@ def test_legacy_refuses_a_head_dim_that_it_would_take_wrongly_and_says_why(tmp_p
         legacy(checkpoint)
 
 
-def test_batched_prefill_is_right_for_one_token_only(seed_checkpoint):
-    token, batched = dsl(seed_checkpoint), dsl(seed_checkpoint, prefill="batched")
-    np.testing.assert_array_equal(logits(batched, [1]), logits(token, [1]))
-    assert np.abs(logits(batched) - logits(token)).max() > 0.1
-
-
 def test_rope_pairing_follows_the_architecture_unless_it_is_asked_for(seed_checkpoint):
     np.testing.assert_array_equal(logits(legacy(seed_checkpoint)), logits(legacy(seed_checkpoint, rope="half_split")))
     assert np.abs(logits(legacy(seed_checkpoint)) - logits(legacy(seed_checkpoint, rope="interleaved"))).max() > 0.01
@@ -134,7 +128,7 @@ def test_options_are_those_of_the_builder_and_defaults_are_left_out():
     [
         ("", "unknown; there are dsl, legacy, reference, hf"),
         ("dls", "unknown; there are dsl, legacy, reference, hf"),
-        ("dsl:", "its options are: rope, qk_norm_eps, prefill, weights"),
+        ("dsl:", "its options are: rope, qk_norm_eps, weights"),
         ("dsl:rope", "its options are: rope"),
         ("dsl:rope=", "rope is one of: interleaved, half_split"),
         ("legacy:converter=ON", "converter is one of: off, on"),
