@@ -282,7 +282,8 @@ def verdict(
 @main.command()
 @click.option("--out", "folder", type=_FILE, default=Path("demo"), show_default=True, help="The folder for its files.")
 def demo(folder: Path) -> None:
-    """Export and compare the two runtimes of the bug report: on its synthetic Qwen3, and on SmolLM2.
+    """Export and compare the two runtimes of the bug report, on its synthetic Qwen3 and on SmolLM2; and a port whose mistake
+    only steps show.
 
     \b
     Example:
@@ -300,6 +301,24 @@ def demo(folder: Path) -> None:
         a, b, reference = run_export(model, variants, folder / model)
         run_compare(a, b, reference, tokens, None, folder / f"{model}.json", False, "CPUExecutionProvider")
         click.echo(f"\nThe whole result: {folder / f'{model}.json'}")
+    _demo_of_steps(folder)
+
+
+def _demo_of_steps(folder: Path) -> None:
+    """A port whose mistake a whole prompt hides, fed at once and token by token."""
+    from .compare.command import run_compare
+    from .exporters.command import run_export
+
+    click.echo("\n=== smollm2 with a KV cache: reference, and a port that counts positions from 0 in each step\n")
+    port = f"{Path(__file__).parent / 'exporters' / 'demo_port.py'}:port"
+    right, ported = run_export("smollm2", ("reference", port), folder / "steps", cache=True)
+    for steps in ("whole", "each"):
+        path = folder / f"steps.{steps}.json"
+        click.echo(f"\n--- the port is fed: {steps}\n")
+        run_compare(
+            right, ported, None, "504,3575,282,4649,314", None, path, False, "CPUExecutionProvider", schedule_b=steps
+        )
+        click.echo(f"\nThe whole result: {path}")
 
 
 @main.command()

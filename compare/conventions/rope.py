@@ -101,6 +101,16 @@ def _standard_pairing(config: Config) -> Value:
     return "interleaved" if config.architecture in INTERLEAVED_ARCHITECTURES else "half_split"
 
 
+@convention("rope.positions", ROTATING_STAGES, "absolute")
+def positions(question: Question) -> Iterator[Value]:
+    """From where a later step counts its positions: from the prompt's beginning; from_each_step, from 0 again;
+    that_of_the_step, all tokens at its first one's; or so many off behind the first step.
+    """
+    if len(question.case.steps) > 1:
+        yield from ("from_each_step", "that_of_the_step")
+        yield from (f"{OFF_BY}{n}" for n in (-1, 1, -2, 2))
+
+
 @convention("rope.pairing", ROTATING_STAGES, _standard_pairing)
 def pairing(question: Question) -> Iterator[Value]:
     """Which channels are rotated together: (i, i + D/2) half-split, or (2i, 2i + 1) interleaved; or one of these with
@@ -133,16 +143,6 @@ def rotary_dim(question: Question) -> Iterator[Value]:
         if 0 < width < dim and width % 2 == 0:
             yield from ((width, width), (width, dim), (dim, dim, width // 2), (dim, width, width // 2))
     yield from ((dim, other) for other in dict.fromkeys([narrow, 2 * dim, dim // 2]) if other not in (0, dim))
-
-
-@convention("rope.positions", ROTATING_STAGES, "absolute")
-def positions(question: Question) -> Iterator[Value]:
-    """From where a later step counts its positions: from the prompt's beginning; from_each_step, from 0 again;
-    that_of_the_step, all tokens at its first one's; or so many off behind the first step.
-    """
-    if len(question.case.steps) > 1:
-        yield from ("from_each_step", "that_of_the_step")
-        yield from (f"{OFF_BY}{n}" for n in (-1, 1, -2, 2))
 
 
 @convention("rope.position_axis", ROTATING_STAGES, "token", rank=2)

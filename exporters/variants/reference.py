@@ -50,13 +50,17 @@ class Reference(nn.Module):
         n_before = n_past(x.new_zeros(0, self.n_kv_heads, self.head_dim))
         keys = torch.arange(n_before + tokens.shape[0], device=tokens.device)
         positions = keys[n_before:]
-        angles = positions.float()[:, None] * self.inv_freq[None, :]  # [T, D/2]
-        cos, sin = angles.cos()[:, None, :], angles.sin()[:, None, :]  # [T, 1, D/2]
+        cos, sin = self.rotary_table(positions)
         visible = keys[None, :] <= positions[:, None]  # [T, K]
         for block in self.blocks:
             x = block(x, cos, sin, visible)
         x = tap("final_norm", rms_norm(x, self.final_gain, self.eps), axes="token channel")
         return tap("logits", self.head_product(x, self.head(), None), axes="token vocab")
+
+    def rotary_table(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """The cosines and sines of these positions [T]: [T, 1, D/2]."""
+        angles = positions.float()[:, None] * self.inv_freq[None, :]  # [T, D/2]
+        return angles.cos()[:, None, :], angles.sin()[:, None, :]
 
 
 class Block(nn.Module):

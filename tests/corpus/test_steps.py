@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 from conftest import made_once
 from filelock import FileLock
@@ -20,9 +21,13 @@ from opdiff.compare.result import Result
 from opdiff.exporters.bound import BoundCheckpoint
 from opdiff.exporters.checkpoints import open_checkpoint
 from opdiff.exporters.export import WEIGHT_FILE, canonical_names, export, shared_weights, write_graph
+from opdiff.exporters.runtimes.command import run_trace
 from opdiff.exporters.to_onnx import to_onnx
 from opdiff.exporters.variants import hf
 from opdiff.exporters.variants.registry import parse_variant
+from opdiff.graphs.decoding import GraphDecoder
+from opdiff.graphs.errors import InputError
+from opdiff.graphs.run import Runner
 from opdiff.graphs.schedule.steps import WHOLE, parse_schedule
 
 RIGHT = ("whole", "each", "chunks:4", "3+1+1+5", "9+1", "1+9")
@@ -200,3 +205,49 @@ def test_a_whole_prompt_hides_what_steps_show(cached):
     shown = {d.tap for d in compared(cached / "hf.onnx", path, "whole", "whole").divergences}
     hidden = {d.tap for d in compared(cached / "hf.onnx", path, "whole", "each").divergences}
     assert "blk.1.q_rope" in hidden - shown
+
+
+@pytest.mark.parametrize(
+    ("schedule", "cache"),
+    [("each", "dynamic"), ("chunks:4", "static"), ("pad-left:5,each", "static"), ("batch:3", "dynamic")],
+)
+def test_transformers_own_caches_are_what_the_graph_is(cached, tmp_path, schedule, cache):
+    out = run_trace(
+        str(cached / "model.gguf"), "hf", None, ",".join(map(str, TOKENS)), tmp_path / "t.safetensors", schedule, cache
+    )
+    for graph in (cached / "hf.onnx", cached / "reference.onnx", cached / "plain" / "reference.onnx"):
+        result = compare(graph, out, None)
+        assert result.parity, [cause.text for cause in result.root_causes]
+        assert result.schedules[1] == schedule
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        (("reference.onnx", "plain/reference.onnx", "whole", "each"), "keeps no cache"),
+        (("reference.onnx", "reference.onnx", "whole", "4+1"), "its steps are of 5 tokens, where 10 are given"),
+        (("reference.onnx", "reference.onnx", "whole", "pad-left:2"), "takes no attention_mask"),
+        (("reference.onnx", "reference.onnx", "batch:2", "whole"), "takes one prompt, no batch"),
+    ],
+)
+def test_a_schedule_that_cannot_be_fed_is_refused(cached, options, text):
+    a, b, *schedules = options
+    with pytest.raises(InputError, match=text):
+        compared(cached / a, cached / b, *schedules)
+
+
+def test_decoding_through_a_cache_gives_what_each_prefix_gives(cached):
+    whole, steps = (GraphDecoder("r", cached / "reference.onnx", Runner(), in_steps) for in_steps in (False, True))
+    for n in (3, 4, 5, 9, 2):
+        np.testing.assert_allclose(steps.logits(TOKENS[:n]), whole.logits(TOKENS[:n]), rtol=2e-5, atol=2e-5)
+
+
+def test_a_module_that_keeps_no_cache_is_refused(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text(
+        "import torch\nfrom opdiff import tap\n\n\nclass Mine(torch.nn.Module):\n    def __init__(self, checkpoint):\n        super().__init__()\n"
+        "        self.e = torch.nn.Parameter(checkpoint['token_embd.weight'], requires_grad=False)\n\n"
+        "    def forward(self, tokens):\n        return tap('embed', self.e[tokens], axes='token channel')\n"
+    )
+    with pytest.raises(InputError, match=r"keeps no cache: call opdiff.past"):
+        export(open_checkpoint("seed", tmp_path), [parse_variant(f"{path}:Mine")], tmp_path / "out", cache=True)
