@@ -15,7 +15,7 @@ from ..graphs.provenance import versions
 from ..graphs.run import Runner
 from ..graphs.run import Settings as RunSettings
 from ..graphs.schedule.steps import WHOLE, Schedule
-from ..graphs.stages import LOGITS, split_tap_name
+from ..graphs.stages import CACHES, LOGITS, split_tap_name
 from ..graphs.trace import Trace
 from .align.by_name import Alignment, align
 from .align.foreign import align_foreign
@@ -36,6 +36,7 @@ from .mend.effect import Mending, sets_of
 from .opening import (
     Opened,
     are_foreign,
+    check_can_be_fed_in_steps,
     check_one_is_a_graph,
     check_sizes,
     open_either,
@@ -86,6 +87,8 @@ def compare(
     maps: Maps = {}
     runner = Runner(settings)
     found_files = [open_either(path, names, maps) for path in (a_path, b_path, reference_path) if path is not None]
+    if not all(one.is_whole for one in schedules):
+        check_can_be_fed_in_steps(found_files)
     opened, alignment, tokens, told = _aligned(found_files, tokens, runner, progress, inputs, mapped)
     progress("run")
     schedules = schedules_of(opened, schedules)
@@ -126,7 +129,7 @@ def compare(
         divergences=divergences,
         root_causes=causes,
         cancelling=tuple(", ".join(group) for group in at_fault.cancelled),
-        blind_spots=_blind_spots(runnable(a, b), tokens),
+        blind_spots=(*_blind_spots(runnable(a, b), tokens), *_blind_to_steps(opened[:2], schedules[:2])),
         closed=closed,
         verdict=verdict_text(a.name, b.name, causes),
         provenance={**versions(), "provider": runner.settings.provider, "optimisation": runner.settings.optimisation},
@@ -277,6 +280,16 @@ def _blind_spots(side: GraphSide, tokens: Sequence[int]) -> tuple[BlindSpot, ...
         return ()
     size = min(side.artifact.vocab_size, 1 << 20)
     return blind_spots(side, tokens, size)
+
+
+def _blind_to_steps(opened: Sequence[Artifact | Trace], schedules: Sequence[Schedule]) -> Iterator[BlindSpot]:
+    """What one step cannot show of a graph that keeps a cache."""
+    if any(isinstance(one, Artifact) and one.states for one in opened) and all(one.is_whole for one in schedules):
+        text = (
+            "what later steps do: where they write the cache and what they read of it, their positions, their masks; all tokens "
+            "were fed at once. With --schedule-b each every token is a step."
+        )
+        yield BlindSpot(tuple(CACHES), text, None)
 
 
 def _other_checkpoints(sides: Sequence[Side]) -> Iterator[str]:

@@ -61,6 +61,20 @@ def are_foreign(opened: Sequence[Opened]) -> bool:
     return True
 
 
+def check_can_be_fed_in_steps(opened: Sequence[Opened]) -> None:
+    """Raise where a schedule is asked for, and a graph has no taps.
+
+    Raises:
+        InputError: one has none.
+    """
+    for one in opened:
+        if isinstance(one, Foreign):
+            raise InputError(
+                f"{one.path}: has no taps, and such graphs are compared on all tokens at once only; leave --schedule-a and "
+                "--schedule-b out, or export it with opdiff export --cache"
+            )
+
+
 def check_one_is_a_graph(a: Artifact | Trace, b: Artifact | Trace) -> None:
     """Raise where both are traces.
 

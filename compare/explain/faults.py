@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+import numpy as np
+
 from ...graphs.stages import graph_order, split_tap_name
 from ..conventions.explain import BESIDE_A_REWRITE, BESIDE_AN_EDIT, WHOLE
 from ..judge.cancel import cancelling, is_unread
@@ -176,7 +178,7 @@ def _is_below_float32(local: Local, edit: Edit | None) -> bool:
     plain number or weight that is another.
     """
     is_plain = edit is not None and edit.n_steps == 0
-    return not is_plain and local.error <= _TWO_ROUNDINGS * local.floor
+    return not is_plain and local.error <= _TWO_ROUNDINGS * local.floor < np.inf
 
 
 def _without_cancelling(

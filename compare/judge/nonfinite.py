@@ -18,6 +18,7 @@ from ...graphs.half_steps import EXACT, half_type
 from ...graphs.programs import Step, steps
 from ..result import NonFinite
 from ..sides.graph_side import GraphSide
+from ..sides.scheduled_side import ScheduledSide, StepSide
 from .locate import is_scores
 
 _LARGEST = {"float16": "65504", "bfloat16": "3.39e38", "float32": "3.40e38"}
@@ -40,12 +41,13 @@ class _Made:
 
 
 def first_nonfinite(side: GraphSide) -> NonFinite | None:
-    """Where the side's regions, on its values, first make NaN or Inf; None where they do not."""
+    """Where the side's regions, on its values, first make NaN or Inf; None where they do not. Steps are asked in turn."""
+    suspects = [tap for tap in side.regions if _is_suspect(tap, side.by_region[tap])]
+    if isinstance(side, ScheduledSide):
+        steps = (StepSide(side, n, side.values) for n in range(len(side.steps) if suspects else 0))
+        return next((found for step in steps if (found := first_nonfinite(step)) is not None), None)
     tainted: set[str] = set()
-    for tap in side.regions:
-        value = side.by_region[tap]
-        if _is_finite(value) or (is_scores(tap) and _is_only_masked(value)):
-            continue
+    for tap in suspects:
         if not tainted.isdisjoint(side.reads(tap)):
             tainted.add(tap)
             continue
@@ -53,6 +55,11 @@ def first_nonfinite(side: GraphSide) -> NonFinite | None:
         if made is not None:
             return _record(side, tap, made)
     return None
+
+
+def _is_suspect(tap: str, value: np.ndarray) -> bool:
+    """Whether a tap holds NaN or Inf other than a mask's."""
+    return not (_is_finite(value) or (is_scores(tap) and _is_only_masked(value)))
 
 
 def not_judged(side: GraphSide, found: NonFinite) -> Iterator[str]:
@@ -163,9 +170,9 @@ def _place(side: GraphSide, tap: str, made: _Made) -> tuple[tuple[str, int], ...
     with suppress(OpdiffError, ValueError):  # another layout than the tap's
         weight = weight * side.canonical(tap, own)
     axes = canonical_axes(side.taps[tap].axes)
-    return tuple(
-        zip(axes[len(axes) - value.ndim :], map(int, np.unravel_index(np.argmax(weight), value.shape)), strict=True)
-    )
+    words, found = axes[len(axes) - value.ndim :], np.unravel_index(np.argmax(weight), value.shape)
+    first = {"token": side.first_position}
+    return tuple((word, int(place) + first.get(word, 0)) for word, place in zip(words, found, strict=True))
 
 
 def _text(

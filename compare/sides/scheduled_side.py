@@ -124,16 +124,21 @@ class ScheduledSide(GraphSide):
         raise ShapeError("steps are looked into one by one (StepSide)")
 
     def beginning(self, n: int) -> GraphSide:
-        raise ShapeError(f"steps of {self.schedule.text} are run at all positions")
+        """The same side for the first `n` tokens, run anew on the steps that feed them."""
+        made = copy(self)
+        made.schedule = self.schedule.beginning(n)
+        made._beside = tuple(schedule.beginning(n) for schedule in self._beside)
+        made._run_on(self.tokens[:n])
+        made.put_together(self.n_others)
+        return made
 
     def running(self, tap: str, values: Values, precision: Precision) -> Running[np.ndarray]:
-        run = partial(self._runner.running, precision=precision)
-        own = yield from self._stepping(tap, values, lambda region, feeds: run(region, feeds))
+        own = yield from self._stepping(tap, values, partial(self._runner.running, precision=precision))
         return self._by_position(tap, own)
 
     def run_perturbed(self, tap: str, values: Values, exact: Exact) -> np.ndarray:
         run = partial(self._runner.running, precision="float64", perturb=exact)
-        own = self._runner.finish(self._stepping(tap, values, lambda region, feeds: run(region, feeds)))
+        own = self._runner.finish(self._stepping(tap, values, run))
         return self._by_position(tap, own)
 
     def as_product(self, tap: str, values: Values) -> PlainProduct | None:
@@ -184,9 +189,7 @@ class ScheduledSide(GraphSide):
         run = partial(self._runner.running, precision="float64")
         left: Values = {}
         for m in range(n if self._private else 0):
-            left = self._runner.finish(
-                self._left(self._private, values, m, left, lambda region, feeds: run(region, feeds))
-            )
+            left = self._runner.finish(self._left(self._private, values, m, left, run))
         return left
 
     def _feeds(self, region: Region, values: Values, n: int, left: Values) -> list[np.ndarray]:
@@ -199,16 +202,17 @@ class ScheduledSide(GraphSide):
             return values[name]
         state = self.artifact.states.get(name)
         if state is None:
-            return self._fed[n][name] if name in self._fed[n] else self._apart(name, values[name], n)
+            return self._fed[n][name] if name in self._fed[n] else self.in_step(name, values[name], n)
         if state in left:
             return left[state]
         return (
-            self._apart(state, values[state], n - 1)
+            self.in_step(state, values[state], n - 1)
             if n and state in self.regions and state in values
             else self._fed[n][name]
         )
 
-    def _apart(self, tap: str, value: np.ndarray, n: int) -> np.ndarray:
+    def in_step(self, tap: str, value: np.ndarray, n: int) -> np.ndarray:
+        """What step `n` has of a tap's value by position, in the graph's own layout."""
         if tap in self._orders:
             value = reordered(value, self._orders[tap])
         return apart(value, self.taps[tap].axes, self.steps[n], self.ends, self._own[n][tap])
@@ -234,10 +238,11 @@ class StepSide(GraphSide):
         self._whole, self._step, self._n = whole, whole.steps[n], n
         step = self._step
         self.tokens = whole.tokens[step.start : step.end]
+        self.first_position = step.start - int(step.own[0])
         left = whole.states_at(n, values)
         self._inputs = {name: whole.feed(name, values, n, left) for name in whole._fed[n]}
         self._shapes = {tap: whole._own[n][tap].shape for tap in self.regions}
-        self.values = {tap: self.canonical(tap, whole._apart(tap, values[tap], n)) for tap in self.regions}
+        self.values = {tap: self.canonical(tap, whole.in_step(tap, values[tap], n)) for tap in self.regions}
         self.by_region = self.values
         self.is_run_whole, self.not_whole = False, None
 

@@ -25,7 +25,8 @@ class Side:
         values: canonical, by tap name.
 
     `spans` are the positions (start, end) of each step in which it was fed, and `ends` those at which caches are looked at;
-    of one that was fed all at once, none. `n_others` is how many columns stand behind the keys of its scores that are no position.
+    of one that was fed all at once, none. `n_others` is how many columns stand behind the keys of its scores that are no position;
+    `first_position` that of its first token.
     """
 
     def __init__(
@@ -35,6 +36,7 @@ class Side:
         self.spans: tuple[tuple[int, int], ...] = ()
         self.ends: tuple[int, ...] = ()
         self.n_others = 0
+        self.first_position = 0
         self._orders: dict[str, Sequence[int]] = {}
 
     @property

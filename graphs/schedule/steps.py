@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -72,6 +72,14 @@ class Schedule:
     def is_mixed(self) -> bool:
         """Whether the prompt is fed together with other prompts, or with padding."""
         return self.n_rows > 1 or bool(self.pad_left or self.pad_right)
+
+    def beginning(self, n_tokens: int) -> Schedule:
+        """The schedule of the first tokens alone."""
+        if self.sizes is None:
+            return self
+        starts = [sum(self.sizes[:n]) for n in range(len(self.sizes))]
+        sizes = (min(size, n_tokens - start) for size, start in zip(self.sizes, starts, strict=True))
+        return replace(self, sizes=tuple(size for size in sizes if size > 0))
 
     def steps(self, n_tokens: int) -> tuple[Step, ...]:
         """The steps for so many tokens.

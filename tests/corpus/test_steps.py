@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from conftest import made_once
 from filelock import FileLock
+from foreign.models import without_taps
 
 from corpus.faults import FAULTS
 from corpus.models import TOKENS, tiny_model, write_gguf
@@ -251,3 +252,27 @@ def test_a_module_that_keeps_no_cache_is_refused(tmp_path):
     )
     with pytest.raises(InputError, match=r"keeps no cache: call opdiff.past"):
         export(open_checkpoint("seed", tmp_path), [parse_variant(f"{path}:Mine")], tmp_path / "out", cache=True)
+
+
+def test_graphs_without_taps_are_not_fed_in_steps(cached):
+    bare = without_taps(cached / "plain" / "reference.onnx")
+    with pytest.raises(InputError, match="has no taps, and such graphs are compared on all tokens at once"):
+        compared(bare, cached / "reference.onnx", "whole", "each")
+
+
+def test_nan_in_a_later_step_is_followed_to_its_node(cached, tmp_path):
+    path = tmp_path / "overflow.py"
+    path.write_text(
+        "import torch\nfrom opdiff.exporters.variants.reference import Reference\n\n\nclass Mine(Reference):\n"
+        "    def rotary_table(self, positions):\n        cos, sin = super().rotary_table(positions)\n"
+        "        big = torch.where(positions > 6, 1e30, 1.0)[:, None, None]\n        return cos * big * big, sin\n\n\n"
+        "def mine(checkpoint):\n    return Mine(checkpoint, 'as_stored')\n"
+    )
+    (graph,) = export(
+        open_checkpoint(str(cached / "model.gguf")), [parse_variant(f"{path}:mine")], tmp_path / "out", cache=True
+    )
+    result = compared(cached / "reference.onnx", graph, "whole", "chunks:4")
+    assert not result.parity
+    (found,) = result.nonfinite
+    assert found.tap == "blk.0.q_rope"
+    assert dict(found.position)["token"] == 7

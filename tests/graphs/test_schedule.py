@@ -55,6 +55,13 @@ def test_a_text_that_is_no_schedule_is_refused_in_one_line(text):
     assert "\n" not in str(refused.value)
 
 
+@pytest.mark.parametrize(
+    ("text", "ends"), [("4+1+2", [4, 5]), ("each", [1, 2, 3, 4, 5]), ("whole", [5]), ("chunks:3", [3, 5])]
+)
+def test_the_beginning_of_a_schedule_feeds_the_first_tokens(text, ends):
+    assert [step.end for step in parse_schedule(text).beginning(5).steps(5)] == ends
+
+
 def test_steps_that_do_not_add_up_are_refused():
     with pytest.raises(InputError, match="its steps are of 6 tokens, where 7 are given"):
         parse_schedule("4+1+1").steps(N)

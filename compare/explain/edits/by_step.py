@@ -15,6 +15,7 @@ from ....graphs.taps import Source
 from ...conventions.by_stage import Holds
 from ...judge.locate import Local, is_equal, judge_region
 from ...judge.places import first_place
+from ...sides.graph_side import GraphSide
 from ...sides.scheduled_side import ScheduledSide, StepSide
 from .edit import Edit, Place
 from .region_search import COARSE
@@ -45,19 +46,19 @@ class StepwiseSearch:
             there = judge_region(search.a, search.b, local.tap)
         except OpdiffError:
             return None
-        if there.verdict != "semantic" or there.a64 is None or not self._is_a(local, there.a64, there):
+        if there.verdict != "semantic" or there.a64 is None or not self._is_a(local, search.a, there):
             return None
         return search.edit(there, is_named)
 
-    def _is_a(self, local: Local, value: np.ndarray, there: Local) -> bool:
+    def _is_a(self, local: Local, side: GraphSide, there: Local) -> bool:
         """Whether A, fed B's step, gives what it gives as it is fed itself."""
         assert self._alike is not None
         assert local.a64 is not None
-        expected = StepSide(self._alike, self.step(local.tap), {**self._a.values, local.tap: local.a64}).values[
-            local.tap
-        ]
+        assert there.a64 is not None
         try:
-            return is_equal(there, value, expected)
+            n = self.step(local.tap)
+            expected = side.canonical(local.tap, self._alike.in_step(local.tap, local.a64, n))
+            return is_equal(there, there.a64, expected)
         except OpdiffError:
             return False
 
