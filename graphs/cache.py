@@ -68,6 +68,8 @@ def with_cache_stages(artifact: Artifact) -> Artifact:
         (taps[source], replace(taps[source], name=name, axes=_of_slots(taps[source].axes)))
         for source, name in _caches(taps)
     ]
+    if not added:
+        return artifact
     model = onnx.ModelProto.FromString(artifact.model.SerializeToString())
     for old, new in added:
         _read_as(model.graph, old.name, new.name)

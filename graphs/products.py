@@ -5,7 +5,7 @@ A program is split at its products with mapped weights: what comes before one, t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
@@ -167,25 +167,21 @@ class Multiplier:
         rounding is in all of them.
         """
         results: dict[int, T | OpdiffError] = {}
-        wanted = {n: found for n in range(len(programs)) if (found := _advanced(programs[n], None, n, results))}
+        wanted = _advanced(programs, dict.fromkeys(range(len(programs))), results)
         while wanted:
-            groups: dict[tuple, list[int]] = {}
-            for n, factors in wanted.items():
-                groups.setdefault(factors.place, []).append(n)
             products: dict[int, np.ndarray] = {}
-            for group in groups.values():
+            for group in _by_weight(wanted):
                 take = self._differences if by_difference and len(group) == len(programs) else self._shared
                 products |= zip(group, take([wanted[n] for n in group]), strict=True)
-            wanted = {n: found for n, y in products.items() if (found := _advanced(programs[n], y, n, results))}
+            wanted = _advanced(programs, products, results)
         return [results[n] for n in range(len(programs))]
 
     def _shared(self, wanted: Sequence[Factors]) -> list[np.ndarray]:
         """The products of several with one weight, taken at once."""
         if len(wanted) == 1:
             return [self.times(wanted[0])]
-        rows = [factors.rows for factors in wanted]
-        product = self.product(np.concatenate(rows), wanted[0])
-        return [part.reshape(*f.x.shape[:-1], -1) for f, part in zip(wanted, _parted(product, rows), strict=True)]
+        product = self.product(np.concatenate([factors.rows for factors in wanted]), wanted[0])
+        return _as_asked(product, wanted)
 
     def _differences(self, wanted: Sequence[Factors]) -> list[np.ndarray]:
         """The same, but of all but the first only the difference from another one; whole where float32 cannot hold it."""
@@ -258,18 +254,15 @@ def abreast(programs: Sequence[Running[T]]) -> Running[list[T]]:
         OpdiffError: one of them fails.
     """
     results: dict[int, T | OpdiffError] = {}
-    wanted = {n: found for n in range(len(programs)) if (found := _advanced(programs[n], None, n, results))}
+    wanted = _advanced(programs, dict.fromkeys(range(len(programs))), results)
     while wanted:
-        groups: dict[tuple, list[int]] = {}
-        for n, factors in wanted.items():
-            groups.setdefault(factors.place, []).append(n)
         products: dict[int, np.ndarray] = {}
-        for group in groups.values():
-            rows, one = [wanted[n].rows for n in group], wanted[group[0]]
-            product = yield Factors(np.concatenate(rows), one.weight, one.is_out_in)
-            parts = zip(group, _parted(product, rows), strict=True)
-            products |= {n: part.reshape(*wanted[n].x.shape[:-1], -1) for n, part in parts}
-        wanted = {n: found for n, y in products.items() if (found := _advanced(programs[n], y, n, results))}
+        for group in _by_weight(wanted):
+            asked = [wanted[n] for n in group]
+            rows = np.concatenate([factors.rows for factors in asked])
+            product = yield Factors(rows, asked[0].weight, asked[0].is_out_in)
+            products |= zip(group, _as_asked(product, asked), strict=True)
+        wanted = _advanced(programs, products, results)
     made = []
     for n in range(len(programs)):
         result = results[n]
@@ -304,17 +297,37 @@ def _parted(product: np.ndarray, rows: Sequence[np.ndarray]) -> list[np.ndarray]
     return np.split(product, np.cumsum([len(part) for part in rows])[:-1])
 
 
+def _as_asked(product: np.ndarray, asked: Sequence[Factors]) -> list[np.ndarray]:
+    """The product of the rows of several, apart again, each in the shape in which it was asked for."""
+    parts = _parted(product, [factors.rows for factors in asked])
+    return [part.reshape(*factors.x.shape[:-1], -1) for factors, part in zip(asked, parts, strict=True)]
+
+
+def _by_weight(wanted: Mapping[int, Factors]) -> Iterable[list[int]]:
+    """The programs that want a product with the same weight, together."""
+    groups: dict[tuple, list[int]] = {}
+    for n, factors in wanted.items():
+        groups.setdefault(factors.place, []).append(n)
+    return groups.values()
+
+
 def _advanced(
-    program: Running[T], product: np.ndarray | None, n: int, results: dict[int, T | OpdiffError]
-) -> Factors | None:
-    """What a program wants next, after it got this product; None where it has ended, whose result is then there."""
-    try:
-        return next(program) if product is None else program.send(product)
-    except StopIteration as end:
-        results[n] = end.value
-    except OpdiffError as e:
-        results[n] = e
-    return None
+    programs: Sequence[Running[T]],
+    products: Mapping[int, np.ndarray | None],
+    results: dict[int, T | OpdiffError],
+) -> dict[int, Factors]:
+    """What programs want next, after they got these products (None: they begin); of those that have ended, `results` gets
+    the result or the error.
+    """
+    wanted = {}
+    for n, product in products.items():
+        try:
+            wanted[n] = next(programs[n]) if product is None else programs[n].send(product)
+        except StopIteration as end:
+            results[n] = end.value
+        except OpdiffError as e:
+            results[n] = e
+    return wanted
 
 
 def _product_model(stored: int, used: int, is_out_in: bool) -> onnx.ModelProto:

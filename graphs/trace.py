@@ -18,7 +18,7 @@ import numpy as np
 
 from .errors import InputError
 from .name_map import TOKENS, NameMap, read_name_map
-from .schedule.dumped import read_in_steps, steps_of_sizes
+from .schedule.dumped import read_in_steps
 from .schedule.placing import by_position
 from .schedule.steps import WHOLE, Schedule, parse_schedule
 from .stages import SCORES, default_axes, graph_order, is_stage, split_tap_name, tap_name
@@ -188,9 +188,9 @@ def _put_together(
             raise InputError(f"{path}: {name} is not in every step; write the same stages in each")
         parts.append(part)
         sizes.append(size)
-    places, first = steps_of_sizes(sizes), parts[0]
+    schedule, first = parse_schedule("+".join(map(str, sizes))), parts[0]
     own = [{name: (part.taps[name].axes, value) for name, value in part.stored.items()} for part in parts]
-    made = by_position(own, places)
+    made = by_position(own, schedule.steps(sum(sizes)))
     stored = {name: value for name, (_, value) in made.items()}
     taps = {name: replace(tap, axes=made[name][0]) for name, tap in first.taps.items()}
     ids = [token for part in parts for token in part.tokens or ()]
@@ -200,7 +200,7 @@ def _put_together(
     tokens = given or (tuple(ids) if len(ids) == sum(sizes) else None)
     unknown = tuple(name for name in (*whole.tensors, *first.unknown) if name != TOKENS)
     units = {name: max(part.units[name] for part in parts) for name in taps}
-    return _Part(tokens, taps, stored, units, unknown), parse_schedule("+".join(map(str, sizes)))
+    return _Part(tokens, taps, stored, units, unknown), schedule
 
 
 def _schedule(path: Path, facts: dict[str, str]) -> Schedule:

@@ -126,15 +126,18 @@ class Explainer:
         """The same, where what explained both sides in a block before explains them here too."""
         if self._config is None or local.b64 is None or local.a64 is None:
             return None
-        case, found = self.case(local.tap), []
+        found = []
         for side, output in (("a", local.a64), ("b", local.b64)):
             case = self.case(local.tap, side)
             known = self._seen.get((case.stage, side))
             if known is None or not self._reproduces(case, known, partial(_is_met, local, output)):
                 return None
             found.append(known)
-        ours, theirs = found
-        return self._explained(case, local, ours, Explanation(True, theirs)) if ours != theirs else None
+        return self._parted(local, *found)
+
+    def _parted(self, local: Local, ours: Settings, theirs: Settings) -> Explained | None:
+        """What two settings that are known tell of a region; None where they are one."""
+        return self._explained(self.case(local.tap), local, ours, Explanation(True, theirs)) if ours != theirs else None
 
     def by_stage(self, local: Local, insides: tuple[Holds, Holds]) -> Explained | None:
         """The same, where the stages inside the region tell it.
@@ -143,7 +146,7 @@ class Explainer:
         """
         if self._config is None or local.b64 is None or local.a64 is None:
             return None
-        case, settings, found = self.case(local.tap), standard_settings(self._config), []
+        settings, found = standard_settings(self._config), []
         for side, output, holds in zip("ab", (local.a64, local.b64), insides, strict=True):
             case = self.case(local.tap, side)
             guessed = self._guessed(case, settings, holds, partial(_is_met, local, output))
@@ -152,8 +155,7 @@ class Explainer:
             settings = guessed
             self._seen[case.stage, side] = settings
             found.append(settings)
-        ours, theirs = found
-        return self._explained(case, local, ours, Explanation(True, theirs)) if ours != theirs else None
+        return self._parted(local, *found)
 
     def _guessed(self, case: Case, start: Settings, holds: Holds, is_met: IsMet) -> Settings | None:
         """The settings that stage after stage tells, where they reproduce the output: only the deviations that it needs."""

@@ -17,9 +17,9 @@ from ...graphs.network import Network
 from ...graphs.products import PlainProduct, Running, abreast
 from ...graphs.regions import Region, cut
 from ...graphs.run import Precision, Runner
-from ...graphs.schedule.placing import apart, assembled, in_order, in_own_layout, n_others_seen
+from ...graphs.schedule.placing import apart, assembled, in_order, in_own_layout, missing_of, n_others_seen
 from ...graphs.schedule.steps import Schedule
-from ...graphs.stages import LOGITS, SCORES, split_tap_name
+from ...graphs.stages import LOGITS, split_tap_name
 from ...graphs.stepping import StepRunner
 from .graph_side import GraphSide
 from .side import Values, reordered
@@ -94,11 +94,7 @@ class ScheduledSide(GraphSide):
         Raises:
             InputError: it keeps no cache.
         """
-        made = copy(self)
-        made.schedule = other.schedule
-        made._run_on(self.tokens)
-        made.put_together(self.n_others)
-        return made
+        return self._fed_anew(other.schedule, self._beside, self.tokens)
 
     def step_of(self, tap: str, row: int) -> int:
         """The step to which a place along `token`, or `slot`, of a tap's value belongs."""
@@ -125,10 +121,14 @@ class ScheduledSide(GraphSide):
 
     def beginning(self, n: int) -> GraphSide:
         """The same side for the first `n` tokens, run anew on the steps that feed them."""
+        beside = tuple(schedule.beginning(n) for schedule in self._beside)
+        return self._fed_anew(self.schedule.beginning(n), beside, self.tokens[:n])
+
+    def _fed_anew(self, schedule: Schedule, beside: tuple[Schedule, ...], tokens: Sequence[int]) -> ScheduledSide:
+        """The same graph, run on other steps."""
         made = copy(self)
-        made.schedule = self.schedule.beginning(n)
-        made._beside = tuple(schedule.beginning(n) for schedule in self._beside)
-        made._run_on(self.tokens[:n])
+        made.schedule, made._beside = schedule, beside
+        made._run_on(tokens)
         made.put_together(self.n_others)
         return made
 
@@ -218,8 +218,7 @@ class ScheduledSide(GraphSide):
         return apart(value, self.taps[tap].axes, self.steps[n], self.ends, self._own[n][tap])
 
     def _by_position(self, tap: str, own: Sequence[np.ndarray]) -> np.ndarray:
-        missing = -np.inf if split_tap_name(tap)[1] == SCORES else 0.0
-        value = assembled(own, self.taps[tap].axes, self.steps, self.ends, missing, self.n_others)
+        value = assembled(own, self.taps[tap].axes, self.steps, self.ends, missing_of(tap), self.n_others)
         return reordered(value, np.argsort(self._orders[tap])) if tap in self._orders else value
 
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
 from ..errors import InputError
 from ..tensor_files import TensorFile, read_tensors
-from .steps import Step
 
 _TENSOR = re.compile(r"step\.(\d{1,9})\.(.+)")
 _FILE = re.compile(r"(?:.*\.)?step\.(\d{1,9})\.(?:safetensors|npz|gguf)")
@@ -52,11 +51,3 @@ def _in_order(path: Path, steps: Mapping[int, object]) -> list[int]:
         missing = next(n for n in range(numbers[-1]) if n not in steps)
         raise InputError(f"{path}: step {missing} is missing; write every step, from step 0 on")
     return numbers
-
-
-def steps_of_sizes(sizes: Sequence[int]) -> tuple[Step, ...]:
-    """Steps of so many tokens each, without padding."""
-    ends = [sum(sizes[: n + 1]) for n in range(len(sizes))]
-    return tuple(
-        Step(end - size, end, end - size, size, tuple(range(end))) for size, end in zip(sizes, ends, strict=True)
-    )

@@ -54,6 +54,11 @@ def assembled(
     return np.concatenate(parts, axis=place)
 
 
+def missing_of(tap: str) -> float:
+    """What stands for the keys that a step does not have, in a tap that has keys."""
+    return -np.inf if split_tap_name(tap)[1] == SCORES else 0.0
+
+
 def by_position(values: Sequence[Mapping[str, Own]], steps: Sequence[Step]) -> dict[str, Own]:
     """The taps of all steps put together, caches as they are at the end of each; with the axes that the values then have.
 
@@ -63,9 +68,8 @@ def by_position(values: Sequence[Mapping[str, Own]], steps: Sequence[Step]) -> d
     ends = [step.end for step in steps]
     made = {}
     for name, (axes, _) in values[0].items():
-        missing = -np.inf if split_tap_name(name)[1] == SCORES else 0.0
         words = tuple(word for word in canonical_axes(axes) if word != "batch")
-        made[name] = words, assembled([own[name][1] for own in values], axes, steps, ends, missing)
+        made[name] = words, assembled([own[name][1] for own in values], axes, steps, ends, missing_of(name))
     return made
 
 

@@ -36,6 +36,7 @@ class StepwiseSearch:
         self._by_step: dict[int, EditSearch | None] = {}
         self._steps: dict[str, int] = {}
         self._alike: ScheduledSide | None = None  # A, fed in B's steps
+        self._own_steps: dict[int, StepSide] = {}  # steps of A as it is fed itself
 
     def edit(self, local: Local, is_named: bool = False) -> Edit | None:
         """The edit of one region at fault; None where none was found, or A keeps no cache and cannot be fed that step."""
@@ -67,7 +68,9 @@ class StepwiseSearch:
         search = self._at(tap)
         if search is None:
             return self._makers(tap)
-        place = self._first_other(tap) if self._a.regions[tap].program == self._b.regions[tap].program else None
+        place = (
+            self._first_other(tap, search.b) if self._a.regions[tap].program == self._b.regions[tap].program else None
+        )
         return search.place(tap) if place is None else search.nodes(tap, place)
 
     def first(self, tap: str) -> Place:
@@ -95,18 +98,21 @@ class StepwiseSearch:
             self._steps[tap] = self._b.step_of(tap, first_place(self._found[tap], self._b.taps[tap].axes))
         return self._steps[tap]
 
-    def _first_other(self, tap: str) -> Place | None:
-        """Of one program that A and B run, fed in other steps: the first node whose value is another at the same positions."""
-        n = self.step(tap)
-        theirs = self._b.steps[n]
-        m, ours = next((m, step) for m, step in enumerate(self._a.steps) if step.end > theirs.start)
+    def _first_other(self, tap: str, fed: GraphSide) -> Place | None:
+        """Of one program that A and B run, fed in other steps: the first node whose value is another at the same positions.
+
+        fed: B, fed the step that shows the fault.
+        """
+        theirs = self._b.steps[self.step(tap)]
+        m = self._a.step_at(theirs.start)
         stepper = self._b.stepper()
         try:
-            sides = StepSide(self._a, m, self._a.values), StepSide(self._b, n, self._a.values)
-            a, b = (side.network(tap, side.values, stepper) for side in sides)
+            if m not in self._own_steps:
+                self._own_steps[m] = StepSide(self._a, m, self._a.values)
+            a, b = (side.network(tap, side.values, stepper) for side in (self._own_steps[m], fed))
         except OpdiffError:
             return None
-        shared = Shared(ours, theirs)
+        shared = Shared(self._a.steps[m], theirs)
         for step in b.steps:
             left, right = a.array(step.outputs[0]), b.array(step.outputs[0])
             if left is not None and right is not None and shared.are_apart(left, right):
