@@ -15,6 +15,71 @@ _FILE = click.Path(path_type=Path)
 _LEVEL = click.Choice(["off", "basic", "extended", "all"])
 
 
+_OUTPUTS = ("json", "html", "junit", "summary", "model_explorer")
+
+
+def _talks(command: Any) -> Any:
+    """Adds --quiet and --verbose, which say how much is told on stderr, and on stdout."""
+    for name, flag, text in (
+        ("verbose", "-v", "Tell all that is known, and each step."),
+        ("quiet", "-q", "Only the answer."),
+    ):
+        command = click.option(
+            f"--{name}", flag, is_flag=True, expose_value=False, callback=_set_loudness, is_eager=True, help=text
+        )(command)
+    return command
+
+
+def _set_loudness(ctx: click.Context, option: click.Parameter, is_set: bool) -> None:
+    if is_set:
+        from .graphs.progress import loudness
+
+        loudness.set("quiet" if option.name == "quiet" else "verbose")
+
+
+def _writes(command: Any) -> Any:
+    """Adds the options for files beside the terminal."""
+    texts = {
+        "model-explorer": "Write node data for Google's Model Explorer here: B's graph, coloured by local error.",
+        "summary": "Write a summary in Markdown here, for a pull request.",
+        "junit": "Write JUnit XML here: a test case for each root cause, and each stage.",
+        "html": "Write the report here: one page that opens from disk.",
+        "json": "Write the whole result here as JSON.",
+    }
+    for name, text in texts.items():
+        command = click.option(f"--{name}", type=_FILE, help=text, metavar="FILE")(command)
+    return command
+
+
+def _reports(command: Any) -> Any:
+    """Adds what a comparison prints beside the causes, and the baseline."""
+    for decorate in (
+        click.option(
+            "--every-tap", is_flag=True, help="Print the tables, with every tap and not only each stage's worst."
+        ),
+        click.option("--tables", is_flag=True, help="Print the tables too: logits, regions at fault, stages."),
+        click.option(
+            "--baseline", type=_FILE, metavar="FILE", help="An accepted result's JSON: only new causes fail the run."
+        ),
+    ):
+        command = decorate(command)
+    return command
+
+
+def _outputs(options: dict[str, Any]) -> Any:
+    """The files that are asked for, taken out of a command's options."""
+    from .compare.outputs import Outputs
+
+    return Outputs(**{name: options.pop(name) for name in _OUTPUTS if name in options})
+
+
+def _shown(tables: bool = False, every_tap: bool = False) -> Any:
+    from .compare.report.terminal import Shown
+    from .graphs.progress import loudness
+
+    return Shown(loudness.get() == "quiet", loudness.get() == "verbose", tables, every_tap)
+
+
 class _Commands(click.Group):
     """Prints the project's own errors as one line, and exits with 2; with 130 where the user stopped it."""
 
@@ -50,6 +115,7 @@ def main() -> None:
 @click.option("--copy-weights", is_flag=True, help="Copy the checkpoint's tensors, instead of a hard link to its file.")
 @click.option("--length", type=click.IntRange(min=1), help="Export for exactly so many tokens.", metavar="N")
 @click.option("--cache", is_flag=True, help="Let the graphs take and give a KV cache, for any schedule of steps.")
+@_talks
 def export(
     model: str | None,
     variants: tuple[str, ...],
@@ -105,6 +171,7 @@ def export(
 @click.option("--schedule", default="whole", show_default=True, metavar="STEPS", help="In which steps it is fed.")
 @click.option("--cache", help="The KV cache: dynamic or static of hf; f32, f16 or q8_0 of llama.cpp.")
 @click.option("--out", type=_FILE, required=True, help="The .safetensors file to write.")
+@_talks
 def trace(model: str, runtime: str, prompt: str | None, tokens: str | None, out: Path, **options: Any) -> None:
     """Run a real runtime once and write down the values of its stages, which `opdiff compare` can take as a side.
 
@@ -125,6 +192,7 @@ def trace(model: str, runtime: str, prompt: str | None, tokens: str | None, out:
 @click.argument("b", type=_FILE)
 @click.option("--reference", type=_FILE, help="A third graph or trace, which says who is right.")
 @click.option("--tokens", help="The input: token ids, as 1,5,3. A trace brings its own.")
+@click.option("--prompt", help="The input as text, for the tokenizer of the model that was exported.")
 @click.option("--names", type=_FILE, help="A TOML name map, for a trace whose tensors are not named as stages.")
 @click.option("--inputs", type=_FILE, help="For graphs without taps: an .npz of further inputs, by name.")
 @click.option("--inputs-b", type=_FILE, help="The same for B alone, where it wants others.")
@@ -133,10 +201,22 @@ def trace(model: str, runtime: str, prompt: str | None, tokens: str | None, out:
 @click.option("--optimization-b", type=_LEVEL, help="The same for B: A and B may be one file.")
 @click.option("--schedule-a", default="whole", show_default=True, metavar="STEPS", help="In which steps A is fed.")
 @click.option("--schedule-b", default="whole", show_default=True, metavar="STEPS", help="The same for B.")
-@click.option("--json", "json_path", type=_FILE, help="Write the whole result here as JSON.")
-@click.option("--every-tap", is_flag=True, help="List every tap, not only the worst of each stage.")
+@click.option("--values", type=_FILE, metavar="FOLDER", help="Keep every side's values of each tap here, as traces.")
 @click.option("--provider", default="CPUExecutionProvider", show_default=True, help="onnxruntime's execution provider.")
-def compare(a: Path, b: Path, reference: Path | None, tokens: str | None, **options: Any) -> None:
+@_reports
+@_writes
+@_talks
+def compare(
+    a: Path,
+    b: Path,
+    reference: Path | None,
+    tokens: str | None,
+    prompt: str | None,
+    tables: bool,
+    every_tap: bool,
+    baseline: Path | None,
+    **options: Any,
+) -> None:
     """Run A and B on the same tokens and say at which op they part, why, and who is right.
 
     A and B are .onnx files, or one of them is a trace (.safetensors, .npz or .gguf): what a real runtime recorded.
@@ -145,7 +225,7 @@ def compare(a: Path, b: Path, reference: Path | None, tokens: str | None, **opti
     STEPS: whole, each (token by token), chunks:64 or 4+1+1; with a comma also batch:3 (among other prompts), pad-left:5
     or pad-right:5. Steps want a graph that keeps a cache: opdiff export --cache.
 
-    Exit status: 0 they compute the same, 1 they differ, 2 the input cannot be used.
+    Exit status: 0 they compute the same (with --baseline: no cause is new), 1 they differ, 2 the input cannot be used.
 
     \b
     Example:
@@ -155,21 +235,55 @@ def compare(a: Path, b: Path, reference: Path | None, tokens: str | None, **opti
       opdiff compare model.onnx model.onnx --tokens 1,5,3 --optimization-b all
       opdiff compare demo/cached/reference.onnx demo/cached/legacy.onnx --tokens 1,5,3 --schedule-b each
     """
-    from .compare.command import run_compare
+    from .compare.command import Asked, run_compare
+    from .exporters.tokenizers.beside import pieces_of
 
-    sys.exit(0 if run_compare(a, b, reference, tokens, **options) else 1)
+    outputs = _outputs(options)
+    asked = Asked(a, b, reference, _tokens(tokens, prompt, [a, b, reference]), **options)
+    sys.exit(0 if run_compare(asked, outputs, _shown(tables, every_tap), baseline, pieces_of) else 1)
+
+
+def _tokens(tokens: str | None, prompt: str | None, paths: list[Path | None]) -> str | None:
+    """The tokens that are given, or those of the prompt."""
+    if prompt is None:
+        return tokens
+    if tokens is not None:
+        raise click.UsageError("give either --tokens or --prompt")
+    from .exporters.tokenizers.beside import tokens_of
+
+    return ",".join(map(str, tokens_of(prompt, [path for path in paths if path is not None])))
+
+
+@main.command()
+@click.argument("file", type=_FILE)
+@_reports
+@_writes
+@_talks
+def report(file: Path, tables: bool, every_tap: bool, baseline: Path | None, **options: Any) -> None:
+    """Show a saved result again, with no model at hand: FILE is what --json of compare or verdict wrote.
+
+    Exit status: as when it was made.
+
+    \b
+    Example:
+      opdiff report demo/seed.json --html demo/seed.html
+    """
+    from .compare.report_command import run_report
+
+    sys.exit(0 if run_report(file, _outputs(options), _shown(tables, every_tap), baseline) else 1)
 
 
 @main.command()
 @click.argument("a", type=_FILE)
 @click.argument("b", type=_FILE)
 @click.option("--tokens", help="The input: token ids, as 1,5,3.")
+@click.option("--prompt", help="The input as text, for the tokenizer of the model that was exported.")
 @click.option("--inputs", type=_FILE, help="An .npz of further inputs, by name.")
 @click.option("--inputs-b", type=_FILE, help="The same for B alone, where it wants others.")
 @click.option("--map", "map_path", type=_FILE, help="A map to correct or complete what is found.")
 @click.option("--out", type=_FILE, help="Write the map here: a file that compare --map takes.")
 @click.option("--json", "json_path", type=_FILE, help="Write the map with the shares and what is left over as JSON.")
-def align(a: Path, b: Path, **options: Any) -> None:
+def align(a: Path, b: Path, tokens: str | None, prompt: str | None, **options: Any) -> None:
     """Say which value of A is which of B, for two .onnx files that share no names, and what has no partner.
 
     Exit status: 0 they were aligned, 2 the input cannot be used.
@@ -180,7 +294,7 @@ def align(a: Path, b: Path, **options: Any) -> None:
     """
     from .compare.align_command import run_align
 
-    run_align(a, b, **options)
+    run_align(a, b, _tokens(tokens, prompt, [a, b]), **options)
 
 
 @main.command()
@@ -237,7 +351,8 @@ def tokenize(model: str, text: str, against: tuple[str, ...], no_bos: bool, json
 @click.option("--top-k", type=click.IntRange(min=1), default=5, show_default=True, help="How many tokens to list.")
 @click.option("--no-q8", is_flag=True, help="Leave out what Q8_0 weights do to each candidate by themselves.")
 @click.option("--out", "folder", type=_FILE, help="Keep the exported graphs in this folder; else they go.")
-@click.option("--json", "json_path", type=_FILE, help="Write the whole result here as JSON.")
+@_writes
+@_talks
 def verdict(
     model: str,
     candidates: tuple[str, ...],
@@ -248,7 +363,7 @@ def verdict(
     top_k: int,
     no_q8: bool,
     folder: Path | None,
-    json_path: Path | None,
+    **options: Any,
 ) -> None:
     """Say which candidates decode MODEL as the real runtimes do, and what to change in the others.
 
@@ -265,17 +380,16 @@ def verdict(
     Example:
       opdiff verdict smollm2 --candidate dsl --candidate legacy --against llama.cpp --against hf
     """
-    from .compare.verdict.command import run_verdict
+    from .compare.verdict_command import run_verdict
     from .exporters.verdict import ContestRequest
     from .exporters.verdict_command import prepared_contest
     from .graphs.schedule.steps import parse_schedule
-    from .graphs.weights import check_folder
 
-    if json_path is not None:
-        check_folder(json_path)
+    outputs = _outputs(options)
+    outputs.check()
     asked = ContestRequest(model, candidates, against, prompts, steps, folder, not no_q8, parse_schedule(schedule))
     with prepared_contest(asked) as contest:
-        passes = run_verdict(contest, top_k, json_path)
+        passes = run_verdict(contest, top_k, outputs)
     sys.exit(0 if passes else 1)
 
 
@@ -289,7 +403,6 @@ def demo(folder: Path) -> None:
     Example:
       opdiff demo --out demo
     """
-    from .compare.command import run_compare
     from .exporters.command import run_export
 
     cases: list[tuple[str, str, tuple[str, ...]]] = [
@@ -299,33 +412,57 @@ def demo(folder: Path) -> None:
     for model, tokens, variants in cases:
         click.echo(f"\n=== {model}: {', '.join(variants)}, tokens {tokens}\n")
         a, b, reference = run_export(model, variants, folder / model)
-        run_compare(a, b, reference, tokens, None, folder / f"{model}.json", False, "CPUExecutionProvider")
-        click.echo(f"\nThe whole result: {folder / f'{model}.json'}")
+        _show_case(folder / model, a=a, b=b, reference=reference, tokens=tokens)
     _demo_of_steps(folder)
 
 
 def _demo_of_steps(folder: Path) -> None:
     """A port whose mistake a whole prompt hides, fed at once and token by token."""
-    from .compare.command import run_compare
     from .exporters.command import run_export
 
     click.echo("\n=== smollm2 with a KV cache: reference, and a port that counts positions from 0 in each step\n")
     port = f"{Path(__file__).parent / 'exporters' / 'demo_port.py'}:port"
     right, ported = run_export("smollm2", ("reference", port), folder / "steps", cache=True)
     for steps in ("whole", "each"):
-        path = folder / f"steps.{steps}.json"
         click.echo(f"\n--- the port is fed: {steps}\n")
-        run_compare(
-            right, ported, None, "504,3575,282,4649,314", None, path, False, "CPUExecutionProvider", schedule_b=steps
-        )
-        click.echo(f"\nThe whole result: {path}")
+        tokens = "504,3575,282,4649,314"
+        _show_case(folder / f"steps.{steps}", a=right, b=ported, tokens=tokens, schedule_b=steps)
+
+
+def _show_case(path: Path, **asked: Any) -> None:
+    """Compare, and keep the result and the report under this name."""
+    from .compare.command import Asked, run_compare
+    from .compare.outputs import Outputs
+    from .exporters.tokenizers.beside import pieces_of
+
+    outputs = Outputs(json=path.with_name(f"{path.name}.json"), html=path.with_name(f"{path.name}.html"))
+    run_compare(Asked(**asked), outputs, _shown(), pieces_of=pieces_of)
+    click.echo(f"\nThe report: {outputs.html}; the whole result: {outputs.json}")
+
+
+@main.command()
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion(shell: str) -> None:
+    """Print the script that completes opdiff's commands and options in SHELL. Write it to a file that your shell reads when it
+    starts: ~/.local/share/bash-completion/completions/opdiff, or ~/.config/fish/completions/opdiff.fish.
+
+    \b
+    Example:
+      opdiff completion bash
+    """
+    from click.shell_completion import get_completion_class
+
+    found = get_completion_class(shell)
+    assert found is not None
+    click.echo(found(main, {}, "opdiff", "_OPDIFF_COMPLETE").source())
 
 
 @main.command()
 @click.argument("file", type=_FILE)
 @click.option("--no-browser", is_flag=True, help="Print the address instead of opening a browser.")
 @click.option("--port", type=click.IntRange(1, 65535), help="The port to serve on.")
-def view(file: Path, no_browser: bool, port: int | None) -> None:
+@click.option("--result", type=_FILE, help="A result of this graph's comparison: its findings stand at the nodes.")
+def view(file: Path, no_browser: bool, port: int | None, result: Path | None) -> None:
     """Open FILE.onnx in Netron; its nodes are named by block and stage. Stop it with Ctrl-C.
 
     \b

@@ -11,14 +11,12 @@ from rich.markup import escape
 from rich.table import Table
 
 from ..graphs.adopt.flat import Flat
-from ..graphs.errors import InputError
 from ..graphs.run import Runner
-from ..graphs.trace import Trace
 from ..graphs.weights import check_folder, written_beside
 from .align.foreign import ForeignPair, align_foreign
 from .align.map_file import map_text, read_map
 from .command import parse_tokens, read_inputs
-from .opening import open_either
+from .opening import graph_of
 from .report.printing import printing
 
 _LISTED = 12  # values without a partner, on the terminal
@@ -38,14 +36,9 @@ def run_align(
     for path in (out, json_path):
         if path is not None:
             check_folder(path)
-    ours, theirs = (open_either(path, None, {}) for path in (a, b))
-    if isinstance(ours, Trace) or isinstance(theirs, Trace):
-        raise InputError(
-            f"{a if isinstance(ours, Trace) else b}: a trace, which has no graph to align; give two .onnx files"
-        )
     pair = align_foreign(
-        ours,
-        theirs,
+        graph_of(a),
+        graph_of(b),
         None if tokens is None else parse_tokens(tokens),
         Runner(),
         read_inputs(inputs, inputs_b),

@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from rich.console import Console
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from ..graphs.adopt.optimised import optimised
 from ..graphs.errors import InputError, Interrupted
+from ..graphs.progress import steps_shown
 from ..graphs.run import Settings
-from ..graphs.schedule.steps import WHOLE, Schedule, parse_schedule
+from ..graphs.schedule.steps import parse_schedule
 from ..graphs.tensor_files import read_tensors
-from ..graphs.weights import check_folder, written_beside
-from .align.map_file import Mapped, read_map
+from .align.map_file import read_map
+from .baseline import compared
 from .diagnose import compare
+from .outputs import Outputs
 from .report.printing import printing
-from .report.terminal import print_result
+from .report.terminal import Shown, print_result
 from .result import Result
+from .saved import read_result
 
 _STEPS = {
     "load": "reading both",
@@ -32,87 +36,112 @@ _STEPS = {
     "effects": "mending region by region",
     "input": "asking what this input can show",
 }
+PiecesOf = Callable[[Collection[int], Iterable[str | None]], Mapping[int, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What `opdiff compare` is asked to compare.
+
+    Args:
+        a, b, reference: .onnx files or traces.
+        tokens: as `1,5,3`; None: those of a trace.
+        names, inputs, inputs_b, map_path: files, as the command's help says.
+        optimization_a, optimization_b: onnxruntime's levels.
+        values: the folder for every side's whole values.
+    """
+
+    a: Path
+    b: Path
+    reference: Path | None = None
+    tokens: str | None = None
+    names: Path | None = None
+    provider: str = "CPUExecutionProvider"
+    inputs: Path | None = None
+    inputs_b: Path | None = None
+    map_path: Path | None = None
+    optimization_a: str | None = None
+    optimization_b: str | None = None
+    schedule_a: str = "whole"
+    schedule_b: str = "whole"
+    values: Path | None = None
 
 
 def run_compare(
-    a: Path,
-    b: Path,
-    reference: Path | None,
-    tokens: str | None,
-    names: Path | None,
-    json_path: Path | None,
-    every_tap: bool,
-    provider: str,
-    inputs: Path | None = None,
-    inputs_b: Path | None = None,
-    map_path: Path | None = None,
-    optimization_a: str | None = None,
-    optimization_b: str | None = None,
-    schedule_a: str = "whole",
-    schedule_b: str = "whole",
+    asked: Asked,
+    outputs: Outputs,
+    shown: Shown,
+    baseline: Path | None = None,
+    pieces_of: PiecesOf = lambda tokens, files: {},
 ) -> bool:
-    """Compare, print, and write the JSON where asked; True where the two are the same."""
-    if json_path is not None:
-        check_folder(json_path)
-    schedules = parse_schedule(schedule_a), parse_schedule(schedule_b)
-    with tempfile.TemporaryDirectory(prefix="opdiff") as folder:
-        levels = optimization_a, optimization_b
-        a, b = (
-            path if level is None else optimised(path, level, Path(folder))
-            for path, level in zip((a, b), levels, strict=True)
-        )
-        result = compared(
-            a,
-            b,
-            reference,
-            None if tokens is None else parse_tokens(tokens),
-            Settings(provider=provider),
-            names,
-            read_inputs(inputs, inputs_b),
-            () if map_path is None else read_map(map_path),
-            schedules,
-        )
-    if json_path is not None:
-        write_json(result, json_path)
+    """Compare, print, and write what is asked for; True where the two are the same, or nothing is new to the baseline.
+
+    pieces_of: the text of tokens, by the first of these tokenizers that can be read.
+    """
+    outputs.check()
+    accepted = None if baseline is None else read_result(baseline)
+    result = with_pieces(_compared(asked), pieces_of)
+    return show(result, outputs, shown, baseline, accepted)
+
+
+def show(result: Result, outputs: Outputs, shown: Shown, baseline: Path | None, accepted: Result | None) -> bool:
+    """Print a result, and write it where asked; True where it passes: same, or nothing new to the baseline."""
+    against = None if baseline is None or accepted is None else compared(result, accepted, baseline)
+    outputs.write(result)
     with printing():
-        print_result(result, _console(), every_tap)
-    return result.parity
+        print_result(result, console(), shown)
+        if against is not None:
+            print()
+            for line in against.lines():
+                print(line)
+        if os.environ.get("GITHUB_ACTIONS") == "true":
+            from .report.annotations import annotations
+
+            for line in annotations(result, Path.cwd()):
+                print(line)
+    return result.parity if against is None else against.passes
 
 
-def _console() -> Console:
+def console() -> Console:
     """A terminal as wide as it is; a pipe or a file as wide as the tables need."""
     return Console(width=None if sys.stdout.isatty() else 132, soft_wrap=True)
 
 
-def compared(
-    a: Path,
-    b: Path,
-    reference: Path | None,
-    tokens: list[int] | None,
-    settings: Settings,
-    names: Path | None = None,
-    inputs: Sequence[Mapping[str, np.ndarray]] = ({}, {}),
-    mapped: Sequence[Mapped] = (),
-    schedules: Sequence[Schedule] = (WHOLE, WHOLE),
-) -> Result:
-    """Compare, with a progress line on stderr where that is a terminal.
+def with_pieces(result: Result, pieces_of: PiecesOf) -> Result:
+    """The same, with the text of its tokens, and of those that the logits prefer."""
+    top = (token for p in result.positions for token, _ in (*p.a_top, *p.b_top))
+    sides = [side for side in (result.a, result.b, result.reference) if side is not None]
+    return replace(result, pieces=pieces_of({*result.tokens, *top}, [side.tokenizer for side in sides]))
+
+
+def _compared(asked: Asked) -> Result:
+    """Compare, with the steps on stderr.
 
     Raises:
         Interrupted: the user stopped it.
     """
-    console, steps = Console(stderr=True), [_STEPS["load"]]
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True, disable=not sys.stderr.isatty()) as progress:
-        task = progress.add_task("", total=None)
-
-        def enter(step: str) -> None:
-            steps.append(_STEPS[step])
-            progress.update(task, description=_STEPS[step])
-
+    with tempfile.TemporaryDirectory(prefix="opdiff") as folder, steps_shown() as steps:
         try:
-            return compare(a, b, tokens, reference, settings, enter, names, inputs, mapped, schedules)
+            a, b = (
+                path if level is None else optimised(path, level, Path(folder))
+                for path, level in ((asked.a, asked.optimization_a), (asked.b, asked.optimization_b))
+            )
+            return compare(
+                a,
+                b,
+                None if asked.tokens is None else parse_tokens(asked.tokens),
+                asked.reference,
+                Settings(provider=asked.provider),
+                lambda step: steps.enter(_STEPS[step]),
+                asked.names,
+                read_inputs(asked.inputs, asked.inputs_b),
+                () if asked.map_path is None else read_map(asked.map_path),
+                (parse_schedule(asked.schedule_a), parse_schedule(asked.schedule_b)),
+                asked.values,
+            )
         except KeyboardInterrupt as e:
-            raise Interrupted(f"{a.name} and {b.name}: interrupted while {steps[-1]}; nothing was written") from e
+            names = f"{asked.a.name} and {asked.b.name}"
+            raise Interrupted(f"{names}: interrupted while {steps.current}; nothing was written") from e
 
 
 def read_inputs(both: Path | None, of_b: Path | None) -> tuple[Mapping[str, np.ndarray], Mapping[str, np.ndarray]]:
@@ -123,12 +152,6 @@ def read_inputs(both: Path | None, of_b: Path | None) -> tuple[Mapping[str, np.n
     """
     ours = {} if both is None else dict(read_tensors(both).tensors)
     return ours, ours if of_b is None else {**ours, **read_tensors(of_b).tensors}
-
-
-def write_json(result: Result, path: Path) -> None:
-    """Write the result's JSON, whole or not at all."""
-    with written_beside(path) as partial:
-        partial.write_text(result.to_json())
 
 
 def parse_tokens(text: str) -> list[int]:

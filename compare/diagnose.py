@@ -25,9 +25,13 @@ from .explain.causes import Cause
 from .explain.faults import Faults, faults, harmless_places
 from .explain.reference import Judge
 from .judge.channel_order import in_one_order
-from .judge.locate import OTHER_KERNELS, locate
+from .judge.locate import OTHER_KERNELS, is_scores, locate
 from .judge.nonfinite import first_nonfinite, not_judged, parts_when_whole
 from .judge.places import first_step
+from .look.next_capture import next_capture
+from .look.pictures import along_positions
+from .look.rows import positions, rows
+from .look.values import write_values
 from .measure import Deviation
 from .mend.blind import blind_spots
 from .mend.close import close, close_recorded, close_without_fault, not_known
@@ -45,8 +49,7 @@ from .opening import (
     tokens_of,
     with_caches,
 )
-from .report.tables import positions, rows
-from .report.words import cause_text, places, verdict_text
+from .report.words import cause_text, difference_text, places, verdict_text
 from .result import BlindSpot, Closed, Divergence, Effect, Result, RootCause
 from .sides.graph_side import GraphSide
 from .sides.side import Side
@@ -68,6 +71,7 @@ def compare(
     inputs: Sequence[Mapping[str, np.ndarray]] = ({}, {}),
     mapped: Sequence[Mapped] = (),
     schedules: Sequence[Schedule] = (WHOLE, WHOLE),
+    values: Path | None = None,
 ) -> Result:
     """Compare two runtimes on the same tokens.
 
@@ -80,6 +84,7 @@ def compare(
         inputs: for graphs without taps, further inputs by name: A's and B's.
         mapped: for graphs without taps, values that stand for each other, as the user says.
         schedules: in which steps A and B are fed their tokens.
+        values: a folder in which every side's values of the common taps are kept whole.
     Raises:
         InputError: a file or a token that cannot be used, or two traces, which nothing could be run on.
     """
@@ -93,6 +98,8 @@ def compare(
     progress("run")
     schedules = schedules_of(opened, schedules)
     sides = sides_of(opened, alignment, tokens, runner, schedules)
+    if values is not None:
+        write_values(values, sides, tokens)
     a, b, reference = sides[0], sides[1], sides[2] if len(sides) > 2 else None
     progress("replay")
     ordered = in_one_order(a, b, locate(a, b))
@@ -114,6 +121,8 @@ def compare(
     graphs = [side for side in sides if isinstance(side, GraphSide)]
     by_side = [(side, first) for side in graphs if (first := first_nonfinite(side)) is not None]
     nonfinite, judged_on = tuple(first for _, first in by_side), replayed(a, b)
+    blind = (*_blind_spots(runnable(a, b), tokens), *_blind_to_steps(opened[:2], schedules[:2]))
+    only_a, only_b = alignment.only_a, alignment.only_b
     return Result(
         a=a.info,
         b=b.info,
@@ -123,13 +132,13 @@ def compare(
         first_divergence=at_fault.taps[0] if at_fault.taps else None,
         positions=positions(a, b, tokens),
         rows=table,
-        only_a=alignment.only_a,
-        only_b=alignment.only_b,
+        only_a=only_a,
+        only_b=only_b,
         matched_by=alignment.matched_by,
         divergences=divergences,
         root_causes=causes,
         cancelling=tuple(", ".join(group) for group in at_fault.cancelled),
-        blind_spots=(*_blind_spots(runnable(a, b), tokens), *_blind_to_steps(opened[:2], schedules[:2])),
+        blind_spots=blind,
         closed=closed,
         verdict=verdict_text(a.name, b.name, causes),
         provenance={**versions(), "provider": runner.settings.provider, "optimisation": runner.settings.optimisation},
@@ -147,6 +156,7 @@ def compare(
         nonfinite=nonfinite,
         schedules=(schedules[0].text, schedules[1].text),
         first_step=first_step(a, b, at_fault.taps, found),
+        next_capture=next_capture(alignment.common, only_a, only_b, causes, closed, blind, reference is not None),
     )
 
 
@@ -210,7 +220,10 @@ def _weighed(
         _root_cause(a, b, judge, at_fault, cause, effect)
         for cause, effect in zip(at_fault.causes, effects, strict=True)
     ]
-    divergences = [_divergence(a, at_fault, tap, propagated[tap], by_tap.get(tap)) for tap in at_fault.taps]
+    numbers = {tap: n for n, group in reversed(list(enumerate(groups, 1))) for tap in group}
+    divergences = [
+        _divergence(a, at_fault, tap, propagated[tap], by_tap.get(tap), numbers.get(tap)) for tap in at_fault.taps
+    ]
     return tuple(causes), tuple(divergences), closed
 
 
@@ -250,13 +263,19 @@ def _root_cause(
         effect=effect,
         source=None if cause.nodes[1] is None else cause.nodes[1].source,
         a_source=None if cause.nodes[0] is None else cause.nodes[0].source,
+        what=difference_text(a.name, b.name, cause),
         text=cause_text(a.name, b.name, cause, agrees),
     )
 
 
-def _divergence(a: Side, at_fault: Faults, tap: str, propagated: Deviation, effect: Effect | None) -> Divergence:
+def _divergence(
+    a: Side, at_fault: Faults, tap: str, propagated: Deviation, effect: Effect | None, cause: int | None
+) -> Divergence:
     local, nodes, edit = at_fault.found[tap], at_fault.nodes[tap], at_fault.edits.get(tap)
     nothing = Deviation(local.reason, None, None, None, None)
+    named = at_fault.explained.get(tap)
+    is_named = named is not None and bool(named.candidates)
+    values = local.a64, local.b64
     return Divergence(
         tap=tap,
         stage=a.taps[tap].stage,
@@ -272,6 +291,11 @@ def _divergence(a: Side, at_fault: Faults, tap: str, propagated: Deviation, effe
         b_node=nodes[1],
         difference="" if edit is None else "; ".join(line.text for line in edit.lines),
         relations=at_fault.relations.get(tap, ()),
+        by_position=()
+        if values[0] is None or values[1] is None
+        else along_positions(values[0], values[1], a.taps[tap].axes, is_scores(tap)),
+        cause=cause,
+        residual=named.residual if named is not None and is_named else None if edit is None else edit.residual,
     )
 
 
@@ -289,7 +313,7 @@ def _blind_to_steps(opened: Sequence[Artifact | Trace], schedules: Sequence[Sche
             "what later steps do: where they write the cache and what they read of it, their positions, their masks; all tokens "
             "were fed at once. With --schedule-b each every token is a step."
         )
-        yield BlindSpot(tuple(CACHES), text, None)
+        yield BlindSpot(tuple(CACHES), text, None, "each")
 
 
 def _other_checkpoints(sides: Sequence[Side]) -> Iterator[str]:

@@ -42,6 +42,18 @@ def open_either(path: str | Path, names: str | Path | None, maps: Maps) -> Opene
     return open_foreign(path, maps) if is_whole else artifact
 
 
+def graph_of(path: Path) -> Artifact | Foreign:
+    """A graph, with taps or without.
+
+    Raises:
+        InputError: a trace, or a file that cannot be used.
+    """
+    found = open_either(path, None, {})
+    if isinstance(found, Trace):
+        raise InputError(f"{path}: a trace, which has no graph to align; give two .onnx files")
+    return found
+
+
 def are_foreign(opened: Sequence[Opened]) -> bool:
     """Whether two graphs must be aligned by what is in them, for one has no taps.
 

@@ -5,25 +5,26 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass
 
 import numpy as np
 
 from ..graphs.taps import Source
 from .measure import Deviation
 
-SCHEMA = "opdiff.result/2"
+SCHEMA = "opdiff.result/3"
 
 
 @dataclass(frozen=True, slots=True)
 class SideInfo:
-    """Where a side comes from."""
+    """Where a side comes from. `tokenizer` is the file of its model's tokenizer, where that stands beside it."""
 
     name: str
     path: str
     runtime: str
     sha256: str
     checkpoint: str | None
+    tokenizer: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,15 +41,62 @@ class Position:
 
 
 @dataclass(frozen=True, slots=True)
+class Picture:
+    """A value, or a difference, as a small picture: a row for each position, or for so many of them.
+
+    cells: base64 of int8, row by row: 127 stands for `largest`, -126 for nearly `-largest`; each is the entry farthest
+        from 0 of those that it stands for. -127 is masked, -128 not finite.
+    """
+
+    rows: int
+    columns: int
+    largest: float
+    cells: str
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What one side's value of a tap looks like; figures are of its finite entries, None where there are none."""
+
+    shape: tuple[int, ...]
+    least: float | None
+    largest: float | None
+    mean: float | None
+    std: float | None
+    n_nonfinite: int
+    picture: Picture
+
+
+@dataclass(frozen=True, slots=True)
 class Row:
-    """One tap in the table: what came through (propagated), and what its own region adds (`local` verdict)."""
+    """One tap in the table: what came through (propagated), and what its own region adds (`local` verdict).
+
+    Args:
+        axes: a word for each dimension, in the order of `shape`.
+        error, floor, threshold: what the local verdict rests on, Euclidean: the difference in double precision on A's
+            values, float32's rounding in this region, and what counts as a difference.
+        by_position: the relative distance |B - A| / |A| at each position; of more than 128, the largest of so many in a
+            row that there are no more. None where a side is not finite; empty where the tap has no positions.
+        a_nodes, b_nodes: each side's nodes of the region, the tap's own last; none of a trace.
+        a_look, b_look, difference: what the values and their difference look like; None where shapes disagree.
+    """
 
     tap: str
     stage: str
     block: int | None
+    axes: tuple[str, ...]
     propagated: Deviation
     verdict: str
     reason: str
+    error: float
+    floor: float
+    threshold: float
+    by_position: tuple[float | None, ...]
+    a_nodes: tuple[Source, ...]
+    b_nodes: tuple[Source, ...]
+    a_look: Look | None
+    b_look: Look | None
+    difference: Picture | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +121,14 @@ class Effect:
 
 @dataclass(frozen=True, slots=True)
 class Divergence:
-    """A region at fault. `floor` and `threshold` are what the verdict rests on, Euclidean like `error`."""
+    """A region at fault. `floor` and `threshold` are what the verdict rests on, Euclidean like `error`.
+
+    Args:
+        by_position: the local difference, |B - A| / |A| on A's values in double precision, as in `Row.by_position`.
+        cause: the number of its root cause, from 1.
+        residual: how far what explains it is from B's output here, relative to the difference: A's own is 1. None where
+            nothing explains it.
+    """
 
     tap: str
     stage: str
@@ -89,6 +144,9 @@ class Divergence:
     b_node: Source | None
     difference: str
     relations: tuple[str, ...]
+    by_position: tuple[float | None, ...]
+    cause: int | None
+    residual: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +159,7 @@ class RootCause:
     `edit` is the change in words, each line needed, as it reads at the first of the taps; `steps` how many steps it changes.
     `harmless_at` are regions that are computed the same two ways, where this checkpoint's weights make no difference.
     `residual` is how far, at most, the explanation is from B's float64 output, relative to the difference that it explains.
-    `source` and `a_source` are B's and A's line.
+    `source` and `a_source` are B's and A's line. `what` says what differs, `text` also where, and whom the reference agrees with.
     """
 
     kind: str
@@ -118,6 +176,7 @@ class RootCause:
     effect: Effect | None
     source: str | None
     a_source: str | None
+    what: str
     text: str
 
 
@@ -134,11 +193,12 @@ class FirstStep:
 
 @dataclass(frozen=True, slots=True)
 class BlindSpot:
-    """Stages that cannot reach the logits for this input, and an input for which they were measured to."""
+    """Stages that cannot reach the logits for this input, and the tokens for which they were measured to, or the schedule."""
 
     stages: tuple[str, ...]
     text: str
     proposal: tuple[int, ...] | None
+    schedule: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,8 +242,27 @@ class NonFinite:
 
 
 @dataclass(frozen=True, slots=True)
+class NextCapture:
+    """The one further thing that would settle what is left open.
+
+    kind: `taps` to expose or record on `side`; `tokens` to run; a `schedule` of B; or a `reference`.
+    """
+
+    kind: str
+    side: str | None
+    taps: tuple[str, ...]
+    tokens: tuple[int, ...] | None
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class Result:
-    """All that a comparison found."""
+    """All that a comparison found.
+
+    Args:
+        pieces: the text of tokens, where a tokenizer is known.
+        next_capture: None where nothing is open.
+    """
 
     a: SideInfo
     b: SideInfo
@@ -207,10 +286,18 @@ class Result:
     nonfinite: tuple[NonFinite, ...] = ()
     schedules: tuple[str, str] = ("whole", "whole")
     first_step: FirstStep | None = None
+    next_capture: NextCapture | None = None
+    pieces: Mapping[int, str] = field(default_factory=dict)
 
     def to_json(self) -> str:
         """The result as JSON; numbers that JSON cannot hold (NaN, Inf) become text."""
         return json.dumps(to_plain(self), indent=1)
+
+    def _repr_html_(self) -> str:
+        """The report, in a notebook."""
+        from .report.html import fragment
+
+        return fragment(self)
 
 
 def as_plain(value: object) -> object:

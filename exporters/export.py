@@ -24,6 +24,7 @@ from .checkpoints import Checkpoint
 from .checkpoints.gguf_file import STORED_WITH_MINS
 from .linking import linked
 from .to_onnx import ExportedGraph, storage_key, to_onnx
+from .tokenizers.beside import tokenizer_facts
 from .variants.registry import VariantRequest
 
 WEIGHT_FILE = "weights.safetensors"
@@ -57,15 +58,17 @@ def export(
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as e:
         raise InputError(f"{folder}: cannot be made ({e.strerror}); choose another --out folder") from e
-    progress("weights")
+    progress("exporting weights")
     with_q8_0 = any(v.weights == "q8_0" for v in variants)
     weights = shared_weights(checkpoint, folder / WEIGHT_FILE, with_q8_0, note, link)
     bound = BoundCheckpoint(checkpoint.config, weights)
+    tokenizer = tokenizer_facts(checkpoint, folder)
     paths = []
     for variant, stem in zip(variants, stems, strict=True):
-        progress(stem)
+        progress(f"exporting {stem}")
         graph = exported(variant, bound, length, cache)
-        facts = {"runtime": variant.name, "options": json.dumps(dict(variant.options)), "checkpoint": checkpoint.sha256}
+        options = json.dumps(dict(variant.options))
+        facts = {"runtime": variant.name, "options": options, "checkpoint": checkpoint.sha256, **tokenizer}
         paths.append(write_graph(graph, bound, weights, folder / f"{stem}.onnx", facts))
     return paths
 

@@ -38,16 +38,28 @@ def export_module(text: str, folder: Path) -> list[Path]:
         raise InputError(f"{file}: has no function {name}")
     with beside(Path(file).parent):
         module, inputs = _made(make, text)
-        program = _exported(module, inputs, text)
-    folder.mkdir(parents=True, exist_ok=True)
-    path, given = folder / f"{name}.onnx", folder / f"{name}.npz"
+        folder.mkdir(parents=True, exist_ok=True)
+        return list(write_module(module, inputs, folder / f"{name}.onnx", text))
+
+
+def write_module(module: nn.Module, inputs: Any, path: Path, text: str = "") -> tuple[Path, Path]:
+    """Write any torch module as torch exports it, and beside it its example inputs as an .npz.
+
+    Args:
+        inputs: a tensor, a tuple of them, or a dict by name.
+        text: what to call it in messages.
+    Raises:
+        InputError: it is no module with its inputs, or torch cannot export it.
+    """
+    module, inputs = _checked(module, inputs, text or type(module).__name__)
+    program, given = _exported(module, inputs, text or type(module).__name__), path.with_suffix(".npz")
     with quiet():
         program.save(str(path), external_data=True)
     names = [info.name for info in onnx.load(path, load_external_data=False).graph.input]
     values = list(inputs.values()) if isinstance(inputs, Mapping) else list(inputs)
     with written_beside(given) as partial, partial.open("wb") as opened:
         np.savez(opened, **{name: _array(value) for name, value in zip(names, values, strict=True)})  # type: ignore[arg-type]
-    return [path, given]
+    return path, given
 
 
 def _array(value: Tensor) -> np.ndarray:
@@ -59,12 +71,15 @@ def _made(make: Any, text: str) -> tuple[nn.Module, Mapping[str, Tensor] | Seque
         made = make()
     except Exception as e:  # the user's own function may raise anything
         raise InputError(f"{text}: cannot be made: {reason(e)}") from e
-    if not (isinstance(made, (tuple, list)) and len(made) == 2 and isinstance(made[0], nn.Module)):
+    if not (isinstance(made, (tuple, list)) and len(made) == 2):
         raise InputError(f"{text}: {_ASKED}")
-    module, inputs = made
+    return _checked(made[0], made[1], text)
+
+
+def _checked(module: Any, inputs: Any, text: str) -> tuple[nn.Module, Mapping[str, Tensor] | Sequence[Tensor]]:
     inputs = (inputs,) if isinstance(inputs, Tensor) else inputs
     values = list(inputs.values()) if isinstance(inputs, Mapping) else inputs
-    if not isinstance(values, (tuple, list)) or not values or not all(isinstance(value, Tensor) for value in values):
+    if not isinstance(module, nn.Module) or not isinstance(values, (tuple, list)) or not values or not all(isinstance(value, Tensor) for value in values):
         raise InputError(f"{text}: {_ASKED}")
     return module.eval(), inputs
 

@@ -143,13 +143,13 @@ def _made(
     """Each variant once, with its graph; the twins too, but for a note where they cannot be made."""
     plain, both = _once(variants), _once([*variants, *twins])
     try:
-        paths = export(checkpoint, both, folder, lambda step: progress(f"exporting {step}"), cache=cache)
+        paths = export(checkpoint, both, folder, progress, cache=cache)
         return list(zip(both, paths, strict=True)), ()
     except InputError as e:
         if plain == both:
             raise
         note = f"Q8_0 was not checked: {e}"
-    paths = export(checkpoint, plain, folder, lambda step: progress(f"exporting {step}"), cache=cache)
+    paths = export(checkpoint, plain, folder, progress, cache=cache)
     return list(zip(plain, paths, strict=True)), (note,)
 
 

@@ -33,6 +33,7 @@ from .products import (
     reads_halves,
     split,
 )
+from .progress import counted
 from .promote import promoted
 from .regions import Program, Region
 from .scratch import Scratch
@@ -374,7 +375,7 @@ def run_regions(
         values: graph inputs and the taps whose values are given; a given tap is not run.
     """
     done = dict(values)
-    for tap, region in regions.items():
+    for tap, region in counted(regions.items()):
         if tap not in done:
             done[tap] = runner.keep(runner.run(region, [done[name] for name in region.inputs], precision))
     return done

@@ -9,6 +9,13 @@ import onnx
 
 from .taps import Source
 
+_LONGEST = 80  # characters of an attribute that are shown
+_NOT_SHOWN = (
+    onnx.AttributeProto.GRAPH,
+    onnx.AttributeProto.GRAPHS,
+    onnx.AttributeProto.TENSOR,
+    onnx.AttributeProto.TENSORS,
+)
 _FRAME = re.compile(r'File "([^"]+)", line (\d+), in (\S+)')
 _INSTALLED = re.compile(r"/(?:site|dist)-packages/")
 # what wraps a module's own code, and never computes anything of it
@@ -21,7 +28,22 @@ _WRAPPERS = re.compile(
 def source_of(node: onnx.NodeProto) -> Source:
     """Name, op type, scope and source line; scope and line are None where the exporter left none."""
     metadata = {prop.key: prop.value for prop in node.metadata_props}
-    return Source(node.name, node.op_type, _scope(metadata), next(iter(own_lines(node)), None))
+    return Source(node.name, node.op_type, _scope(metadata), next(iter(own_lines(node)), None), _attributes(node))
+
+
+def _attributes(node: onnx.NodeProto) -> str:
+    """Each attribute and its value; a long one is cut, and a subgraph is only named."""
+    return ", ".join(_attribute(one) for one in node.attribute)
+
+
+def _attribute(one: onnx.AttributeProto) -> str:
+    if one.type in _NOT_SHOWN:
+        return one.name
+    try:
+        text = str(onnx.helper.printable_attribute(one))
+    except ValueError:  # of a type that onnx does not know
+        return one.name
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
 
 
 def own_lines(node: onnx.NodeProto) -> list[str]:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from .stages import split_tap_name
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where a node comes from: its name, op type, module scope, and source file and line (None where unknown)."""
+    """Where a node comes from: its name, op type, module scope, source file and line (None where unknown), and its attributes
+    in words, `axis = -1, to = 1`.
+    """
 
     name: str
     op_type: str
     scope: str | None
     source: str | None
+    attributes: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True)

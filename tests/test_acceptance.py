@@ -259,7 +259,7 @@ def test_a_users_own_file_with_one_mistake_is_blamed_at_its_tap(qwen3, tmp_path)
 
 def test_the_json_holds_what_the_readme_documents(diagnosis):
     found = json.loads(diagnosis.to_json())
-    assert found["schema"] == "opdiff.result/2"
+    assert found["schema"] == "opdiff.result/3"
     assert {"parity", "first_divergence", "divergences", "root_causes", "blind_spots", "closed"} <= set(found)
     wanted = {"tap", "stage", "block", "kind", "propagated", "local", "floor", "effect", "a_node", "b_node"}
     assert wanted <= set(found["divergences"][0])

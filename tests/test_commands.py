@@ -19,7 +19,7 @@ from onnx_text import DECODER, save_decoder
 
 from opdiff.__main__ import main
 
-COMMANDS = ["export", "trace", "compare", "align", "tokenize", "verdict", "demo", "view"]
+COMMANDS = ["export", "trace", "compare", "report", "align", "tokenize", "verdict", "demo", "view", "completion"]
 
 
 def opdiff(*arguments: object) -> Result:
@@ -38,8 +38,10 @@ def test_answer_is_the_first_line_and_every_position_is_there(pair):
     assert done.exit_code == 1
     assert done.stdout.splitlines()[0].startswith("differ: a (A: a) and b (B: b) part at blk.1.ffn_down")
     assert done.stderr == ""
+    whole = opdiff("compare", *pair, "--tokens", "1,5,3", "--tables").stdout
+    assert whole.startswith(done.stdout.rsplit("\n\n", 1)[0])
     for position, token in enumerate((1, 5, 3)):
-        assert re.search(rf"│\s+{position} │\s+{token} │", done.stdout)
+        assert re.search(rf"│\s+{position} │\s+{token} │", whole)
 
 
 def test_same_says_so_first(pair):
@@ -49,7 +51,7 @@ def test_same_says_so_first(pair):
 
 
 def test_every_tap_lists_each_tap_and_without_it_the_stages(pair):
-    short, whole = (opdiff("compare", *pair, "--tokens", "1,2", *more).stdout for more in ((), ("--every-tap",)))
+    short, whole = (opdiff("compare", *pair, "--tokens", "1,2", *more).stdout for more in (("--tables",), ("--every-tap",)))
     assert len(re.findall(r"│ ffn_down\s+│", short)) == 1
     assert len(re.findall(r"│ ffn_down\s+│", whole)) == 2
 

@@ -44,8 +44,8 @@ def test_interrupted_export_leaves_only_whole_files_and_names_its_step(tmp_path:
     ran = interrupted(command, lambda: any(tmp_path.glob(seen)))
     assert ran.returncode == 130, ran.stderr
     assert ran.stderr.count("\n") == 1
-    assert re.search(f"interrupted at {at}", ran.stderr)
-    assert {file.name for file in tmp_path.iterdir()} <= {"weights.safetensors"}
+    assert re.search(f"interrupted while exporting {at}", ran.stderr)
+    assert {file.name for file in tmp_path.iterdir()} <= {"weights.safetensors", "tokenizer.gguf"}
     assert not list(tmp_path.glob(".*"))
 
 
@@ -65,7 +65,7 @@ def test_interrupted_verdict_names_its_step_and_writes_nothing(tmp_path: Path):
     assert ran.returncode == 130, ran.stderr
     assert ran.stderr.count("\n") == 1
     assert "smollm2: interrupted while exporting " in ran.stderr
-    assert {file.name for file in tmp_path.iterdir()} <= {"weights.safetensors"}
+    assert {file.name for file in tmp_path.iterdir()} <= {"weights.safetensors", "tokenizer.gguf"}
 
 
 def test_child_heeds_interrupts_though_its_parent_does_not():

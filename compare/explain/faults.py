@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from ...graphs.progress import counted
 from ...graphs.stages import graph_order, split_tap_name
 from ..conventions.explain import BESIDE_A_REWRITE, BESIDE_AN_EDIT, WHOLE
 from ..judge.cancel import cancelling, is_unread
@@ -58,7 +59,7 @@ def faults(a: Side, b: Side, found: Mapping[str, Local], explainer: Explainer) -
     innocent = {tap for group in cancelled for tap in group}
     suspects = [tap for tap, local in found.items() if local.verdict == "semantic" and tap not in innocent]
     search = _Search(a, b, found, explainer)
-    explained = {tap: search.explained(found[tap]) for tap in suspects}
+    explained = {tap: search.explained(found[tap]) for tap in counted(suspects)}
     causes, dropped = _without_cancelling(
         a,
         b,

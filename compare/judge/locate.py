@@ -18,6 +18,7 @@ import numpy as np
 from ...graphs.axes import same_shape, unbatched
 from ...graphs.constants import Exact, constant_arrays, constant_fingerprints, fingerprint, is_constant
 from ...graphs.errors import ShapeError
+from ...graphs.progress import counted
 from ..measure import Deviation, deviation, distance, size
 from ..sides.graph_side import GraphSide
 from ..sides.side import Side, Values
@@ -73,7 +74,7 @@ def is_equal(local: Local, value: np.ndarray, prediction: np.ndarray) -> bool:
 
 def locate(a: Side, b: Side) -> dict[str, Local]:
     """The local verdict for each common tap, in B's graph order."""
-    return {tap: judge_region(a, b, tap) for tap in b.regions}
+    return {tap: judge_region(a, b, tap) for tap in counted(b.regions)}
 
 
 def judge_region(a: Side, b: Side, tap: str) -> Local:

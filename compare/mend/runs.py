@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ...graphs.errors import InputError, OpdiffError
+from ...graphs.progress import counted
 from ...graphs.run import Precision, execution_order
 from ..sides.graph_side import GraphSide
 from ..sides.side import Values
@@ -107,7 +108,7 @@ def _run_in_order(
     going: dict[str, list[str]] = {}
     for name, tap in last_reader.items():
         going.setdefault(tap, []).append(name)
-    for tap in order:
+    for tap in counted(order):
         active = [n for n, run in enumerate(runs) if run.has_own(tap)]
         programs = [runs[n].by[tap].running(tap, runs[n].values, precision) for n in active]
         if programs:

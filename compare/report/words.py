@@ -18,13 +18,19 @@ _AGREES = {
 
 def cause_text(a: str, b: str, cause: Cause, agrees: str | None) -> str:
     """One sentence: what differs, where, and whom the reference agrees with."""
-    text = f"{_difference(a, b, cause)}; at {places(cause.taps)}"
+    agreed = agreement_text(a, b, agrees)
+    return f"{difference_text(a, b, cause)}; at {places(cause.taps)}{f'; {agreed}' if agreed else ''}"
+
+
+def agreement_text(a: str, b: str, agrees: str | None) -> str:
+    """Whom the reference agrees with; nothing where there is none."""
     if agrees in ("a", "b"):
-        return f"{text}; the reference agrees with {a if agrees == 'a' else b}"
-    return f"{text}; {_AGREES[agrees]}" if agrees else text
+        return f"the reference agrees with {a if agrees == 'a' else b}"
+    return _AGREES[agrees] if agrees else ""
 
 
-def _difference(a: str, b: str, cause: Cause) -> str:
+def difference_text(a: str, b: str, cause: Cause) -> str:
+    """What differs."""
     if cause.choice is not None:
         ours, theirs = cause.written
         if ours == theirs:

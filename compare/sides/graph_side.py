@@ -24,8 +24,7 @@ from ...graphs.stages import LOGITS
 from ...graphs.stepping import StepRunner
 from ...graphs.stream import Stream, stream_of
 from ...graphs.whole import is_changed_when_whole, run_whole, why_not_whole
-from ..result import SideInfo
-from .side import Side, Values, reordered, reordered_all
+from .side import Side, Values, info_of, reordered, reordered_all
 
 T = TypeVar("T")
 
@@ -51,9 +50,7 @@ class GraphSide(Side):
         self.artifact = artifact
         self._runner = runner
         taps = {tap.name: tap for tap in artifact.taps if tap.name in set(at)}
-        info = SideInfo(
-            artifact.name, str(artifact.path), artifact.runtime, artifact.sha256, artifact.facts.get("checkpoint")
-        )
+        info = info_of(artifact.name, artifact)
         super().__init__(info, taps, cut(artifact, at), {})
         self.not_whole: str | None = None
         self.is_run_whole = is_changed_when_whole(artifact.model)

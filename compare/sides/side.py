@@ -8,8 +8,11 @@ from typing import Self
 
 import numpy as np
 
+from ...graphs.artifact import Artifact
+from ...graphs.facts import tokenizer_named
 from ...graphs.regions import Region
 from ...graphs.taps import Tap
+from ...graphs.trace import Trace
 from ..result import SideInfo
 
 Values = Mapping[str, np.ndarray]
@@ -72,6 +75,15 @@ class Side:
         other._orders = {**self._orders, **orders}
         other.values = {**self.values, **reordered_all(self.values, orders)}
         return other
+
+
+def info_of(name: str, one: Artifact | Trace) -> SideInfo:
+    """Where a graph or a trace comes from."""
+    tokenizer = tokenizer_named(one.path, one.facts)
+    checkpoint = one.facts.get("checkpoint")
+    return SideInfo(
+        name, str(one.path), one.runtime, one.sha256, checkpoint, None if tokenizer is None else str(tokenizer)
+    )
 
 
 def reordered_all(values: Values, orders: Mapping[str, Sequence[int]]) -> dict[str, np.ndarray]:

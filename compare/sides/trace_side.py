@@ -9,9 +9,8 @@ import numpy as np
 from ...graphs.axes import to_canonical
 from ...graphs.schedule.placing import looked_at
 from ...graphs.trace import Trace
-from ..result import SideInfo
 from .graph_side import GraphSide
-from .side import Side
+from .side import Side, info_of
 
 
 class TraceSide(Side):
@@ -24,7 +23,7 @@ class TraceSide(Side):
 
     def __init__(self, trace: Trace, beside: GraphSide) -> None:
         name = trace.name if trace.schedule.is_whole else f"{trace.name}[{trace.schedule.text}]"
-        info = SideInfo(name, str(trace.path), trace.runtime, trace.sha256, trace.facts.get("checkpoint"))
+        info = info_of(name, trace)
         taps = {tap: trace.taps[tap] for tap in beside.regions if tap in trace.taps}
         values = {tap: to_canonical(trace.values[tap], taps[tap].axes) for tap in taps}
         steps = () if not beside.spans else trace.schedule.steps(len(beside.tokens))

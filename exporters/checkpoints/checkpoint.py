@@ -1,6 +1,7 @@
 """What every checkpoint offers, whatever kind of file it came in."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from pathlib import Path
 
 import ml_dtypes
@@ -43,6 +44,10 @@ class Checkpoint(ABC):
     @abstractmethod
     def metadata(self, key: str) -> Value | None:
         """A GGUF metadata value: a number, a string, a tuple of strings, or a numeric array; None where there is none."""
+
+    def tokenizer_files(self) -> Mapping[str, bytes]:
+        """The files that hold its tokenizer, the one to open first; none where it has none."""
+        return {}
 
     @abstractmethod
     def shape(self, name: str) -> tuple[int, ...]:

@@ -2,6 +2,8 @@
 
 import hashlib
 import mmap
+import struct
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 
@@ -43,6 +45,14 @@ class GgufFile(Checkpoint):
 
     def metadata(self, key: str) -> Value | None:
         return self._header.fields.get(key)
+
+    def tokenizer_files(self) -> Mapping[str, bytes]:
+        """The file without its tensors, where it has a vocabulary."""
+        if "tokenizer.ggml.tokens" not in self._header.fields:
+            return {}
+        magic, _, n_fields = (self._bytes[start:end] for start, end in ((0, 8), (8, 16), (16, 24)))
+        fields = self._bytes[24 : self._header.fields_end]
+        return {"tokenizer.gguf": magic + struct.pack("<Q", 0) + n_fields + fields}
 
     def shape(self, name: str) -> tuple[int, ...]:
         return self._place(name).shape

@@ -46,9 +46,10 @@ class TensorPlace:
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """The metadata (numbers, strings, arrays of them) and the tensors' places, both in the file's order."""
+    """The metadata (numbers, strings, arrays of them), the byte at which it ends, and the tensors' places, in the file's order."""
 
     fields: Mapping[str, Value]
+    fields_end: int
     tensors: Mapping[str, TensorPlace]
 
 
@@ -75,6 +76,7 @@ def read_header(data: memoryview) -> Header:
         if key in fields:
             raise InputError(f"metadata key {quoted(key)} stands there twice; {_DAMAGED}")
         fields[key] = _read_value(cursor, key)
+    fields_end = cursor.at
     alignment = _alignment(fields)
     relative: dict[str, TensorPlace] = {}
     for _ in range(n_tensors):
@@ -82,7 +84,7 @@ def read_header(data: memoryview) -> Header:
         if place.name in relative:
             raise InputError(f"tensor {quoted(place.name)} stands there twice; {_DAMAGED}")
         relative[place.name] = place
-    return Header(fields, _place(relative, _round_up(cursor.at, alignment), alignment, len(data)))
+    return Header(fields, fields_end, _place(relative, _round_up(cursor.at, alignment), alignment, len(data)))
 
 
 class _Cursor:

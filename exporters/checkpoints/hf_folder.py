@@ -3,7 +3,7 @@
 import hashlib
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from os.path import isfile  # Path's own raises where a name is too long
 from pathlib import Path
@@ -60,6 +60,11 @@ class HfFolder(Checkpoint):
 
     def metadata(self, key: str) -> None:
         """None: an HF folder has no GGUF metadata."""
+
+    def tokenizer_files(self) -> Mapping[str, bytes]:
+        """Its tokenizer.json, and tokenizer_config.json, which names BOS."""
+        files = [self.path / name for name in ("tokenizer.json", "tokenizer_config.json")]
+        return {file.name: file.read_bytes() for file in files if file.is_file()} if files[0].is_file() else {}
 
     def shape(self, name: str) -> tuple[int, ...]:
         return self._as_in_file(name).shape

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
-from rich.console import Console
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-
 from ...graphs.errors import InputError
+from ...graphs.progress import steps_shown
 from ...graphs.schedule.steps import WHOLE, Schedule, parse_schedule
 from ..checkpoints import Checkpoint, open_checkpoint
 
@@ -22,7 +19,7 @@ def run_trace(
     schedule: str = WHOLE.text,
     cache: str | None = None,
 ) -> Path:
-    """Trace one pass of a runtime over a prompt or over token ids, with a progress line on stderr.
+    """Trace one pass of a runtime over a prompt or over token ids, with its progress on stderr.
 
     Raises:
         InputError: neither or both of prompt and tokens, a token that the model has not, another ending than
@@ -37,14 +34,13 @@ def run_trace(
         out.parent.mkdir(parents=True, exist_ok=True)
     except OSError as e:
         raise InputError(f"{out.parent}: cannot be made ({e.strerror}); choose another place for --out") from e
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as progress:
-        task = progress.add_task(f"reading {model}", total=None)
+    with steps_shown() as shown:
+        shown.enter(f"reading {model}")
         checkpoint = open_checkpoint(model, out.parent)
         ids = _encoded(checkpoint, prompt) if prompt is not None else _parsed(tokens or "")
         _check_tokens(ids, checkpoint)
         steps.steps(len(ids))
-        progress.update(task, description=f"running {runtime}")
+        shown.enter(f"running {runtime}")
         _run(runtime, checkpoint, ids, out, steps, cache)
     return out
 

@@ -21,6 +21,7 @@ from ...graphs.taps import Source, Tap
 from ...graphs.trace import save_trace
 from ..checkpoints import Checkpoint, DecoderConfig
 from ..tapping import collected
+from ..tokenizers.beside import tokenizer_facts
 from ..variants.hf import TappedModel, load, tapped
 
 CACHES = DYNAMIC, STATIC = "dynamic", "static"
@@ -55,6 +56,7 @@ def write_trace(
         "versions": json.dumps({**versions(), **libraries}),
         "options": json.dumps({"attention": "eager", "n_threads": str(torch.get_num_threads())}),
         "schedule": schedule.text,
+        **tokenizer_facts(checkpoint, path.parent),
     }
     save_trace(path, f"hf transformers {libraries['transformers']}", tokens, pairs, facts)
 

@@ -18,6 +18,7 @@ from ...graphs.errors import InputError
 from ...graphs.provenance import versions
 from ...graphs.schedule.steps import WHOLE, Schedule
 from ..checkpoints import Checkpoint
+from ..tokenizers.beside import tokenizer_facts
 
 CACHES = ("f32", "f16", "q8_0")
 _INSTALL = "pip install llama-cpp-python==0.3.36 (it is compiled, which takes some minutes)"
@@ -59,6 +60,7 @@ def write_trace(
             "versions": json.dumps({**versions(), "llama-cpp-python": found}),
             "options": json.dumps({"flash_attention": "off", "kv_cache": cache, "n_threads": str(n_threads)}),
             "schedule": schedule.text,
+            **tokenizer_facts(checkpoint, path.parent),
         },
     }
     command = [sys.executable, "-P", "-m", f"{__package__}.llama_cpp_child"]

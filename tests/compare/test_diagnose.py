@@ -211,7 +211,7 @@ def test_result_says_what_it_rests_on(against):
 def test_json_is_strict_and_holds_every_field(against):
     result = against(ABS)
     found = json.loads(result.to_json(), parse_constant=lambda text: pytest.fail(f"{text} is no JSON"))
-    assert found["schema"] == "opdiff.result/2"
+    assert found["schema"] == "opdiff.result/3"
     assert set(found) == {"schema", *type(result).__slots__}
     assert found["tokens"] == TOKENS
     assert [row["tap"] for row in found["rows"]] == [row.tap for row in result.rows]

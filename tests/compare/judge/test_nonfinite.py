@@ -13,7 +13,7 @@ import pytest
 from onnx_text import FLAT, save_text
 
 from opdiff.compare.diagnose import compare
-from opdiff.compare.report.terminal import effect_text
+from opdiff.compare.report.sentences import effect_text
 from opdiff.compare.result import Result
 
 TOKENS = (1, 0, 2, 3)
