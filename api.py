@@ -219,7 +219,7 @@ def _files(**sides: Any) -> Iterator[tuple[dict[str, Path], dict[str, Mapping[st
         for role, side in sides.items():
             if isinstance(side, (str, Path)):
                 paths[role] = Path(side)
-            elif side is not None:
+            elif side is not None or role != "reference":
                 paths[role], given[role] = _as_file(role, side, Path(folder))
         yield paths, given
 

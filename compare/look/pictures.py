@@ -68,7 +68,7 @@ def _norms(rows: np.ndarray) -> np.ndarray:
 
 def _seen(value: np.ndarray, is_scores: bool) -> np.ndarray:
     if is_scores:
-        return unmasked(value) | np.isnan(value)
+        return unmasked(np.where(np.isnan(value), -np.inf, value)) | np.isnan(value)
     low = hidden(value)
     return np.ones(value.shape, bool) if low is None else ~low
 
@@ -82,8 +82,8 @@ def _words(axes: Sequence[str], n: int) -> tuple[str, ...]:
 
 def _by_row(value: np.ndarray, axes: Sequence[str]) -> np.ndarray:
     """The value as a matrix: a row for each position where it has them, else for its first axis."""
-    if value.ndim == 0:
-        return value.reshape(1, 1)
+    if value.ndim == 0 or value.size == 0:
+        return value.reshape(value.size, 1)
     words = _words(axes, value.ndim)
     place = next((n for n, word in enumerate(words) if word in ("token", "slot")), 0)
     return np.moveaxis(value, place, 0).reshape(value.shape[place], -1)

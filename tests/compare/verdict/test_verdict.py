@@ -7,10 +7,12 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import jsonschema
 import pytest
 from onnx_text import DECODER, DECODER_AXES, decoder_weights, save_text
 from rich.console import Console
 
+from opdiff.compare.saved import read_saved
 from opdiff.compare.verdict.report import print_verdict
 from opdiff.compare.verdict.verdict import Verdict, decide
 from opdiff.graphs.decoding import Candidate, Contest, GraphDecoder, Prompt
@@ -52,6 +54,14 @@ def printed(verdict: Verdict) -> str:
     out = io.StringIO()
     print_verdict(verdict, Console(file=out, width=150, soft_wrap=True, highlight=False))
     return out.getvalue()
+
+
+def test_verdict_is_read_back_as_it_was_and_is_as_its_schema_says(tmp_path):
+    verdict = decide(contest(tmp_path, OTHER, NOT_FINITE), 3)
+    (tmp_path / "v.json").write_text(verdict.to_json())
+    assert read_saved(tmp_path / "v.json").to_json() == verdict.to_json()
+    schema = json.loads((Path(__file__).parents[3] / "docs" / "schema" / "verdict.json").read_text())
+    jsonschema.validate(json.loads(verdict.to_json()), schema)
 
 
 def test_path_is_the_first_references_greedy_continuation(tmp_path):
