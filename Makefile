@@ -1,8 +1,8 @@
-# make demo: the main job, on a machine that has nothing but Python 3.11 and make. make test: the tests. make bench: the costs.
+# make demo: the main job, on a machine that has nothing but Python 3.11 and make. make test: the tests. make docs: the site. make bench: the costs.
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint bench bench-peers clean
+.PHONY: demo test lint docs bench bench-peers clean
 
 demo: .venv/ready
 	$(BIN)/opdiff demo --out demo
@@ -20,7 +20,7 @@ test: .venv/llama_cpp lint
 lint: .venv/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	MYPYPATH=.venv/types $(BIN)/mypy -p opdiff.exporters -p opdiff.graphs -p opdiff.compare -m opdiff.__main__
+	MYPYPATH=.venv/types $(BIN)/mypy -p opdiff.exporters -p opdiff.graphs -p opdiff.compare -m opdiff.__main__ -m opdiff.api
 
 # Everything is pinned in requirements.lock, so nothing is resolved; torch brings what its build needs. opdiff is installed to be edited.
 .venv/ready: requirements.lock pyproject.toml
@@ -30,6 +30,10 @@ lint: .venv/ready
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	mkdir -p .venv/types && ln -sfn ../.. .venv/types/opdiff
 	touch $@
+
+# The site, from docs/: build/docs/index.html.
+docs: .venv/ready
+	$(BIN)/sphinx-build -W --keep-going -q -b html docs build/docs
 
 # Needs 10 GB of disk and a quiet machine. It prints its tables as Markdown.
 bench: .venv/ready

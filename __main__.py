@@ -465,13 +465,23 @@ def completion(shell: str) -> None:
 def view(file: Path, no_browser: bool, port: int | None, result: Path | None) -> None:
     """Open FILE.onnx in Netron; its nodes are named by block and stage. Stop it with Ctrl-C.
 
+    With --result, each node's side bar shows what was found there; search (Ctrl-F) for a node that the report names.
+
     \b
     Example:
       opdiff view demo/seed/dsl.onnx --no-browser
+      opdiff view demo/seed/legacy.onnx --result demo/seed.json
     """
     from .graphs.view import serve, wait
 
-    click.echo(serve(file, browse=not no_browser, port=port))
+    findings = None
+    if result is not None:
+        from .compare.report import findings as of_nodes
+        from .compare.saved import read_result
+
+        found = read_result(result)
+        findings = of_nodes.findings(found, of_nodes.side_of(file, found))
+    click.echo(serve(file, not no_browser, port, findings))
     wait()
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,9 +19,11 @@ from ..graphs.run import Settings
 from ..graphs.schedule.steps import parse_schedule
 from ..graphs.tensor_files import read_tensors
 from .align.map_file import read_map
-from .baseline import compared
+from .baseline import Compared, compared
 from .diagnose import compare
 from .outputs import Outputs
+from .report.against import baseline_lines
+from .report.annotations import github_annotations
 from .report.printing import printing
 from .report.terminal import Shown, print_result
 from .result import Result
@@ -87,19 +89,19 @@ def run_compare(
 def show(result: Result, outputs: Outputs, shown: Shown, baseline: Path | None, accepted: Result | None) -> bool:
     """Print a result, and write it where asked; True where it passes: same, or nothing new to the baseline."""
     against = None if baseline is None or accepted is None else compared(result, accepted, baseline)
-    outputs.write(result)
+    outputs.write(result, against)
     with printing():
         print_result(result, console(), shown)
-        if against is not None:
-            print()
-            for line in against.lines():
-                print(line)
-        if os.environ.get("GITHUB_ACTIONS") == "true":
-            from .report.annotations import annotations
-
-            for line in annotations(result, Path.cwd()):
-                print(line)
+        lines = () if against is None else ("", *baseline_lines(against))
+        for line in (*lines, *_annotations(result, against)):
+            print(line)
     return result.parity if against is None else against.passes
+
+
+def _annotations(result: Result, against: Compared | None) -> Iterator[str]:
+    """What GitHub shows at the source lines, in its own runs."""
+    if os.environ.get("GITHUB_ACTIONS") == "true":
+        yield from github_annotations(result, Path(os.environ.get("GITHUB_WORKSPACE", ".")), against)
 
 
 def console() -> Console:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..graphs.errors import InputError
 from ..graphs.weights import check_folder, written_beside
+from .baseline import Compared
 from .result import Result
 from .verdict.verdict import Verdict
 
 Found = Result | Verdict
+Writer = Callable[[Result | Verdict, Compared | None], str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,16 +39,19 @@ class Outputs:
             if paths.count(path) > 1:
                 raise InputError(f"{path}: two results would be written there; give each a file of its own")
 
-    def write(self, found: Found) -> None:
-        """Write each, whole or not at all."""
-        texts = [(path, make(found)) for path, make in self._writers()]
+    def write(self, found: Found, against: Compared | None = None) -> None:
+        """Write each, whole or not at all.
+
+        against: what a baseline says of a result.
+        """
+        texts = [(path, make(found, against)) for path, make in self._writers()]
         for path, text in texts:
             with written_beside(path) as partial:
                 partial.write_text(text, encoding="utf-8")
 
-    def _writers(self) -> Iterator[tuple[Path, Callable[[Found], str]]]:
-        makers: tuple[tuple[Path | None, Callable[[Found], str]], ...] = (
-            (self.json, lambda found: found.to_json() + "\n"),
+    def _writers(self) -> Iterator[tuple[Path, Writer]]:
+        makers: tuple[tuple[Path | None, Writer], ...] = (
+            (self.json, lambda found, against: found.to_json() + "\n"),
             (self.html, _html),
             (self.junit, _junit),
             (self.summary, _summary),
@@ -55,27 +61,30 @@ class Outputs:
 
 
 # Each is imported when it is asked for: templates and their engine take longer to load than a small comparison to run.
-def _html(found: Found) -> str:
+def _html(found: Found, against: Compared | None) -> str:
     from .report.html import page
 
     return page(found)
 
 
-def _junit(found: Found) -> str:
+def _junit(found: Found, against: Compared | None) -> str:
     from .report.junit import junit
+    from .verdict.for_ci import verdict_junit
 
-    return junit(found)
+    return verdict_junit(found) if isinstance(found, Verdict) else junit(found, against)
 
 
-def _summary(found: Found) -> str:
+def _summary(found: Found, against: Compared | None) -> str:
     from .report.summary import summary
+    from .verdict.for_ci import verdict_summary
 
-    return summary(found)
+    return verdict_summary(found) if isinstance(found, Verdict) else summary(found, against)
 
 
-def _model_explorer(found: Found) -> str:
+def _model_explorer(found: Found, against: Compared | None) -> str:
     if isinstance(found, Verdict):
         raise InputError("--model-explorer: a verdict has no graph to colour; compare the two graphs")
-    from .report.model_explorer import model_explorer
+    from .report.model_explorer import node_data
 
-    return model_explorer(found)
+    has_nodes = any(row.b_nodes for row in found.rows)  # a recording has none
+    return json.dumps(node_data(found, "b" if has_nodes else "a"), indent=1, allow_nan=False) + "\n"

@@ -8,6 +8,8 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import chdir
+from contextvars import copy_context
 from pathlib import Path
 
 import pytest
@@ -26,17 +28,19 @@ def export(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Export:
     """Runs an export once, whichever page asks first, and gives each page a copy of what it wrote."""
 
     def run(arguments: list[str], folder: Path) -> str:
-        def make(home: Path) -> None:
-            with pytest.MonkeyPatch.context() as patch:
-                patch.chdir(home)
-                done = CliRunner().invoke(main, arguments)
-            assert done.exit_code == 0, done.output
-            (home / "printed").write_text(done.output)
+        place = arguments.index("--out") + 1
+        words = [*arguments[:place], "out", *arguments[place + 1 :]]
 
-        name = hashlib.sha256(" ".join(arguments).encode()).hexdigest()[:12]
+        def make(home: Path) -> None:
+            with chdir(home):
+                done = copy_context().run(CliRunner().invoke, main, words)
+            assert done.exit_code == 0, done.output
+            (home / "printed").write_text(done.stdout)
+
+        name = hashlib.sha256(" ".join(words).encode()).hexdigest()[:12]
         home = made_once(tmp_path_factory, worker_id, f"docs-{name}", make)
-        shutil.copytree(home, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("printed"))
-        return (home / "printed").read_text()
+        shutil.copytree(home / "out", folder / arguments[place], dirs_exist_ok=True)
+        return (home / "printed").read_text().replace("out/", f"{arguments[place]}/")
 
     return run
 
@@ -95,7 +99,7 @@ def wrong_names(page: Path) -> list[str]:
         if re.fullmatch(r"blk\.(\d+|N)\.[a-z_]+", word):
             stage = split_tap_name(word.replace("N", "0"))[1]
             found += [] if stage in (*STAGES, *CACHES) else [word]
-        found += [one for one in re.findall(r"(?<![\w-])--[a-z][a-z-]+", word) if one not in options | foreign]
+        found += [one for one in re.findall(r"(?<![\w-])--[a-z][a-z0-9-]+", word) if one not in options | foreign]
     return found
 
 

@@ -51,7 +51,7 @@ FLOORS = {
     "verdict": 8,
     "saved": 9,
     "outputs": 9,
-    "baseline": 9,
+    "baseline": 4,
     "command": 10,
     "align_command": 11,
     "schemas": 10,

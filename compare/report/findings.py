@@ -101,10 +101,10 @@ def _finding(
         "tap": row.tap,
         "local_error": f"{row.error:.3g}",
         "float32_floor": f"{row.floor:.3g}",
-        "error_over_floor": f"{over_floor(row):.3g}",
+        "over_floor": f"{over_floor(row):.3g}",
         "partner": None if partner is None else partner.name,
-        "partner_source": None if partner is None else partner.source,
-        "source": source,
+        "partner_line": None if partner is None else partner.source,
+        "source_line": source,
     }
     return Finding(_text(row, number, cause, is_culprit), {key: text for key, text in facts.items() if text})
 

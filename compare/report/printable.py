@@ -15,5 +15,10 @@ def one_line(text: str) -> str:
     return printable(" ".join(text.split()))
 
 
+def shortened(text: str, n_characters: int) -> str:
+    """No more than so many characters, and a mark where some are left out."""
+    return text if len(text) <= n_characters else f"{text[:n_characters]} ..."
+
+
 def _written_out(character: str) -> str:
     return character.encode("unicode_escape").decode()

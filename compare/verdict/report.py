@@ -20,7 +20,7 @@ _WORDS = {"near_tie": "near-tie", "flip": "flip", "not_finite": "NaN or Inf"}
 
 def print_verdict(verdict: Verdict, console: Console) -> None:
     """Print the answer, the causes, what was decoded, and the tables."""
-    for line in _headlines(verdict):
+    for line in headlines(verdict):
         console.print(f"[bold]{escape(line)}[/bold]")
     for standing in verdict.standings:
         if standing.causes is not None:
@@ -36,7 +36,7 @@ def print_verdict(verdict: Verdict, console: Console) -> None:
         console.print(f"\n[dim]Note: {escape(note)}[/dim]")
 
 
-def _headlines(verdict: Verdict) -> Iterator[str]:
+def headlines(verdict: Verdict) -> Iterator[str]:
     """For each candidate that the user named whether it passes; then where the real runtimes themselves part."""
     real = _listed(list(verdict.references))
     named = [one for one in verdict.standings if one.is_named]
