@@ -197,8 +197,13 @@ def assert_parity(a: Any, b: Any, **how: Any) -> Result:
         AssertionError: they part; its message says where, why, and at which lines.
         InputError: a side or a token that cannot be used.
     """
+    from .graphs.errors import OpdiffError
+
     __tracebackhide__ = True
-    result = compare(a, b, **how)
+    try:
+        result = compare(a, b, **how)
+    except OpdiffError as e:
+        raise e.with_traceback(None) from None  # what cannot be used is one line, not opdiff's own frames
     if not result.parity:
         from .compare.report.diagnosis import diagnosis
 

@@ -128,8 +128,8 @@ def _check_pair(result: Result, baseline: Result, path: Path) -> None:
     for ours, theirs in pairs:
         if None not in (ours.checkpoint, theirs.checkpoint) and ours.checkpoint != theirs.checkpoint:
             raise InputError(
-                f"{path}: a baseline of another checkpoint (of {ours.name}: {str(theirs.checkpoint)[:8]}, where this is of "
-                f"{str(ours.checkpoint)[:8]}); save one of this checkpoint"
+                f"{path}: a baseline of checkpoint {str(theirs.checkpoint)[:8]}, where this is of {str(ours.checkpoint)[:8]} "
+                f"({ours.name}); save one of this checkpoint"
             )
 
 

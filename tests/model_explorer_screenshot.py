@@ -42,13 +42,11 @@ def explorer(graph: Path, data: Path) -> Iterator[str]:
 
 
 def look(page: Page, node: str) -> str:
-    """Open every layer, go to the node and select it; the text that the page then shows of it."""
-    page.get_by_text("Aggregated stats").wait_for(timeout=60_000)
-    page.get_by_text("unfold_more_double", exact=True).click()
-    page.wait_for_timeout(3_000)  # the graph moves to its new place
+    """Go to the node, which opens the layers around it, and select it; the text that the page then shows of it."""
+    page.get_by_text("Aggregated stats").wait_for(timeout=120_000)
     page.get_by_placeholder("Search nodes/layers by regex").fill(re.escape(node))
     page.locator(f".search-results-container [data-id={json.dumps(node)}] .node-label").click(modifiers=["Alt"])
-    page.wait_for_timeout(3_000)
+    page.wait_for_timeout(5_000)  # the graph moves to its place
     return page.inner_text("body").split("NODE DATA PROVIDERS")[1]
 
 
@@ -57,6 +55,7 @@ def main(graph: Path, data: Path, node: str, picture: Path) -> None:
     with explorer(graph, data) as address, sync_playwright() as play:
         browser = play.chromium.launch(executable_path=shutil.which("chromium"), args=["--enable-unsafe-swiftshader"])
         page = browser.new_page(viewport={"width": 1600, "height": 1000})
+        page.set_default_timeout(120_000)
         page.goto(address)
         text = look(page, node)
         page.screenshot(path=picture)

@@ -27,6 +27,7 @@ from click.testing import CliRunner
 from markdown_it import MarkdownIt
 
 from opdiff.__main__ import main
+from opdiff.exporters.variants.own_file import beside
 
 ROOT = Path(__file__).parent.parent
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
@@ -182,7 +183,7 @@ class Reader:
 
     def _python(self, block: Block) -> str:
         printed = StringIO()
-        with chdir(self.folder), redirect_stdout(printed):
+        with chdir(self.folder), redirect_stdout(printed), beside(self.folder):
             exec(compile(block.text, block.where, "exec"), self.names)
         return printed.getvalue()
 

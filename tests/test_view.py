@@ -28,7 +28,7 @@ netron = pytest.importorskip("netron")
 HOSTILE = "<script>alert(1)</script>"
 FOREIGN = """<ir_version: 10, opset_import: ["" : 21]>
 g (float[n,16] x) => (float[n,16] y) <float[16] w = {0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15}> { y = Add(x, w) }"""
-Open = Callable[[str], Any]  # a page of Playwright, and what it asked of others
+Open = Callable[..., Any]  # a page of Playwright, and what it asked of others
 
 
 def got(address: str) -> bytes:
@@ -140,8 +140,9 @@ def open_page() -> Iterator[Open]:
     with sync_api.sync_playwright() as play:
         browser = play.chromium.launch(executable_path=chromium)
 
-        def opened(address: str):
+        def opened(address: str, script: str = ""):
             page, others = browser.new_page(), []
+            page.add_init_script(script)
 
             def asked(route) -> None:
                 if route.request.url.startswith(address):
@@ -178,7 +179,6 @@ def test_the_culprits_name_pasted_into_netrons_search_finds_it_with_its_findings
         assert words in text
     assert others == []
     assert page.context.cookies() == []
-    assert not page.get_by_text("cookies").is_visible()
 
 
 def test_a_graph_without_taps_opens_and_a_hostile_name_is_text(tmp_path, open_page):
@@ -191,11 +191,18 @@ def test_a_graph_without_taps_opens_and_a_hostile_name_is_text(tmp_path, open_pa
     assert others == []
 
 
-def test_what_opdiff_leaves_out_is_what_netrons_own_page_asks(seed, open_page):
-    host, port = netron.start(str(seed / "dsl.onnx"), browse=False)
+def test_netrons_own_page_stops_to_ask_and_reaches_other_hosts_where_ours_does_neither(seed, open_page):
+    ask = "addEventListener('load', () => fetch('http://elsewhere.example').catch(() => null))"
+    path = seed / "dsl.onnx"
+    host, port = netron.start(str(path), browse=False)
     try:
-        page, others = open_page(f"http://{host}:{port}")
-        page.get_by_text("cookies").wait_for()
-        assert "ipinfo.io" in others
+        page, others = open_page(f"http://{host}:{port}", ask)
+        page.locator("#message-button").wait_for()
+        assert "elsewhere.example" in others
     finally:
         netron.stop((host, port))
+    page, others = open_page(serve(path, browse=False), ask)
+    page.locator("body.default").wait_for()
+    assert not page.locator("#message-button").is_visible()
+    assert "elsewhere.example" not in others
+    assert "Content Security Policy" in " ".join(others)

@@ -91,13 +91,12 @@ def _finding(
     partner: Source | None,
 ) -> Finding:
     number = None if divergence is None else divergence.cause
-    cause = None if number is None else result.root_causes[number - 1]
+    cause = dict(enumerate(result.root_causes, 1)).get(number or 0)
+    here = ", at this node" if is_culprit else ""
     facts = {
         "verdict": row.verdict,
-        "cause": None
-        if number is None
-        else f"{number} of {len(result.root_causes)}{', at this node' if is_culprit else ''}",
-        **_explained(result, cause),
+        "cause": f"{number} of {len(result.root_causes)}{here}" if cause else None,
+        **_explained(result, divergence, cause),
         "tap": row.tap,
         "local_error": f"{row.error:.3g}",
         "float32_floor": f"{row.floor:.3g}",
@@ -109,11 +108,11 @@ def _finding(
     return Finding(_text(row, number, cause, is_culprit), {key: text for key, text in facts.items() if text})
 
 
-def _explained(result: Result, cause: RootCause | None) -> dict[str, str | None]:
-    if cause is None:
+def _explained(result: Result, divergence: Divergence | None, cause: RootCause | None) -> dict[str, str | None]:
+    if divergence is None or cause is None:
         return {}
     named = f"{cause.convention}: {result.b.name} has {cause.b_value}, {result.a.name} has {cause.a_value}"
-    return {"convention": named if cause.convention else None, "edit": "; ".join(cause.edit)}
+    return {"convention": named if cause.convention else None, "edit": divergence.difference}
 
 
 def _text(row: Row, number: int | None, cause: RootCause | None, is_culprit: bool) -> str:
@@ -124,4 +123,4 @@ def _text(row: Row, number: int | None, cause: RootCause | None, is_culprit: boo
         "rounding": "both sides differ by rounding alone",
         "same": "both sides compute the same",
     }
-    return f"In the region of {row.tap}: {said[row.verdict]}"
+    return f"In the region of {row.tap}: {said.get(row.verdict, row.verdict)}"

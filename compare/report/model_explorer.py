@@ -6,12 +6,9 @@ model-explorer-onnx, calls them: by their own names.
 
 from __future__ import annotations
 
-import json
 import math
 import sys
-from pathlib import Path
 
-from ...graphs.weights import written_beside
 from ..result import Result, Row
 from .findings import SideLetter, over_floor, row_of_each_node
 
@@ -27,7 +24,10 @@ _COLOURS = (
 
 
 def node_data(result: Result, side: SideLetter) -> dict[str, object]:
-    """Each node's decades of local error above float32's rounding of its region: 0 where it is at or below that."""
+    """Each node's decades of local error above float32's rounding in its region: 0 where it is at or below that.
+
+    As JSON, it is a file that Model Explorer's `--node_data_paths` takes.
+    """
     rows = row_of_each_node(result, side)
     return {
         "name": f"local error, decades above float32 rounding: {result.a.name} against {result.b.name}",
@@ -50,9 +50,3 @@ def decades(row: Row) -> float:
     if math.isinf(ratio):
         return _MOST
     return round(max(0.0, math.log10(ratio)), 3) if ratio else 0.0
-
-
-def write_node_data(result: Result, side: SideLetter, path: Path) -> None:
-    """Write a file that Model Explorer's `--node_data_paths` takes, whole or not at all."""
-    with written_beside(path) as partial:
-        partial.write_text(json.dumps(node_data(result, side), indent=1, allow_nan=False))

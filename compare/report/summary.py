@@ -60,12 +60,12 @@ def _details(result: Result) -> Iterator[str]:
     at_fault = {divergence.tap for divergence in result.divergences}
     parted = [rows for rows in stages.values() if any(row.tap in at_fault for row in rows)]
     if parted:
-        headings = ("stage", "at fault", "worst block", "local error / floor", "causes")
+        headings = ("stage", "at fault", "worst block", "local error", "float32 floor", "causes")
         yield table(
             headings, (_stage([row for row in rows if row.tap in at_fault], len(rows), result) for rows in parted)
         )
     n_others = len(stages) - len(parted)
-    yield f"{n_others} of {len(stages)} stages are not at fault: the same, or apart by rounding. {escaped(coverage(result))}"
+    yield f"{n_others} of {len(stages)} stages are not at fault: the same, or apart by rounding; {escaped(coverage(result))}."
     for note in result.notes:
         yield f"Note: {escaped(note)}"
 
@@ -75,7 +75,14 @@ def _stage(rows: Sequence[Row], n_taps: int, result: Result) -> tuple[str, ...]:
     worst, taps = max(rows, key=_ratio), {row.tap for row in rows}
     causes = [str(n) for n, cause in enumerate(result.root_causes, 1) if taps & set(cause.taps)]
     block = "" if worst.block is None else str(worst.block)
-    return escaped(worst.stage), f"{len(rows)} of {n_taps}", block, f"{_ratio(worst):.2g}", ", ".join(causes)
+    return (
+        escaped(worst.stage),
+        f"{len(rows)} of {n_taps}",
+        block,
+        f"{worst.error:.2e}",
+        f"{worst.floor:.1e}",
+        ", ".join(causes),
+    )
 
 
 def _ratio(row: Row) -> float:

@@ -8,7 +8,7 @@ from ..report.junit_xml import Case, Outcome, Suite, xml
 from ..report.markdown import code, escaped, folded, table
 from ..report.sentences import from_here
 from .causes import Causes
-from .report import _agreement
+from .report import agreement
 from .verdict import Standing, Verdict
 
 
@@ -32,7 +32,7 @@ def _outcome(verdict: Verdict, one: Standing) -> Outcome | None:
 
 
 def _answer(verdict: Verdict, one: Standing) -> str:
-    same = ", ".join(_agreement(tally) for tally in verdict.tallies if tally.side == one.name)
+    same = ", ".join(agreement(tally) for tally in verdict.tallies if tally.side == one.name)
     return f"{'match' if one.passes else 'fail'}: {one.name}, same top-1 {same}"
 
 

@@ -41,7 +41,7 @@ def headlines(verdict: Verdict) -> Iterator[str]:
     real = _listed(list(verdict.references))
     named = [one for one in verdict.standings if one.is_named]
     for one in sorted(named, key=lambda one: not one.passes):
-        same = ", ".join(_agreement(tally) for tally in verdict.tallies if tally.side == one.name)
+        same = ", ".join(agreement(tally) for tally in verdict.tallies if tally.side == one.name)
         verb = "match: {} decodes" if one.passes else "fail: {} does not decode"
         yield f"{verb.format(one.name)} as {real}: same top-1 {same}"
     for tally in verdict.tallies:
@@ -52,7 +52,8 @@ def headlines(verdict: Verdict) -> Iterator[str]:
             yield f"the real runtimes themselves part: {parting}"
 
 
-def _agreement(tally: Tally) -> str:
+def agreement(tally: Tally) -> str:
+    """At how many steps a side has the likeliest token of a real runtime."""
     near = f" (and {tally.n_near_ties} near-tie{'s' * (tally.n_near_ties > 1)})" if tally.n_near_ties else ""
     return f"at {tally.n_agree} of {tally.n_steps} steps as {tally.reference}{near}"
 

@@ -20,7 +20,7 @@ from opdiff.graphs.errors import InputError
 
 PATH = Path("known.json")
 NAMES = {"ffn_down": "ffn_residual", "w0": '"blk.0.ffn_up.weight"', "w1": '"blk.1.ffn_up.weight"'}
-FAULTS = {0: ("act0 = Relu(up0)", "act0 = Abs(up0)"), 1: ("act1 = Relu(up1)", "act1 = Abs(up1)")}
+FAULTS = {0: ("act0 = Relu(up0)", "act0 = Tanh(up0)"), 1: ("act1 = Relu(up1)", "act1 = Tanh(up1)")}
 Parted = Callable[..., Result]
 
 
@@ -30,7 +30,7 @@ def compared(result: Result, baseline: Result) -> Compared:
 
 @pytest.fixture(scope="module")
 def parted(tmp_path_factory: pytest.TempPathFactory) -> Parted:
-    """DECODER, its blocks' outputs named as in a real one, against itself with Abs in the place of Relu in some blocks."""
+    """DECODER, its blocks' outputs named as in a real one, against itself with Tanh in the place of Relu in some blocks."""
 
     def save(path: Path, text: str) -> Path:
         for old, new in NAMES.items():
@@ -41,10 +41,10 @@ def parted(tmp_path_factory: pytest.TempPathFactory) -> Parted:
         weights = {name: random.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
         return save_text(path, text, axes, weights, {"checkpoint": "abc"})
 
-    def made(*blocks: int, tokens: tuple[int, ...] = (1, 5, 3), to: str = "Abs") -> Result:
+    def made(*blocks: int, tokens: tuple[int, ...] = (1, 5, 3), to: str = "Tanh") -> Result:
         folder, text = tmp_path_factory.mktemp("pair"), DECODER
         for block in blocks:
-            text = text.replace(FAULTS[block][0], FAULTS[block][1].replace("Abs", to))
+            text = text.replace(FAULTS[block][0], FAULTS[block][1].replace("Tanh", to))
         return compare(save(folder / "a.onnx", DECODER), save(folder / "b.onnx", text), tokens)
 
     return made
@@ -69,18 +69,16 @@ def test_a_new_cause_fails(parted: Parted):
     found = compared(parted(1), parted())
     assert not found.passes
     assert taps(found.new) == [("blk.1.ffn_residual",)]
-    assert lines(found)[:2] == [
-        "fail, by the baseline: 1 new",
-        "new: b: abs(blk.0.ffn_residual @ ffn_up.weight) where a has relu(blk.0.ffn_residual @ ffn_up.weight); "
-        "at ffn_residual in block 1",
-    ]
+    first, second = lines(found)
+    assert first == "fail, by the baseline: 1 new"
+    assert second == f"new: {found.new[0].cause.what}; at ffn_residual in block 1"
 
 
 def test_a_cause_that_is_gone_is_said_and_passes(parted: Parted):
     found = compared(parted(), parted(1))
     assert found.passes
     assert taps(found.gone) == [("blk.1.ffn_residual",)]
-    assert lines(found)[1].startswith("gone: b: abs(")
+    assert lines(found)[1].startswith("gone: b: tanh(")
 
 
 def test_a_known_cause_that_spreads_is_new_where_it_was_not(parted: Parted):
@@ -98,7 +96,7 @@ def test_a_cause_that_is_mended_in_its_first_block_stays_known_in_the_others(par
 
 
 def test_another_fault_in_the_same_place_is_new(parted: Parted):
-    found = compared(parted(1, to="Sigmoid"), parted(1))
+    found = compared(parted(1, to="Sin"), parted(1))
     assert not found.passes
     assert taps(found.new) == taps(found.gone) == [("blk.1.ffn_residual",)]
 
@@ -167,23 +165,14 @@ def test_a_saved_baseline_is_the_same(parted: Parted, tmp_path: Path):
     assert compared(result, read_result(tmp_path / "known.json")).passes
 
 
-@pytest.mark.parametrize(
-    ("change", "said"),
-    [
-        ({"name": "c"}, "a baseline of a .* where this is of c "),
-        ({"runtime": "mine"}, "a baseline"),
-        ({"checkpoint": "def"}, "another checkpoint"),
-    ],
-)
+@pytest.mark.parametrize("change", [{"name": "c"}, {"runtime": "c"}, {"checkpoint": "c"}], ids=str)
 @pytest.mark.parametrize("side", ["a", "b"])
-def test_a_baseline_of_another_pair_is_refused_in_one_line(
-    change: dict[str, str], said: str, side: str, parted: Parted
-):
+def test_a_baseline_of_another_pair_is_refused_in_one_line(change: dict[str, str], side: str, parted: Parted):
     base = parted()
     ours = replace(base, **{side: replace(getattr(base, side), **change)})
-    if "name" in change:
-        said = said if side == "a" else "where this is of a .* and c "
-    with pytest.raises(InputError, match=f"known.json: {said}" if side == "a" else said) as raised:
+    with pytest.raises(
+        InputError, match=r"^known\.json: a baseline of .*, where this is of .*; (give|save) one"
+    ) as raised:
         compared(ours, base)
     assert "\n" not in str(raised.value)
 

@@ -71,8 +71,8 @@ def test_the_table_has_the_stages_at_fault_with_their_causes(diagnosis: Result):
         if line[:1] == "|"
     ]
     at_fault = {d.stage: str(d.cause) for d in diagnosis.divergences}
-    assert {row[0]: row[4] for row in cells[2:]} == at_fault
-    assert all(row[1:3] == ["1 of 1", "0"] and float(row[3]) > 1 for row in cells[2:])
+    assert {row[0]: row[5] for row in cells[2:]} == at_fault
+    assert all(row[1:3] == ["1 of 1", "0"] and float(row[3]) > float(row[4]) for row in cells[2:])
 
 
 def test_it_is_folded_and_the_fold_is_closed(parted: Result):
