@@ -34,7 +34,8 @@ def _set_loudness(ctx: click.Context, option: click.Parameter, is_set: bool) -> 
     if is_set:
         from .graphs.progress import loudness
 
-        loudness.set("quiet" if option.name == "quiet" else "verbose")
+        before = loudness.set("quiet" if option.name == "quiet" else "verbose")
+        ctx.call_on_close(lambda: loudness.reset(before))
 
 
 def _writes(command: Any) -> Any:

@@ -63,8 +63,9 @@ class Outputs:
 # Each is imported when it is asked for: templates and their engine take longer to load than a small comparison to run.
 def _html(found: Found, against: Compared | None) -> str:
     from .report.html import page
+    from .verdict.html import verdict_page
 
-    return page(found)
+    return verdict_page(found) if isinstance(found, Verdict) else page(found)
 
 
 def _junit(found: Found, against: Compared | None) -> str:

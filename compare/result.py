@@ -1,4 +1,4 @@
-"""The result of a comparison: one typed object, and its JSON. The schema is documented in the README, under its version."""
+"""The result of a comparison: one typed object, and its JSON, whose schema is in docs/schema."""
 
 from __future__ import annotations
 

@@ -43,10 +43,11 @@ def explorer(graph: Path, data: Path) -> Iterator[str]:
 
 def look(page: Page, node: str) -> str:
     """Go to the node, which opens the layers around it, and select it; the text that the page then shows of it."""
-    page.get_by_text("Aggregated stats").wait_for(timeout=120_000)
+    page.get_by_text("Aggregated stats").wait_for()
     page.get_by_placeholder("Search nodes/layers by regex").fill(re.escape(node))
     page.locator(f".search-results-container [data-id={json.dumps(node)}] .node-label").click(modifiers=["Alt"])
-    page.wait_for_timeout(5_000)  # the graph moves to its place
+    page.get_by_text(re.compile("node info", re.IGNORECASE)).wait_for()
+    page.wait_for_timeout(3_000)  # the graph moves to its place
     return page.inner_text("body").split("NODE DATA PROVIDERS")[1]
 
 
@@ -55,7 +56,7 @@ def main(graph: Path, data: Path, node: str, picture: Path) -> None:
     with explorer(graph, data) as address, sync_playwright() as play:
         browser = play.chromium.launch(executable_path=shutil.which("chromium"), args=["--enable-unsafe-swiftshader"])
         page = browser.new_page(viewport={"width": 1600, "height": 1000})
-        page.set_default_timeout(120_000)
+        page.set_default_timeout(400_000)
         page.goto(address)
         text = look(page, node)
         page.screenshot(path=picture)

@@ -89,6 +89,8 @@ class Reader:
     folder: Path
     export: Export
     printed: str = ""
+    is_clone: bool = False
+    is_changed: bool = False
     names: dict[str, Any] = field(default_factory=dict)
 
     def read(self, page: Path) -> None:
@@ -144,7 +146,7 @@ class Reader:
                 return self._view(words)
             case ["opdiff", "export", "seed", *rest] if not any(".py:" in word for word in rest):
                 return 0, self.export(words[1:], self.folder)
-            case ["opdiff", *arguments] if self.is_clone:
+            case ["opdiff", *arguments] if self.is_changed:
                 return self._process([sys.executable, "-m", "opdiff", *arguments])
             case ["opdiff", *arguments]:
                 return self._in_process(arguments)
@@ -196,11 +198,7 @@ class Reader:
             assert line == "..." or line in printed, f"{block.where}: {line!r} is not printed there:\n{self.printed}"
         self.printed = ""
 
-    # A page that changes opdiff itself is read in a copy of it.
-    @property
-    def is_clone(self) -> bool:
-        return (self.folder / "pyproject.toml").exists()
-
+    # A page that changes opdiff itself is read in a copy of it, which runs from the change on.
     @property
     def _environment(self) -> dict[str, str]:
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
@@ -208,7 +206,7 @@ class Reader:
         return {**os.environ, **own, "PATH": path, "HOME": str(self.folder), "OMP_WAIT_POLICY": "passive"}
 
     def _clone(self) -> None:
-        self.folder = self.folder / "opdiff"
+        self.folder, self.is_clone = self.folder / "opdiff", True
         self.folder.mkdir()
         for path in (*ROOT.glob("*.py"), ROOT / "pyproject.toml"):
             shutil.copy(path, self.folder)
@@ -226,6 +224,7 @@ class Reader:
             assert text.count(old) == 1, f"{block.where}: {path.name} has no such lines:\n{old}"
             text = text.replace(old, new)
         path.write_text(text, encoding="utf-8")
+        self.is_changed = True
 
 
 def _is_known_extra(word: str) -> bool:

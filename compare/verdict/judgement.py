@@ -20,13 +20,16 @@ Outcome = Literal["agree", "near_tie", "flip", "not_finite"]
 class Judgement:
     """A side against one reference at one step.
 
-    outcome: `agree`, the side's likeliest token is the reference's; `near_tie`, it is another one, but neither the
-        reference nor the side prefers its own to the other's by more than the references disagree; `flip`, it is
-        another one; `not_finite`, one of the two has none, for a NaN or +Inf is among its logits.
-    token: the side's likeliest. rank: the reference's of that token, from 1.
-    margin: how much the reference prefers its own likeliest to the side's; side_margin: how much the side prefers its.
-    disagreement: of the references, as `disagreement` has it; None where they agree, or there is no other reference.
-    kl: of the side from the reference, over the whole vocabulary; None where not finite.
+    Args:
+        outcome: `agree`, the side's likeliest token is the reference's; `near_tie`, it is another one, but neither the
+            reference nor the side prefers its own to the other's by more than the references disagree; `flip`, it is
+            another one; `not_finite`, one of the two has none, for a NaN or +Inf is among its logits.
+        token: the side's likeliest.
+        rank: the reference's of that token, from 1.
+        margin: how much the reference prefers its own likeliest to the side's.
+        side_margin: how much the side prefers its own.
+        disagreement: of the references, as `disagreement` has it; None where they agree, or there is no other reference.
+        kl: of the side from the reference, over the whole vocabulary; None where not finite.
     """
 
     side: str

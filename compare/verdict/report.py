@@ -26,13 +26,13 @@ def print_verdict(verdict: Verdict, console: Console) -> None:
         if standing.causes is not None:
             console.print()
             _print_causes(standing, standing.causes, console)
-    console.print(f"\n[bold]Greedy decoding[/bold] {escape(_setting(verdict))}")
+    console.print(f"\n[bold]Greedy decoding[/bold] {escape(setting(verdict))}")
     for n, prompt in enumerate(verdict.prompts, 1):
-        console.print(escape(f"  {n}. {_prompt(prompt)}"))
+        console.print(escape(f"  {n}. {prompt_text(prompt)}"))
     for table in _tables(verdict):
         console.print()
         console.print(table)
-    for note in _notes(verdict):
+    for note in notes(verdict):
         console.print(f"\n[dim]Note: {escape(note)}[/dim]")
 
 
@@ -58,7 +58,8 @@ def agreement(tally: Tally) -> str:
     return f"at {tally.n_agree} of {tally.n_steps} steps as {tally.reference}{near}"
 
 
-def _setting(verdict: Verdict) -> str:
+def setting(verdict: Verdict) -> str:
+    """How it was decoded."""
     first = next(iter(verdict.references))
     real = _listed(list(verdict.references.values()))
     return (
@@ -67,7 +68,8 @@ def _setting(verdict: Verdict) -> str:
     )
 
 
-def _prompt(prompt: Decoded) -> str:
+def prompt_text(prompt: Decoded) -> str:
+    """A prompt, and how it goes on."""
     tokens = prompt.prompt.tokens
     text = prompt.prompt.text if prompt.prompt.text is not None else f"tokens {','.join(map(str, tokens))}"
     path = prompt.continuation
@@ -199,7 +201,8 @@ def _short(value: float | None) -> str:
     return "-" if value is None else f"{value:.3g}"
 
 
-def _notes(verdict: Verdict) -> Iterator[str]:
+def notes(verdict: Verdict) -> Iterator[str]:
+    """What a reader should know beside the figures."""
     if len(verdict.references) == 1:
         yield "with one real runtime, how far real runtimes disagree is unknown, so no flip is called a near-tie"
     yield from verdict.notes
