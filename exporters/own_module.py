@@ -79,7 +79,12 @@ def _made(make: Any, text: str) -> tuple[nn.Module, Mapping[str, Tensor] | Seque
 def _checked(module: Any, inputs: Any, text: str) -> tuple[nn.Module, Mapping[str, Tensor] | Sequence[Tensor]]:
     inputs = (inputs,) if isinstance(inputs, Tensor) else inputs
     values = list(inputs.values()) if isinstance(inputs, Mapping) else inputs
-    if not isinstance(module, nn.Module) or not isinstance(values, (tuple, list)) or not values or not all(isinstance(value, Tensor) for value in values):
+    if (
+        not isinstance(module, nn.Module)
+        or not isinstance(values, (tuple, list))
+        or not values
+        or not all(isinstance(value, Tensor) for value in values)
+    ):
         raise InputError(f"{text}: {_ASKED}")
     return module.eval(), inputs
 

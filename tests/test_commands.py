@@ -51,7 +51,9 @@ def test_same_says_so_first(pair):
 
 
 def test_every_tap_lists_each_tap_and_without_it_the_stages(pair):
-    short, whole = (opdiff("compare", *pair, "--tokens", "1,2", *more).stdout for more in (("--tables",), ("--every-tap",)))
+    short, whole = (
+        opdiff("compare", *pair, "--tokens", "1,2", *more).stdout for more in (("--tables",), ("--every-tap",))
+    )
     assert len(re.findall(r"│ ffn_down\s+│", short)) == 1
     assert len(re.findall(r"│ ffn_down\s+│", whole)) == 2
 

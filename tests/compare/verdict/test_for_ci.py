@@ -77,4 +77,6 @@ def test_a_verdict_in_which_all_pass_has_no_failure(verdict: Verdict):
 def test_hostile_names_are_shown_as_they_are(verdict: Verdict):
     hostile = replace(verdict, model="<b>`x`</b>\x1b")
     SCHEMA.validate(verdict_junit(hostile))
-    assert verdict_summary(hostile).startswith("### opdiff: not every candidate decodes \\<b\\>\\`x\\`\\</b\\>\\\\x1b as")
+    assert verdict_summary(hostile).startswith(
+        "### opdiff: not every candidate decodes \\<b\\>\\`x\\`\\</b\\>\\\\x1b as"
+    )
