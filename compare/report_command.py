@@ -25,5 +25,5 @@ def run_report(path: Path, outputs: Outputs, shown: Shown, baseline: Path | None
         return show(found, outputs, shown, baseline, None if baseline is None else read_result(baseline))
     outputs.write(found)
     with printing():
-        print_verdict(found, console())
+        print_verdict(found, console(), shown.quiet)
     return found.passes

@@ -7,7 +7,7 @@ import sys
 from rich.console import Console
 
 from ..graphs.decoding import Contest
-from ..graphs.progress import count, steps_shown
+from ..graphs.progress import count, loudness, steps_shown
 from .outputs import Outputs
 from .report.printing import printing
 from .verdict.report import print_verdict
@@ -19,7 +19,8 @@ def run_verdict(contest: Contest, top_k: int, outputs: Outputs) -> bool:
     verdict = _decided(contest, top_k)
     outputs.write(verdict)
     with printing():
-        print_verdict(verdict, Console(width=None if sys.stdout.isatty() else 150, soft_wrap=True, highlight=False))
+        console = Console(width=None if sys.stdout.isatty() else 150, soft_wrap=True, highlight=False)
+        print_verdict(verdict, console, loudness.get() == "quiet")
     return verdict.passes
 
 

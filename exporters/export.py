@@ -17,6 +17,7 @@ from ..graphs.cache import with_cache_named
 from ..graphs.errors import InputError
 from ..graphs.halves import stored_in_half
 from ..graphs.instantiate import with_blocks
+from ..graphs.progress import count
 from ..graphs.stages import split_tap_name, tap_name
 from ..graphs.weights import LINKED, SharedWeights, TensorSource, WeightFile, write_safetensors
 from .bound import MINS, QUANTS, SCALES, STORAGE, BoundCheckpoint, to_numpy
@@ -64,8 +65,9 @@ def export(
     bound = BoundCheckpoint(checkpoint.config, weights)
     tokenizer = tokenizer_facts(checkpoint, folder)
     paths = []
-    for variant, stem in zip(variants, stems, strict=True):
+    for n, (variant, stem) in enumerate(zip(variants, stems, strict=True)):
         progress(f"exporting {stem}")
+        count(n, len(variants))
         graph = exported(variant, bound, length, cache)
         options = json.dumps(dict(variant.options))
         facts = {"runtime": variant.name, "options": options, "checkpoint": checkpoint.sha256, **tokenizer}

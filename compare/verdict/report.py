@@ -18,10 +18,12 @@ _SHOWN_OF_A_SIDE = 3
 _WORDS = {"near_tie": "near-tie", "flip": "flip", "not_finite": "NaN or Inf"}
 
 
-def print_verdict(verdict: Verdict, console: Console) -> None:
-    """Print the answer, the causes, what was decoded, and the tables."""
+def print_verdict(verdict: Verdict, console: Console, quiet: bool) -> None:
+    """Print the answer, the causes, what was decoded, and the tables; where it is to be quiet, the answer."""
     for line in headlines(verdict):
         console.print(f"[bold]{escape(line)}[/bold]")
+    if quiet:
+        return
     for standing in verdict.standings:
         if standing.causes is not None:
             console.print()

@@ -50,9 +50,9 @@ def contest(folder: Path, *texts: str, n_steps: int = 4, **changes) -> Contest:
     return replace(made, **changes)
 
 
-def printed(verdict: Verdict) -> str:
+def printed(verdict: Verdict, quiet: bool = False) -> str:
     out = io.StringIO()
-    print_verdict(verdict, Console(file=out, width=150, soft_wrap=True, highlight=False))
+    print_verdict(verdict, Console(file=out, width=150, soft_wrap=True, highlight=False), quiet)
     return out.getvalue()
 
 
@@ -62,6 +62,12 @@ def test_verdict_is_read_back_as_it_was_and_is_as_its_schema_says(tmp_path):
     assert read_saved(tmp_path / "v.json").to_json() == verdict.to_json()
     schema = json.loads((Path(__file__).parents[3] / "docs" / "schema" / "verdict.json").read_text())
     jsonschema.validate(json.loads(verdict.to_json()), schema)
+
+
+def test_quiet_verdict_is_its_answer(tmp_path):
+    verdict = decide(contest(tmp_path, OTHER), 3)
+    assert printed(verdict).startswith(printed(verdict, quiet=True))
+    assert printed(verdict, quiet=True).count("\n") == 1
 
 
 def test_path_is_the_first_references_greedy_continuation(tmp_path):
