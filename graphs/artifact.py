@@ -16,6 +16,7 @@ from google.protobuf.message import DecodeError
 
 from .errors import InputError
 from .slices import producers
+from .soundness import check_sound
 from .sources import source_of
 from .stages import default_axes, is_stage, split_tap_name
 from .taps import Tap
@@ -258,6 +259,7 @@ def read_model(path: Path) -> tuple[onnx.ModelProto, str]:
         raise InputError(f"{path}: not an ONNX file, or cut short; export it again") from e
     if not model.graph.node:
         raise InputError(f"{path}: not an ONNX file (it holds no graph); export it with opdiff export")
+    check_sound(str(path), model.graph)
     return model, hashlib.sha256(data).hexdigest()
 
 

@@ -109,10 +109,6 @@ def test_message_of_a_path_with_a_line_break_in_it_is_one_line(tmp_path):
     assert_refused(opdiff("view", tmp_path / "two\nlines.onnx", "--no-browser"), "lines.onnx")
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="cut raises KeyError for a value that nothing makes; _Session sorts operators of which one is no text",
-)
 @given(data=st.data())
 @settings(max_examples=60, deadline=None)
 def test_graph_with_bytes_changed_is_compared_or_refused_never_a_traceback(data):
