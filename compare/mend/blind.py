@@ -57,8 +57,9 @@ def _not_reaching(side: GraphSide, taps: Sequence[str], is_as_run: bool) -> list
     is_as_run: the side's values are bit for bit what it makes of its tokens.
     """
     by_ends: dict[tuple[str, ...], list[str]] = {}
+    reads = side.reads(LOGITS)
     for tap in taps:
-        by_ends.setdefault(tuple(name for name in side.reads(LOGITS) if name != tap) or (LOGITS,), []).append(tap)
+        by_ends.setdefault((LOGITS,) if tap in reads else reads or (LOGITS,), []).append(tap)
     found = set[str]()
     for ends, group in by_ends.items():
         noisy = _ends(side, {tap: _noisy(side.values[tap]) for tap in group}, ends)
