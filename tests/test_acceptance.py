@@ -257,13 +257,13 @@ def test_a_users_own_file_with_one_mistake_is_blamed_at_its_tap(qwen3, tmp_path)
     assert result.first_divergence == "blk.2.q_rope"
 
 
-def test_the_json_holds_what_the_readme_documents(diagnosis):
+def test_the_json_holds_what_the_docs_say(diagnosis):
     found = json.loads(diagnosis.to_json())
     assert found["schema"] == "opdiff.result/3"
     assert {"parity", "first_divergence", "divergences", "root_causes", "blind_spots", "closed"} <= set(found)
     wanted = {"tap", "stage", "block", "kind", "propagated", "local", "floor", "effect", "a_node", "b_node"}
     assert wanted <= set(found["divergences"][0])
-    assert {"name", "op_type", "scope", "source"} == set(found["divergences"][0]["b_node"])
+    assert {"name", "op_type", "scope", "source", "attributes"} == set(found["divergences"][0]["b_node"])
     wanted = {"convention", "a_value", "b_value", "taps", "residual", "reference_agrees_with", "text"}
     assert wanted <= set(found["root_causes"][0])
     assert {"complete", "residual"} <= set(found["closed"])

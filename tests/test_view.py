@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import socket
 import subprocess
 import sys
@@ -132,33 +131,29 @@ def test_weights_outside_of_the_folder_and_a_port_that_is_taken_are_refused(tmp_
 
 
 @pytest.fixture
-def open_page() -> Iterator[Open]:
+def open_page(browser) -> Iterator[Open]:
     """Opens an address in Chromium: the page, and a list of the other hosts that it asks, which it does not reach."""
-    sync_api, chromium = pytest.importorskip("playwright.sync_api"), shutil.which("chromium")
-    if chromium is None:
-        pytest.skip("wants Debian's Chromium")
-    with sync_api.sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=chromium)
+    context = browser.new_context()
 
-        def opened(address: str, script: str = ""):
-            page, others = browser.new_page(), []
-            page.add_init_script(script)
+    def opened(address: str, script: str = ""):
+        page, others = context.new_page(), []
+        page.add_init_script(script)
 
-            def asked(route) -> None:
-                if route.request.url.startswith(address):
-                    route.continue_()
-                else:
-                    others.append(urllib.parse.urlsplit(route.request.url).hostname)
-                    route.abort()
+        def asked(route) -> None:
+            if route.request.url.startswith(address):
+                route.continue_()
+            else:
+                others.append(urllib.parse.urlsplit(route.request.url).hostname)
+                route.abort()
 
-            page.route("**/*", asked)
-            page.on("pageerror", lambda error: others.append(f"error: {error}"))
-            page.on("console", lambda message: others.append(message.text) if message.type == "error" else None)
-            page.goto(address)
-            return page, others
+        page.route("**/*", asked)
+        page.on("pageerror", lambda error: others.append(f"error: {error}"))
+        page.on("console", lambda message: others.append(message.text) if message.type == "error" else None)
+        page.goto(address)
+        return page, others
 
-        yield opened
-        browser.close()
+    yield opened
+    context.close()
 
 
 def find(page, name: str) -> str:

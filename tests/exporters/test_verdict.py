@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ def verdict(path: object, candidates: list[object], *more: object) -> Result:
 
 def judged(folder: Path, path: Path, candidates: list[object], *more: object) -> tuple[Result, dict[str, Any]]:
     done = verdict(path, candidates, "--json", folder / "v.json", *more)
-    assert done.stderr == ""
+    assert all(re.fullmatch(r"opdiff: .+ \(\d+ s\)", line) for line in done.stderr.splitlines()), done.stderr
     return done, json.loads((folder / "v.json").read_text())
 
 
