@@ -18,6 +18,7 @@ from .export import export
 from .prompts import prompts_of, read_prompts
 from .runtimes.decoders import open_decoder
 from .tokenizers import Tokenizer, open_tokenizer
+from .tokenizers.beside import text_of
 from .variants.registry import BUILDERS, VariantRequest, parse_variant
 
 REFERENCE = "reference"
@@ -76,7 +77,7 @@ def open_contest(request: ContestRequest, progress: Progress = lambda step: None
             candidates=candidates,
             reference_graph=reference_graph,
             schedule=request.schedule,
-            text=lambda ids: _text(tokenizer, ids),
+            text=lambda ids: None if isinstance(tokenizer, InputError) else text_of(tokenizer, ids),
             notes=notes,
         )
 
@@ -166,14 +167,3 @@ def _tokenizer(checkpoint: Checkpoint) -> Tokenizer | InputError:
         return open_tokenizer(checkpoint)
     except InputError as e:
         return e
-
-
-def _text(tokenizer: Tokenizer | InputError, ids: Sequence[int]) -> str | None:
-    """Ids as text; one that is not whole characters as the vocabulary writes it."""
-    if isinstance(tokenizer, InputError):
-        return None
-    try:
-        text = tokenizer.decode(ids)
-        return tokenizer.token(ids[0]) if len(ids) == 1 and "\ufffd" in text else text
-    except InputError:  # a runtime may have more logits than the vocabulary has tokens
-        return None

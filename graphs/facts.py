@@ -10,7 +10,7 @@ from .tensor_files import read_tensors
 from .weights import inside
 
 _KEY = "opdiff."
-_TOKENIZER = "tokenizer"
+TOKENIZER = "tokenizer"  # names the file of a model's tokenizer, in the same folder
 
 
 def facts_of(path: Path) -> dict[str, str]:
@@ -33,7 +33,7 @@ def tokenizer_named(path: Path, facts: Mapping[str, str]) -> Path | None:
     Raises:
         InputError: it lies outside of the folder.
     """
-    if _TOKENIZER not in facts:
+    if TOKENIZER not in facts:
         return None
-    file = inside(path, facts[_TOKENIZER], f"{path}: its tokenizer")
+    file = inside(path, facts[TOKENIZER], f"{path}: its tokenizer")
     return file if file.is_file() else None

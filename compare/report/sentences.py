@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ...graphs.stages import LOGITS
 from ..result import Effect, Result, RootCause
+from .printable import shortened
 from .words import agreement_text, places
 
 _SHOWN_SHARES = 6
@@ -53,7 +54,7 @@ def logits_text(result: Result) -> str | None:
 
 def short_lines(cause: RootCause, result: Result) -> tuple[str, ...]:
     """A cause in three lines at most: what differs; where, with its source line; what it does, and who is right."""
-    what = cause.what if len(cause.what) <= _LONGEST_LINE else f"{cause.what[:_LONGEST_LINE]} ..."
+    what = shortened(cause.what, _LONGEST_LINE)
     if cause.also_fits:
         n = len(cause.also_fits)
         what += f" (this input cannot tell it from {n} other{'' if n == 1 else 's'})"
@@ -87,7 +88,7 @@ def detail_lines(cause: RootCause, result: Result) -> Iterator[str]:
     first = next(d for d in result.divergences if d.tap == cause.taps[0])
     if first.b_node and first.b_node.name:
         beside = f": {'; and '.join(cause.edit)}" if cause.edit and cause.kind == "convention" else ""
-        yield f"node {first.b_node.name}{_shortened(beside)}"
+        yield f"node {first.b_node.name}{shortened(beside, _LONGEST)}"
     if cause.effect is not None:
         yield f"effect on the logits: {effect_text(cause.effect)}{_shared_with(cause, result)}"
     without = [d.tap for d in result.divergences if d.tap in cause.taps and d.effect and is_without(d.effect)]
@@ -104,10 +105,6 @@ def _shared_with(cause: RootCause, result: Result) -> str:
     taps = set(cause.taps)
     others = [str(n) for n, one in enumerate(result.root_causes, 1) if one is not cause and taps & set(one.taps)]
     return f" (regions are mended whole, and cause {', '.join(others)} is in some of these too)" if others else ""
-
-
-def _shortened(text: str) -> str:
-    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]} ..."
 
 
 def is_without(effect: Effect) -> bool:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from ...graphs.errors import InputError
-from ...graphs.facts import facts_of, tokenizer_named
+from ...graphs.facts import TOKENIZER, facts_of, tokenizer_named
 from ...graphs.weights import written_beside
 from ..checkpoints import Checkpoint
 from .opening import open_tokenizer
 from .tokenizer import Tokenizer
-
-FACT = "tokenizer"
 
 
 def tokenizer_facts(checkpoint: Checkpoint, folder: Path) -> dict[str, str]:
@@ -22,7 +20,7 @@ def tokenizer_facts(checkpoint: Checkpoint, folder: Path) -> dict[str, str]:
     files = checkpoint.tokenizer_files()
     if not files or not all(_put(folder / name, content) for name, content in files.items()):
         return {}
-    return {FACT: next(iter(files))}
+    return {TOKENIZER: next(iter(files))}
 
 
 def _put(path: Path, content: bytes) -> bool:
@@ -61,14 +59,14 @@ def pieces_of(tokens: Collection[int], files: Iterable[str | None]) -> Mapping[i
                 tokenizer = open_tokenizer(Path(file))
             except InputError:
                 continue
-            return {token: text for token in sorted(tokens) if (text := _text(tokenizer, token)) is not None}
+            return {token: text for token in sorted(tokens) if (text := text_of(tokenizer, [token])) is not None}
     return {}
 
 
-def _text(tokenizer: Tokenizer, token: int) -> str | None:
-    """One token as text; where it is not whole characters, as the vocabulary writes it."""
+def text_of(tokenizer: Tokenizer, ids: Sequence[int]) -> str | None:
+    """Ids as text; one that is not whole characters as the vocabulary writes it; None where there is no such id."""
     try:
-        text = tokenizer.decode([token])
-        return tokenizer.token(token) if "\ufffd" in text else text
+        text = tokenizer.decode(ids)
+        return tokenizer.token(ids[0]) if len(ids) == 1 and "\ufffd" in text else text
     except InputError:  # there may be more logits than the vocabulary has tokens
         return None
