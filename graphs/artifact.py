@@ -16,7 +16,7 @@ from google.protobuf.message import DecodeError
 
 from .errors import InputError
 from .slices import producers
-from .soundness import check_sound
+from .soundness import check_by_onnx, check_sound
 from .sources import source_of
 from .stages import default_axes, is_stage, split_tap_name
 from .taps import Tap
@@ -201,20 +201,9 @@ def save_artifact(
     facts = {"format": FORMAT, "taps": json.dumps({name: list(words) for name, words in axes.items()}), **facts}
     model.producer_name = PRODUCER
     onnx.helper.set_model_props(model, {_KEY + key: value for key, value in facts.items()})
-    _check(model)
+    check_by_onnx(model)
     with written_beside(path) as partial:
         partial.write_bytes(model.SerializeToString())
-
-
-def _check(model: onnx.ModelProto) -> None:
-    """Check the graph with its outside weights as inputs: onnx.checker refuses a file that has several hard links."""
-    bare = onnx.ModelProto()
-    bare.CopyFrom(model)
-    outside = [i for i in bare.graph.initializer if i.data_location == onnx.TensorProto.EXTERNAL]
-    for tensor in outside:
-        bare.graph.initializer.remove(tensor)
-        bare.graph.input.append(onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
-    onnx.checker.check_model(bare)
 
 
 def refer_to_external(tensor: onnx.TensorProto, file: str, offset: int, n_bytes: int) -> None:
@@ -259,7 +248,7 @@ def read_model(path: Path) -> tuple[onnx.ModelProto, str]:
         raise InputError(f"{path}: not an ONNX file, or cut short; export it again") from e
     if not model.graph.node:
         raise InputError(f"{path}: not an ONNX file (it holds no graph); export it with opdiff export")
-    check_sound(str(path), model.graph)
+    check_sound(str(path), model)
     return model, hashlib.sha256(data).hexdigest()
 
 

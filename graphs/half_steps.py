@@ -15,6 +15,7 @@ import onnx
 from onnx import TensorProto, numpy_helper
 
 from .halves import HALVES
+from .inference import inferred
 from .kernels import kinds_in, kinds_of
 from .slices import implicit_inputs
 
@@ -50,7 +51,7 @@ def with_half_steps(program: onnx.ModelProto, n_inputs: int) -> onnx.ModelProto 
     """
     if not _names_halves(program.graph):
         return None
-    model = onnx.shape_inference.infer_shapes(program)
+    model = inferred(program)
     types = kinds_in(model.graph)
     weights = {info.name for info in model.graph.input[n_inputs:] if types.get(info.name) in HALVES}
     halves = {name for name, kind in types.items() if kind in HALVES} - weights

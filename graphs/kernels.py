@@ -10,6 +10,8 @@ import onnx
 from onnx import TensorProto
 from onnxruntime.capi import onnxruntime_pybind11_state as listed
 
+from .inference import inferred
+
 FLOAT32_DOMAIN = "opdiff.float32"  # functions that are defined on float32, such as a runtime's rounding to 8 bits
 # Operators that are about float32 by their nature: which of their inputs, and of their outputs, are floats.
 FLOAT32_PLACES = {
@@ -67,7 +69,7 @@ def versions_of(model: onnx.ModelProto) -> dict[str, int]:
 
 def kinds_of(model: onnx.ModelProto) -> dict[str, int]:
     """The element type of each value that onnx knows."""
-    return kinds_in(onnx.shape_inference.infer_shapes(model).graph)
+    return kinds_in(inferred(model).graph)
 
 
 def kinds_in(graph: onnx.GraphProto) -> dict[str, int]:

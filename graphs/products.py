@@ -17,6 +17,7 @@ from onnx import TensorProto
 from .cores import n_usable_cores
 from .errors import OpdiffError
 from .halves import HALVES
+from .inference import inferred
 from .slices import implicit_inputs, is_widening, producers, sliced
 
 T = TypeVar("T")
@@ -121,7 +122,7 @@ def only_moves(piece: Piece, name: str) -> bool:
 
 def split(model: onnx.ModelProto, n_inputs: int) -> list[Piece | Product]:
     """The steps of a float32 program of `n_inputs` taps and then weights, in the order in which they can run."""
-    model = onnx.shape_inference.infer_shapes(model)
+    model = inferred(model)
     graph = model.graph
     taps = [info.name for info in graph.input][:n_inputs]
     weights = {info.name: info.type for info in graph.input if info.name not in taps}

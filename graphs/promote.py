@@ -10,6 +10,7 @@ import onnx.inliner
 from onnx import TensorProto, numpy_helper
 
 from .constants import Exact, fingerprint, is_constant
+from .inference import inferred
 from .kernels import FLOAT32_DOMAIN, FLOAT32_PLACES, in_single, kinds_of, runs_in_double, versions_of
 from .slices import LOOKUPS, implicit_inputs
 
@@ -71,7 +72,7 @@ def promoted(program: onnx.ModelProto, n_inputs: int, perturb: Exact | None = No
 
 def _with_types(model: onnx.ModelProto) -> onnx.ModelProto:
     """The model with the types of its values, its constants too: the inliner asserts that it knows them."""
-    typed = onnx.shape_inference.infer_shapes(model)
+    typed = inferred(model)
     known = {info.name for info in (*typed.graph.input, *typed.graph.value_info, *typed.graph.output)}
     for tensor in typed.graph.initializer:
         if tensor.name not in known:

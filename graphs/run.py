@@ -20,6 +20,7 @@ from .constants import BFLOAT16, Exact
 from .errors import InputError
 from .half_steps import with_half_steps
 from .halves import HALVES
+from .inference import inferred
 from .kernels import FLOAT32_DOMAIN
 from .products import (
     Factors,
@@ -149,10 +150,7 @@ class Runner:
         if precision != "float32":
             model = promoted(model, region.program.n_inputs)
         names = [name for node in model.graph.node for name in node.output if name and name != "out"]
-        types = {
-            info.name: info.type.tensor_type.elem_type
-            for info in onnx.shape_inference.infer_shapes(model).graph.value_info
-        }
+        types = {info.name: info.type.tensor_type.elem_type for info in inferred(model).graph.value_info}
         names = [name for name in names if types.get(name) not in _NOT_IN_NUMPY]
         model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
         feeds = self._feeds(region, inputs, precision)

@@ -16,6 +16,7 @@ import onnx
 
 from .constants import BFLOAT16
 from .errors import InputError
+from .inference import inferred
 from .products import Session, is_plain_gemm
 from .promote import promoted
 from .run import Runner
@@ -277,6 +278,6 @@ def _element(kind: str, is_wide: bool) -> int:
 def _inferred(model: onnx.ModelProto) -> onnx.ModelProto:
     """The model with the types of its outputs, where ONNX knows them."""
     try:
-        return onnx.shape_inference.infer_shapes(model)
-    except Exception:  # an operator without a schema
+        return inferred(model)
+    except InputError:  # what is wrong is said when it is run
         return model
