@@ -9,7 +9,8 @@ from typing import Any
 
 import click
 
-from .graphs.errors import Interrupted, OpdiffError
+from .graphs.faults import faults_told, open_streams
+from .graphs.watch import watched
 
 _FILE = click.Path(path_type=Path)
 _LEVEL = click.Choice(["off", "basic", "extended", "all"])
@@ -82,14 +83,15 @@ def _shown(tables: bool = False, every_tap: bool = False) -> Any:
 
 
 class _Commands(click.Group):
-    """Prints the project's own errors as one line, and exits with 2; with 130 where the user stopped it."""
+    """Prints the project's own errors, and the machine's, as one line."""
+
+    def make_context(self, *arguments: Any, **options: Any) -> click.Context:
+        with faults_told():
+            return super().make_context(*arguments, **options)
 
     def invoke(self, ctx: click.Context) -> Any:
-        try:
+        with faults_told():
             return super().invoke(ctx)
-        except OpdiffError as e:
-            click.echo(f"opdiff: {' '.join(str(e).split())}", err=True)
-            sys.exit(130 if isinstance(e, Interrupted) else 2)
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -486,5 +488,11 @@ def view(file: Path, no_browser: bool, port: int | None, result: Path | None) ->
     wait()
 
 
+def run() -> None:
+    """The program: the commands, in a process of their own."""
+    open_streams()
+    watched(main)
+
+
 if __name__ == "__main__":
-    main()
+    run()

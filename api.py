@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -166,10 +165,11 @@ def verdict(
     """
     from .compare.verdict.verdict import decide
     from .exporters.verdict import ContestRequest, open_contest
+    from .graphs.leftovers import temporary_folder
     from .graphs.schedule.steps import parse_schedule
 
-    with tempfile.TemporaryDirectory(prefix="opdiff") as folder:
-        file = None if prompts is None else Path(folder) / "prompts.json"
+    with temporary_folder() as folder:
+        file = None if prompts is None else folder / "prompts.json"
         if isinstance(prompts, (str, Path)):
             file = Path(prompts)
         elif file is not None:
@@ -218,14 +218,16 @@ def _written(tokens: Sequence[int] | None) -> str | None:
 @contextmanager
 def _files(**sides: Any) -> Iterator[tuple[dict[str, Path], dict[str, Mapping[str, Any]]]]:
     """Each side as a file, and the example inputs that a module brings; files of objects go with the block."""
-    with tempfile.TemporaryDirectory(prefix="opdiff") as folder:
+    from .graphs.leftovers import temporary_folder
+
+    with temporary_folder() as folder:
         paths: dict[str, Path] = {}
         given: dict[str, Mapping[str, Any]] = {}
         for role, side in sides.items():
             if isinstance(side, (str, Path)):
                 paths[role] = Path(side)
             elif side is not None or role != "reference":
-                paths[role], given[role] = _as_file(role, side, Path(folder))
+                paths[role], given[role] = _as_file(role, side, folder)
         yield paths, given
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-import tempfile
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,6 +13,7 @@ from rich.console import Console
 
 from ..graphs.adopt.optimised import optimised
 from ..graphs.errors import InputError, Interrupted
+from ..graphs.leftovers import temporary_folder
 from ..graphs.progress import steps_shown
 from ..graphs.run import Settings
 from ..graphs.schedule.steps import parse_schedule
@@ -122,10 +122,10 @@ def _compared(asked: Asked) -> Result:
     Raises:
         Interrupted: the user stopped it.
     """
-    with tempfile.TemporaryDirectory(prefix="opdiff") as folder, steps_shown() as steps:
+    with temporary_folder() as folder, steps_shown() as steps:
         try:
             a, b = (
-                path if level is None else optimised(path, level, Path(folder))
+                path if level is None else optimised(path, level, folder)
                 for path, level in ((asked.a, asked.optimization_a), (asked.b, asked.optimization_b))
             )
             return compare(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -13,10 +14,12 @@ import onnx
 import torch
 
 from ..graphs.artifact import refer_to_external, save_artifact
+from ..graphs.by_content import data_file, remove_others
 from ..graphs.cache import with_cache_named
 from ..graphs.errors import InputError
 from ..graphs.halves import stored_in_half
 from ..graphs.instantiate import with_blocks
+from ..graphs.leftovers import alone_in
 from ..graphs.progress import count
 from ..graphs.stages import split_tap_name, tap_name
 from ..graphs.weights import LINKED, SharedWeights, TensorSource, WeightFile, write_safetensors
@@ -29,6 +32,7 @@ from .tokenizers.beside import tokenizer_facts
 from .variants.registry import VariantRequest
 
 WEIGHT_FILE = "weights.safetensors"
+_OWN_WEIGHTS = ".weights.safetensors"  # how the name of a file ends that one graph alone reads
 _PATTERN_BLOCKS = 2
 _LINEAR = ("attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down")
 Progress = Callable[[str], None]
@@ -59,20 +63,21 @@ def export(
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as e:
         raise InputError(f"{folder}: cannot be made ({e.strerror}); choose another --out folder") from e
-    progress("exporting weights")
-    with_q8_0 = any(v.weights == "q8_0" for v in variants)
-    weights = shared_weights(checkpoint, folder / WEIGHT_FILE, with_q8_0, note, link)
-    bound = BoundCheckpoint(checkpoint.config, weights)
-    tokenizer = tokenizer_facts(checkpoint, folder)
-    paths = []
-    for n, (variant, stem) in enumerate(zip(variants, stems, strict=True)):
-        progress(f"exporting {stem}")
-        count(n, len(variants))
-        graph = exported(variant, bound, length, cache)
-        options = json.dumps(dict(variant.options))
-        facts = {"runtime": variant.name, "options": options, "checkpoint": checkpoint.sha256, **tokenizer}
-        paths.append(write_graph(graph, bound, weights, folder / f"{stem}.onnx", facts))
-    return paths
+    with alone_in(folder, lambda: note(f"{folder}: another export writes there; waiting for its end")):
+        progress("exporting weights")
+        with_q8_0 = any(v.weights == "q8_0" for v in variants)
+        weights = shared_weights(checkpoint, folder / WEIGHT_FILE, with_q8_0, note, link)
+        bound = BoundCheckpoint(checkpoint.config, weights)
+        tokenizer = tokenizer_facts(checkpoint, folder)
+        paths = []
+        for n, (variant, stem) in enumerate(zip(variants, stems, strict=True)):
+            progress(f"exporting {stem}")
+            count(n, len(variants))
+            graph = exported(variant, bound, length, cache)
+            options = json.dumps(dict(variant.options))
+            facts = {"runtime": variant.name, "options": options, "checkpoint": checkpoint.sha256, **tokenizer}
+            paths.append(write_graph(graph, bound, weights, folder / f"{stem}.onnx", facts))
+        return paths
 
 
 def shared_weights(
@@ -193,7 +198,7 @@ def write_graph(
     stored_in_half(graph.model, {name: weights.elem_type(name) for name in weights})
     external = [i for i in graph.model.graph.initializer if i.data_location == onnx.TensorProto.EXTERNAL]
     own = {i.name: graph.parameters[i.name] for i in external if i.name not in weights}
-    own_file = _own_weights(own, path.with_suffix(".weights.safetensors")) if own else weights
+    own_file = _own_weights(own, path) if own else weights
     for initializer in external:
         file = weights if initializer.name in weights else own_file
         refer_to_external(initializer, file.file_of(initializer.name).name, *file.location(initializer.name))
@@ -201,14 +206,24 @@ def write_graph(
     if graph.states:
         facts["cache"] = json.dumps(with_cache_named(graph.model, graph.states))
     save_artifact(graph.model, path, graph.axes, facts)
+    remove_others(path, _OWN_WEIGHTS, own_file.path)
     return path
 
 
-def _own_weights(tensors: Mapping[str, torch.Tensor], path: Path) -> WeightFile:
+def _own_weights(tensors: Mapping[str, torch.Tensor], graph: Path) -> WeightFile:
     arrays = {name: to_numpy(tensor) for name, tensor in tensors.items()}
     sources = [TensorSource(name, a.dtype, a.shape, partial(np.asarray, a)) for name, a in arrays.items()]
+    path = data_file(graph, _sha256(arrays), _OWN_WEIGHTS)
     write_safetensors(path, sources, {})
     return WeightFile(path)
+
+
+def _sha256(arrays: Mapping[str, np.ndarray]) -> str:
+    digest = hashlib.sha256()
+    for name, array in arrays.items():
+        digest.update(repr((name, array.dtype, array.shape)).encode())
+        digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+    return digest.hexdigest()
 
 
 def _stems(variants: Sequence[VariantRequest]) -> list[str]:

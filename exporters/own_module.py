@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,12 +13,15 @@ import onnx
 import torch
 from torch import Tensor, nn
 
+from ..graphs.by_content import data_file, remove_others
 from ..graphs.errors import InputError
+from ..graphs.leftovers import temporary_folder
 from ..graphs.weights import written_beside
 from .refusal import export_reason, reason
 from .to_onnx import OPSET, quiet, whole_stack_traces
 from .variants.own_file import beside, imported
 
+_DATA = ".onnx.data"
 _ASKED = "must return a torch module and its example inputs: a tensor, a tuple of them, or a dict by name"
 
 
@@ -53,13 +58,41 @@ def write_module(module: nn.Module, inputs: Any, path: Path, text: str = "") -> 
     """
     module, inputs = _checked(module, inputs, text or type(module).__name__)
     program, given = _exported(module, inputs, text or type(module).__name__), path.with_suffix(".npz")
-    with quiet():
-        program.save(str(path), external_data=True)
-    names = [info.name for info in onnx.load(path, load_external_data=False).graph.input]
+    names = _save(program, path)
     values = list(inputs.values()) if isinstance(inputs, Mapping) else list(inputs)
     with written_beside(given) as partial, partial.open("wb") as opened:
         np.savez(opened, **{name: _array(value) for name, value in zip(names, values, strict=True)})  # type: ignore[arg-type]
     return path, given
+
+
+def _save(program: torch.onnx.ONNXProgram, path: Path) -> list[str]:
+    """Write the graph and its data, whole or not at all; the names of its inputs."""
+    with temporary_folder(path.parent) as folder:
+        draft = folder / path.name
+        try:
+            with quiet():
+                program.save(str(draft), external_data=True)
+            model, data = onnx.load(draft, load_external_data=False), draft.with_name(f"{draft.name}.data")
+            kept = _named_by_content(model, data, path) if data.exists() else None
+        except OSError as e:
+            raise InputError(f"{path}: cannot be written ({e.strerror or e}); choose another place") from e
+        with written_beside(path) as partial:
+            partial.write_bytes(model.SerializeToString())
+    remove_others(path, _DATA, kept)
+    return [info.name for info in model.graph.input]
+
+
+def _named_by_content(model: onnx.ModelProto, data: Path, graph: Path) -> Path:
+    """Put the data beside the graph, which names them."""
+    with data.open("rb") as file:
+        kept = data_file(graph, hashlib.file_digest(file, "sha256").hexdigest(), _DATA)
+        os.fsync(file.fileno())
+    os.replace(data, kept)
+    for tensor in model.graph.initializer:
+        for entry in tensor.external_data:
+            if entry.key == "location":
+                entry.value = kept.name
+    return kept
 
 
 def _array(value: Tensor) -> np.ndarray:

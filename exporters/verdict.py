@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from ..graphs.artifact import load_artifact
 from ..graphs.decoding import Candidate, Contest
 from ..graphs.errors import InputError
+from ..graphs.leftovers import temporary_folder
 from ..graphs.schedule.steps import WHOLE, Schedule
 from .checkpoints import Checkpoint, open_checkpoint
 from .export import export
@@ -55,7 +55,7 @@ def open_contest(request: ContestRequest, progress: Progress = lambda step: None
     entries = read_prompts(request.prompts)
     named = [_Asked(text, request.against, request.with_q8_0) for text in dict.fromkeys(request.candidates)]
     with ExitStack() as stack:
-        folder = request.folder or Path(stack.enter_context(TemporaryDirectory(prefix="opdiff-verdict-")))
+        folder = request.folder or stack.enter_context(temporary_folder())
         progress(f"reading {request.model}")
         checkpoint = open_checkpoint(request.model, folder)
         tokenizer = _tokenizer(checkpoint)

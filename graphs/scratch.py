@@ -34,22 +34,33 @@ class Scratch:
         if array.nbytes < _SMALL or array.nbytes <= self._in_memory:
             self._in_memory -= array.nbytes if array.nbytes >= _SMALL else 0
             return array
-        if self._file is None or self._end + array.nbytes > self._map.size:
-            self._begin(max(array.nbytes, _FILE_SIZE))
-        assert self._file is not None
-        begin = self._end
         try:
-            self._file.seek(begin)
-            self._file.write(np.ascontiguousarray(array).data)
-            self._file.flush()
+            begin = self._written(np.ascontiguousarray(array))
         except OSError as e:
-            raise InputError(f"{tempfile.gettempdir()}: no room for large values ({e.strerror}); set TMPDIR") from e
+            raise InputError(f"{_folder()}: no room for large values ({e.strerror or e}); set TMPDIR") from e
         self._end += -(-array.nbytes // _ALIGNMENT) * _ALIGNMENT
         self.n_bytes += array.nbytes
         return self._map[begin : begin + array.nbytes].view(array.dtype).reshape(array.shape)
+
+    def _written(self, array: np.ndarray) -> int:
+        """Where in the file it stands now. It is written, and not copied to the map: there a full disk is a SIGBUS."""
+        if self._file is None or self._end + array.nbytes > self._map.size:
+            self._begin(max(array.nbytes, _FILE_SIZE))
+        assert self._file is not None
+        self._file.seek(self._end)
+        self._file.write(array.data)
+        self._file.flush()
+        return self._end
 
     def _begin(self, n_bytes: int) -> None:
         """A new file; the one before goes with the last of its arrays."""
         self._file, self._end = tempfile.TemporaryFile(), 0  # noqa: SIM115 (it lives as long as its arrays)
         self._file.truncate(n_bytes)
         self._map = np.asarray(np.memmap(self._file, np.uint8, "r"))
+
+
+def _folder() -> str:
+    try:
+        return tempfile.gettempdir()
+    except OSError:  # none can be written to
+        return "the temporary folder"

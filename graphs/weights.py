@@ -15,6 +15,7 @@ import numpy as np
 import onnx
 
 from .errors import InputError
+from .leftovers import file_beside
 
 ALIGNMENT = 64
 LINKED = "linked"  # the weight file's fact: which tensors lie in files beside it, as {file: {name: entry}}
@@ -71,23 +72,39 @@ def entry_of(dtype: np.dtype, shape: tuple[int, ...], offset: int) -> dict[str, 
 def written_beside(path: Path) -> Iterator[Path]:
     """A path beside `path` to write to; it becomes `path` when the block ends well, and goes when it does not.
 
+    Neither a killed process nor a power cut leaves `path` half-written: what was written is on the disk before it is renamed.
+
     Raises:
-        InputError: the folder cannot be written to, or the disk is full.
+        InputError: the folder cannot be written to, the disk is full, or `path` is no file.
     """
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        yield partial
-        os.replace(partial, path)
+        _check_is_file(path)
+        with file_beside(path) as partial:
+            yield partial
+            with partial.open("rb+") as file:
+                os.fsync(file.fileno())
+            os.replace(partial, path)
     except OSError as e:
         raise InputError(f"{path}: cannot be written ({e.strerror or e}); choose another place") from e
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def check_folder(path: Path) -> None:
-    """See to it, before a long run and not after it, that the file's folder is there. InputError: it is not."""
+    """See to it, before a long run and not after it, that the file can be written.
+
+    Raises:
+        InputError: its folder is not there, or takes no files; there is something else of its name.
+    """
     if not path.parent.is_dir():
         raise InputError(f"{path}: there is no such folder; make it, or choose another place")
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise InputError(f"{path}: its folder cannot be written to; choose another place")
+    _check_is_file(path)
+
+
+def _check_is_file(path: Path) -> None:
+    """A device or a pipe would be replaced by a file."""
+    if path.exists() and not path.is_file():
+        raise InputError(f"{path}: a folder or a device; choose a file")
 
 
 def write_safetensors(path: Path, sources: Iterable[TensorSource], metadata: dict[str, str]) -> None:

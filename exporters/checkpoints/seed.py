@@ -1,13 +1,11 @@
 """The synthetic Qwen3 of the bug report that opdiff exists for, as a GGUF file."""
 
-import os
-import tempfile
 from pathlib import Path
 
 import numpy as np
 from gguf import GGUFWriter, LlamaFileType
 
-from ...graphs.errors import InputError
+from ...graphs.weights import written_beside
 
 _WIDTH, _N_HEADS, _HEAD_DIM, _FFN_WIDTH, _VOCAB_SIZE, _CONTEXT_LENGTH = 32, 2, 16, 64, 64, 16
 
@@ -48,13 +46,8 @@ def write_seed(path: Path) -> None:
         InputError: the folder of `path` is not there, or cannot be written to.
     Source: SKaiNET-transformers, issue 114: the weights with which its two Qwen3 runtimes were found to differ.
     """
-    try:
-        with tempfile.TemporaryDirectory(prefix=".seed-", dir=path.parent) as beside:
-            draft = Path(beside) / "seed.gguf"
-            _write(draft)
-            os.replace(draft, path)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror}); name a folder that can") from error
+    with written_beside(path) as partial:
+        _write(partial)
 
 
 def _write(path: Path) -> None:
