@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from pathlib import Path
@@ -10,11 +11,27 @@ from typing import Any
 import click
 
 from .graphs.errors import Interrupted, OpdiffError
+from .graphs.printable import one_line, shortened
 
-_FILE = click.Path(path_type=Path)
+
+class _File(click.Path):
+    """The path of a file or a folder, which need not be there."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        path = super().convert(value, param, ctx)
+        try:
+            os.lstat(path)
+        except OSError as e:
+            if e.errno == errno.ENAMETOOLONG:
+                self.fail(f"{str(path)[:80]!r}...: too long for the name of a file", param, ctx)
+        return path
+
+
+_FILE = _File(path_type=Path)
 _LEVEL = click.Choice(["off", "basic", "extended", "all"])
 
 
+_LONGEST_LINE = 1000  # characters of an error: what a library says of a hostile file has no end
 _OUTPUTS = ("json", "html", "junit", "summary", "model_explorer")
 
 
@@ -88,7 +105,7 @@ class _Commands(click.Group):
         try:
             return super().invoke(ctx)
         except OpdiffError as e:
-            click.echo(f"opdiff: {' '.join(str(e).split())}", err=True)
+            click.echo(f"opdiff: {shortened(one_line(str(e)), _LONGEST_LINE)}", err=True)
             sys.exit(130 if isinstance(e, Interrupted) else 2)
 
 

@@ -98,7 +98,7 @@ class Artifact:
         """The decoder's configuration; empty where none is recorded, or it cannot be read."""
         try:
             return dict(json.loads(self.facts["config"]))
-        except (KeyError, ValueError, TypeError):
+        except (KeyError, ValueError, TypeError, RecursionError):
             return {}
 
     @property
@@ -112,7 +112,7 @@ class Artifact:
         """For each input that takes what the step before left, the tap that leaves it; empty where it keeps no cache."""
         try:
             found = dict(json.loads(self.facts["cache"]))
-        except (KeyError, ValueError, TypeError):
+        except (KeyError, ValueError, TypeError, RecursionError):
             return {}
         inputs, taps = {info.name for info in self.model.graph.input}, set(self.tap_names)
         return {name: tap for name, tap in found.items() if name in inputs and tap in taps}
@@ -155,7 +155,10 @@ class Artifact:
     @property
     def runtime(self) -> str:
         """The variant and its options, `legacy:converter=on`; the file's name where nothing is recorded."""
-        options = json.loads(self.facts.get("options", "{}"))
+        try:
+            options = dict(json.loads(self.facts.get("options", "{}")))
+        except (ValueError, TypeError, RecursionError):
+            options = {}
         return ":".join((self.facts.get("runtime", self.name), *(f"{k}={v}" for k, v in options.items())))
 
     def checkpoint_weights(self) -> SharedWeights | None:
@@ -264,7 +267,7 @@ def _bytes_of(path: Path) -> bytes:
 def _taps(path: Path, model: onnx.ModelProto, facts: Mapping[str, str]) -> Iterable[Tap]:
     try:
         axes = {str(name): tuple(map(str, words)) for name, words in json.loads(facts.get("taps", "{}")).items()}
-    except (ValueError, AttributeError, TypeError) as e:
+    except (ValueError, AttributeError, TypeError, RecursionError) as e:
         raise InputError(f"{path}: its table of taps cannot be read ({e}); export it again") from e
     if not axes and model.producer_name != PRODUCER:  # one of opdiff's own without its table is cut short
         axes = _named_as_stages(model.graph)

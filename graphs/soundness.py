@@ -51,6 +51,7 @@ def _wrong(model: onnx.ModelProto) -> Iterator[str]:
     yield from _wrong_names(model, nodes)
     yield from _wrong_operators(model, nodes)
     yield from (problem for tensor in _tensors(model.graph, nodes) for problem in _wrong_tensor(tensor))
+    yield from _wrong_types(model.graph)
     yield from _wrong_order(model.graph)
     try:
         check_by_onnx(model)
@@ -182,10 +183,20 @@ def _wrong_tensor(tensor: onnx.TensorProto) -> Iterator[str]:
     size = math.prod(tensor.dims)
     if min(tensor.dims, default=0) < 0 or size > _MOST_ELEMENTS:
         yield f"{named} of shape {list(tensor.dims)!s:.80} cannot be; {_AGAIN}"
-    elif tensor.data_location != _OUTSIDE and tensor.HasField("raw_data"):
-        wanted = -(-size * _bits()[tensor.data_type] // 8)
-        if len(tensor.raw_data) != wanted:
-            yield f"{named} has {len(tensor.raw_data)} bytes, where its shape asks for {wanted}; {_AGAIN}"
+    elif tensor.data_location != _OUTSIDE:
+        found, wanted = _filled(tensor, size)
+        if found != wanted:
+            yield f"{named} has {found} bytes or numbers, where its shape asks for {wanted}; {_AGAIN}"
+
+
+def _filled(tensor: onnx.TensorProto, size: int) -> tuple[int, int]:
+    """How much data a tensor has, and how much it should: bytes where they are raw, else entries of the list for its type."""
+    n_bits = _bits()[tensor.data_type]
+    if tensor.HasField("raw_data"):
+        return len(tensor.raw_data), -(-size * n_bits // 8)
+    entries = getattr(tensor, onnx.helper.tensor_dtype_to_field(tensor.data_type))
+    each = 2 if tensor.data_type in (onnx.TensorProto.COMPLEX64, onnx.TensorProto.COMPLEX128) else 1
+    return len(entries), -(-size * n_bits // 8) if 0 < n_bits < 8 else size * each
 
 
 @cache
@@ -197,6 +208,16 @@ def _bits() -> Mapping[int, int]:
         number: n for name, number in types.items() for n in (2, 4) if name in (f"INT{n}", f"UINT{n}", f"FLOAT{n}E2M1")
     }
     return {**whole, **packed, onnx.TensorProto.STRING: 0}
+
+
+def _wrong_types(graph: onnx.GraphProto) -> Iterator[str]:
+    """A value whose element type there is not; one without a type may still be inferred."""
+    for info in (*graph.input, *graph.output, *graph.value_info):
+        kind = info.type.tensor_type
+        if info.type.HasField("tensor_type") and kind.elem_type and kind.elem_type not in _bits():
+            yield f"value {info.name!r:.80} has an unknown data type ({kind.elem_type}); {_AGAIN}"
+        if info.type.HasField("tensor_type") and any(dim.dim_value < 0 for dim in kind.shape.dim):
+            yield f"value {info.name!r:.80} has a negative dimension; {_AGAIN}"
 
 
 def _wrong_order(graph: onnx.GraphProto) -> Iterator[str]:

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from rich.console import Console
 from rich.markup import escape as escape_markup
 
+from ...graphs.printable import one_line
 from ..result import Result
 from .heat_map import LEGEND, heat_map
-from .printable import one_line
 from .sentences import coverage, detail_lines, headline, logits_text, short_lines
 from .tables import tables
 
