@@ -15,6 +15,7 @@ import onnx
 from google.protobuf.message import DecodeError
 
 from .errors import InputError
+from .reading import contents, is_regular
 from .slices import producers
 from .soundness import check_by_onnx, check_sound
 from .sources import source_of
@@ -243,7 +244,7 @@ def read_model(path: Path) -> tuple[onnx.ModelProto, str]:
     Raises:
         InputError: no such file, or no ONNX graph.
     """
-    data = _bytes_of(path)
+    data = contents(path, "give the path of an .onnx file")
     model = onnx.ModelProto()
     try:
         model.ParseFromString(data)
@@ -253,15 +254,6 @@ def read_model(path: Path) -> tuple[onnx.ModelProto, str]:
         raise InputError(f"{path}: not an ONNX file (it holds no graph); export it with opdiff export")
     check_sound(str(path), model)
     return model, hashlib.sha256(data).hexdigest()
-
-
-def _bytes_of(path: Path) -> bytes:
-    if path.is_dir():
-        raise InputError(f"{path}: a folder, where an .onnx file is wanted")
-    try:
-        return path.read_bytes()
-    except OSError as e:
-        raise InputError(f"{path}: cannot be read ({e.strerror}); give the path of an .onnx file") from e
 
 
 def _taps(path: Path, model: onnx.ModelProto, facts: Mapping[str, str]) -> Iterable[Tap]:
@@ -317,6 +309,8 @@ def _weight(path: Path, tensor: onnx.TensorProto, maps: Maps) -> Weight:
     where = f"{path}: weight {tensor.name}"
     file = inside(path, entries.get("location", ""), where)
     if file not in maps:
+        if not is_regular(file):
+            raise InputError(f"{where}: its file {file.name} is not there, or is no file; it belongs beside the .onnx")
         try:
             maps[file] = np.memmap(file, mode="c")
         except (OSError, ValueError) as e:

@@ -211,7 +211,10 @@ def _bits() -> Mapping[int, int]:
 
 
 def _wrong_types(graph: onnx.GraphProto) -> Iterator[str]:
-    """A value whose element type there is not; one without a type may still be inferred."""
+    """A value whose element type there is not, or an input without one; what nodes make may still be inferred."""
+    for info in graph.input:
+        if info.type.HasField("tensor_type") and not info.type.tensor_type.elem_type:
+            yield f"input {info.name!r:.80} has no data type; {_AGAIN}"
     for info in (*graph.input, *graph.output, *graph.value_info):
         kind = info.type.tensor_type
         if info.type.HasField("tensor_type") and kind.elem_type and kind.elem_type not in _bits():

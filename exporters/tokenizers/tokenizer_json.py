@@ -4,10 +4,12 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from os.path import exists
 from pathlib import Path
 from typing import Any
 
 from ...graphs.errors import InputError
+from ...graphs.reading import text_in
 from .tokenizer import check_text, library
 
 
@@ -97,11 +99,11 @@ def _one_line(path: Path) -> Iterator[None]:
 
 
 def _bos_text(path: Path) -> str | None:
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    if not exists(path):
         return None
-    except (OSError, ValueError) as error:
+    try:
+        config = json.loads(text_in(path, "download it again"))
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: cannot be read ({error}); download it again") from error
     bos = config.get("bos_token") if isinstance(config, dict) else None
     text = bos.get("content") if isinstance(bos, dict) else bos

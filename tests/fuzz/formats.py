@@ -19,6 +19,8 @@ from opdiff.__main__ import main
 
 from . import proto_mutator, tree_mutator
 from .bytes_mutator import damaged
+from .kept import COMMAND, found
+from .lies import LIES
 from .valid import TOKENS, decoder_values, exported_files, gguf_files, hf_folder, onnx_files, save_safetensors
 
 _TOKENS = ["--tokens", ",".join(map(str, TOKENS))]
@@ -318,7 +320,28 @@ FORMATS = {
 }
 
 
-def case_of(name: str, seed: int, valid: Path, folder: Path) -> Words:
+def lies_valid(folder: Path) -> None:
+    """What the lies are made of."""
+    _trace_valid(folder)
+    _json_valid(folder)
+    hf_folder(folder / "hf")
+
+
+def case_of(name: str, number: int, valid: Path, folder: Path) -> Words:
     """Make the case of this number in an empty folder, from the valid files; the command that reads it, to run there."""
+    if name == "found":
+        shutil.copytree(found()[number], folder, dirs_exist_ok=True)
+        words: Words = json.loads((folder / COMMAND).read_text())["words"]
+        return words
     shutil.copytree(valid, folder, dirs_exist_ok=True)
-    return FORMATS[name].damage(Random(f"{name} {seed}"), folder)
+    if name == "lies":
+        return list(LIES.values())[number](folder)
+    return FORMATS[name].damage(Random(f"{name} {number}"), folder)
+
+
+def make_valid(name: str, folder: Path) -> None:
+    """The valid files from which cases are made."""
+    if name == "lies":
+        lies_valid(folder)
+    elif name != "found":  # those are whole by themselves
+        FORMATS[name].valid(folder)
