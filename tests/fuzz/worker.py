@@ -84,7 +84,7 @@ def outcome(words: list[str], folder: Path) -> dict[str, str]:
         wrong = f"took {took:.0f} s"
     if wrong is None and grown > GROWTH:
         wrong = f"took {grown >> 20} MB"
-    told = {"status": str(done.exit_code), "line": done.stderr.strip()[-400:] if done.exit_code == 2 else ""}
+    told = {"status": str(done.exit_code), "line": done.stderr.strip()[-1200:] if done.exit_code == 2 else ""}
     return {**told, "wrong": wrong} if wrong else told
 
 
