@@ -538,7 +538,7 @@ SAYS = {
     "outside_by_a_path": "points outside of the folder",
     "outside_by_a_device": "points outside of the folder",
     "outside_in_a_name_with_nul": "is none",
-    "outside_in_a_name_that_is_too_long": "is none",
+    "outside_in_a_name_that_is_too_long": "is not there, or is no file",
     "outside_in_the_folder_itself": "is not there, or is no file",
     "outside_with_an_escape": r"\x1b[2J.safetensors is not there",
     "weights_are_a_link_to_outside": "points outside of the folder",
