@@ -310,7 +310,9 @@ def _weight(path: Path, tensor: onnx.TensorProto, maps: Maps) -> Weight:
     file = inside(path, entries.get("location", ""), where)
     if file not in maps:
         if not is_regular(file):
-            raise InputError(f"{where}: its file {file.name:.80} is not there, or is no file; it belongs beside the .onnx")
+            raise InputError(
+                f"{where}: its file {file.name:.80} is not there, or is no file; it belongs beside the .onnx"
+            )
         try:
             maps[file] = np.memmap(file, mode="c")
         except (OSError, ValueError) as e:
