@@ -1,8 +1,8 @@
-# make demo: the main job, on a machine that has nothing but Python 3.11 and make. make test: the tests. make docs: the site. make bench: the costs.
+# make demo: the main job, on a machine that has nothing but Python 3.11 and make. make test: the tests. make docs: the site. make fuzz: damaged files. make bench: the costs.
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint docs bench bench-peers clean
+.PHONY: demo test lint fuzz docs bench bench-peers clean
 
 demo: .venv/ready
 	$(BIN)/opdiff demo --out demo
@@ -31,6 +31,11 @@ lint: .venv/ready
 	mkdir -p .venv/types && ln -sfn ../.. .venv/types/opdiff
 	touch $@
 
+# Damaged files of each format; FUZZ has the options, as in FUZZ="--format gguf --cases 1000 --seconds 60".
+FUZZ ?=
+fuzz: .venv/ready
+	cd tests && ../$(BIN)/python -m fuzz --out ../fuzzed $(FUZZ)
+
 # The site, from docs/: build/docs/index.html.
 docs: .venv/ready
 	$(BIN)/sphinx-build -W --keep-going -q -b html docs build/docs
@@ -51,4 +56,4 @@ $(PEERS)/ready: tests/benchmarks/peers-requirements.txt
 	touch $@
 
 clean:
-	rm -rf .venv demo build *.egg-info
+	rm -rf .venv demo build fuzzed *.egg-info

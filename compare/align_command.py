@@ -7,8 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 from ..graphs.adopt.flat import Flat
 from ..graphs.run import Runner
@@ -17,6 +15,7 @@ from .align.foreign import ForeignPair, align_foreign
 from .align.map_file import map_text, read_map
 from .command import parse_tokens, read_inputs
 from .opening import graph_of
+from .report.plain_table import PlainTable, plain
 from .report.printing import printing
 
 _LISTED = 12  # values without a partner, on the terminal
@@ -79,11 +78,11 @@ def _json(pair: ForeignPair) -> str:
 
 
 def _print(pair: ForeignPair, console: Console) -> None:
-    table = Table("tap", "A", "B", "found by", "")
+    table = PlainTable("tap", "A", "B", "found by", "")
     for one in pair.named:
         point = one.point
         told = "" if point.is_equal else "other numbers"
-        table.add_row(*map(escape, (one.tap, _node(pair.a, point.a), _node(pair.b, point.b), point.kind, told)))
+        table.add_row(one.tap, _node(pair.a, point.a), _node(pair.b, point.b), point.kind, told)
     console.print(table)
     for side, flat in (("a", pair.a), ("b", pair.b)):
         left = pair.left(side)
@@ -91,9 +90,9 @@ def _print(pair: ForeignPair, console: Console) -> None:
             f"{side.upper()}: {100 * pair.share(side):.0f} % of its values have a partner; {len(left)} have none"
         )
         for line in _left_over(flat, left):
-            console.print(f"   {escape(line)}")
+            console.print(f"   {plain(line)}")
     for note in pair.notes:
-        console.print(f"[dim]Note: {escape(note)}[/dim]")
+        console.print(f"[dim]Note: {plain(note)}[/dim]")
 
 
 def _left_over(flat: Flat, left: tuple[str, ...]) -> Iterator[str]:

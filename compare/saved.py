@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from ..graphs.errors import InputError
+from ..graphs.reading import text_in
 from .result import SCHEMA, Result
 from .verdict.verdict import SCHEMA as VERDICT_SCHEMA
 from .verdict.verdict import Verdict
@@ -59,10 +60,8 @@ def adapter(kind: type) -> TypeAdapter[Any]:
 
 def _json(path: Path) -> Any:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except OSError as e:
-        raise InputError(f"{path}: cannot be read ({e.strerror}); give a file that --json wrote") from e
-    except (ValueError, RecursionError) as e:  # no UTF-8, no JSON, or too deep
+        return json.loads(text_in(path, "give a file that --json wrote"))
+    except (ValueError, RecursionError) as e:  # no JSON, or too deep
         raise InputError(f"{path}: not JSON ({e!s:.80}); give a file that --json wrote") from e
 
 

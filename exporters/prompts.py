@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ..graphs.decoding import Prompt
 from ..graphs.errors import InputError
+from ..graphs.reading import text_in
 from .checkpoints import Checkpoint
 from .tokenizers import Tokenizer
 
@@ -24,10 +25,8 @@ def read_prompts(path: Path | None) -> list[object]:
     if path is None:
         return list(DEFAULT)
     try:
-        entries = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as e:
-        raise InputError(f"{path}: cannot be read ({e.strerror}); give a JSON file with a list of prompts") from e
-    except (ValueError, RecursionError) as e:  # no UTF-8, no JSON, or too deep
+        entries = json.loads(text_in(path, "give a JSON file with a list of prompts"))
+    except (ValueError, RecursionError) as e:  # no JSON, or too deep
         raise InputError(f'{path}: not JSON ({e!s:.80}); write a list of prompts, as in ["Hello"]') from e
     if not isinstance(entries, list) or not entries:
         raise InputError(f'{path}: not a list of prompts; write one, as in ["Hello"]')

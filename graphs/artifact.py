@@ -15,6 +15,7 @@ import onnx
 from google.protobuf.message import DecodeError
 
 from .errors import InputError
+from .reading import contents, is_regular
 from .slices import producers
 from .soundness import check_by_onnx, check_sound
 from .sources import source_of
@@ -98,7 +99,7 @@ class Artifact:
         """The decoder's configuration; empty where none is recorded, or it cannot be read."""
         try:
             return dict(json.loads(self.facts["config"]))
-        except (KeyError, ValueError, TypeError):
+        except (KeyError, ValueError, TypeError, RecursionError):
             return {}
 
     @property
@@ -112,7 +113,7 @@ class Artifact:
         """For each input that takes what the step before left, the tap that leaves it; empty where it keeps no cache."""
         try:
             found = dict(json.loads(self.facts["cache"]))
-        except (KeyError, ValueError, TypeError):
+        except (KeyError, ValueError, TypeError, RecursionError):
             return {}
         inputs, taps = {info.name for info in self.model.graph.input}, set(self.tap_names)
         return {name: tap for name, tap in found.items() if name in inputs and tap in taps}
@@ -155,7 +156,10 @@ class Artifact:
     @property
     def runtime(self) -> str:
         """The variant and its options, `legacy:converter=on`; the file's name where nothing is recorded."""
-        options = json.loads(self.facts.get("options", "{}"))
+        try:
+            options = dict(json.loads(self.facts.get("options", "{}")))
+        except (ValueError, TypeError, RecursionError):
+            options = {}
         return ":".join((self.facts.get("runtime", self.name), *(f"{k}={v}" for k, v in options.items())))
 
     def checkpoint_weights(self) -> SharedWeights | None:
@@ -240,7 +244,7 @@ def read_model(path: Path) -> tuple[onnx.ModelProto, str]:
     Raises:
         InputError: no such file, or no ONNX graph.
     """
-    data = _bytes_of(path)
+    data = contents(path, "give the path of an .onnx file")
     model = onnx.ModelProto()
     try:
         model.ParseFromString(data)
@@ -252,19 +256,10 @@ def read_model(path: Path) -> tuple[onnx.ModelProto, str]:
     return model, hashlib.sha256(data).hexdigest()
 
 
-def _bytes_of(path: Path) -> bytes:
-    if path.is_dir():
-        raise InputError(f"{path}: a folder, where an .onnx file is wanted")
-    try:
-        return path.read_bytes()
-    except OSError as e:
-        raise InputError(f"{path}: cannot be read ({e.strerror}); give the path of an .onnx file") from e
-
-
 def _taps(path: Path, model: onnx.ModelProto, facts: Mapping[str, str]) -> Iterable[Tap]:
     try:
         axes = {str(name): tuple(map(str, words)) for name, words in json.loads(facts.get("taps", "{}")).items()}
-    except (ValueError, AttributeError, TypeError) as e:
+    except (ValueError, AttributeError, TypeError, RecursionError) as e:
         raise InputError(f"{path}: its table of taps cannot be read ({e}); export it again") from e
     if not axes and model.producer_name != PRODUCER:  # one of opdiff's own without its table is cut short
         axes = _named_as_stages(model.graph)
@@ -314,6 +309,10 @@ def _weight(path: Path, tensor: onnx.TensorProto, maps: Maps) -> Weight:
     where = f"{path}: weight {tensor.name}"
     file = inside(path, entries.get("location", ""), where)
     if file not in maps:
+        if not is_regular(file):
+            raise InputError(
+                f"{where}: its file {file.name:.80} is not there, or is no file; it belongs beside the .onnx"
+            )
         try:
             maps[file] = np.memmap(file, mode="c")
         except (OSError, ValueError) as e:

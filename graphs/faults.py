@@ -10,7 +10,9 @@ from contextlib import contextmanager, suppress
 from typing import NoReturn
 
 from .errors import Interrupted, OpdiffError
+from .printable import one_line, shortened
 
+_LONGEST_LINE = 1000  # characters: what a library says of a hostile file has no end
 _OUT_OF_MEMORY = "out of memory; give fewer tokens, close other programs, or raise the limit (ulimit -v)"
 # How native libraries say it: C++, torch, onnxruntime, the loader of shared libraries, Python's threads.
 _MEMORY_WORDS = (
@@ -53,7 +55,7 @@ def _fault(error: Exception) -> str | None:
     if any(_is_of_memory(one) for one in _chain(error)):
         return _OUT_OF_MEMORY
     if isinstance(error, OpdiffError):
-        return " ".join(str(error).split())
+        return shortened(one_line(str(error)), _LONGEST_LINE)
     if isinstance(error, OSError) and error.errno in (*_OF_DISK, *_OF_FILES):
         return f"{error.filename or 'output'}: {error.strerror}; choose another place"
     return None

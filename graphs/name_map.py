@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from .errors import InputError
+from .reading import text_in
 from .stages import CACHES, STAGES, is_stage
 
 TOKENS = "tokens"
@@ -47,10 +48,8 @@ def read_name_map(path: Path) -> NameMap:
         InputError: no such file, no TOML, another table, a stage or axis that does not exist, a stage named twice.
     """
     try:
-        tables = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as e:
-        raise InputError(f"{path}: cannot be read ({e.strerror}); give the path of a name map") from e
-    except (ValueError, RecursionError) as e:  # no TOML, or no UTF-8
+        tables = tomllib.loads(text_in(path, "give the path of a name map"))
+    except (ValueError, RecursionError) as e:
         raise InputError(
             f"{path}: no TOML that can be read ({e}); write it as a table [names] and a table [axes]"
         ) from e

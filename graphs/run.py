@@ -398,7 +398,7 @@ def _ort_value(array: np.ndarray) -> ort.OrtValue:
 def _typed(value: np.ndarray, precision: Precision, info: onnx.ValueInfoProto) -> np.ndarray:
     """The value as the program takes it, whose float32 is of this precision."""
     elem_type = info.type.tensor_type.elem_type
-    if elem_type in HALVES:
+    if elem_type in (*HALVES, onnx.TensorProto.INT64):  # a trace gives whole numbers as float64
         return np.asarray(value, onnx.helper.tensor_dtype_to_np_dtype(elem_type), order="C")
     if value.dtype.kind == "f" or value.dtype == BFLOAT16:
         return np.asarray(value, np.float32 if precision == "float32" else np.float64, order="C")

@@ -21,7 +21,7 @@ _AGAIN = "export it again"
 _ONNXS = ("", "ai.onnx")  # two names of one domain
 _DOMAINS = (*_ONNXS, "ai.onnx.ml", "com.microsoft", "com.microsoft.nchwc")
 _MOST_NODES, _DEEPEST = 1_000_000, 16  # those of Netron's largest graphs are a few hundred thousand, two or three deep
-_MOST_ELEMENTS = 1 << 40
+_MOST_ELEMENTS, _MOST_DIMENSIONS = 1 << 40, 32
 _OUTSIDE = onnx.TensorProto.EXTERNAL
 
 
@@ -51,6 +51,7 @@ def _wrong(model: onnx.ModelProto) -> Iterator[str]:
     yield from _wrong_names(model, nodes)
     yield from _wrong_operators(model, nodes)
     yield from (problem for tensor in _tensors(model.graph, nodes) for problem in _wrong_tensor(tensor))
+    yield from _wrong_types(model.graph)
     yield from _wrong_order(model.graph)
     try:
         check_by_onnx(model)
@@ -63,7 +64,7 @@ def _without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
     bare = onnx.ModelProto(ir_version=model.ir_version, opset_import=model.opset_import, functions=model.functions)
     graph, taken = model.graph, {info.name for info in model.graph.input}
     bare.graph.name = graph.name or "graph"
-    bare.graph.node.extend(graph.node)
+    bare.graph.node.extend(_in_order(graph))
     for node in bare.graph.node:  # long, and not what is checked
         node.ClearField("metadata_props")
     bare.graph.input.extend(graph.input)
@@ -180,12 +181,22 @@ def _wrong_tensor(tensor: onnx.TensorProto) -> Iterator[str]:
         yield f"{named} has an unknown data type ({tensor.data_type}); {_AGAIN}"
         return
     size = math.prod(tensor.dims)
-    if min(tensor.dims, default=0) < 0 or size > _MOST_ELEMENTS:
+    if min(tensor.dims, default=0) < 0 or size > _MOST_ELEMENTS or len(tensor.dims) > _MOST_DIMENSIONS:
         yield f"{named} of shape {list(tensor.dims)!s:.80} cannot be; {_AGAIN}"
-    elif tensor.data_location != _OUTSIDE and tensor.HasField("raw_data"):
-        wanted = -(-size * _bits()[tensor.data_type] // 8)
-        if len(tensor.raw_data) != wanted:
-            yield f"{named} has {len(tensor.raw_data)} bytes, where its shape asks for {wanted}; {_AGAIN}"
+    elif tensor.data_location != _OUTSIDE:
+        found, wanted = _filled(tensor, size)
+        if found != wanted:
+            yield f"{named} has {found} bytes or numbers, where its shape asks for {wanted}; {_AGAIN}"
+
+
+def _filled(tensor: onnx.TensorProto, size: int) -> tuple[int, int]:
+    """How much data a tensor has, and how much it should: bytes where they are raw, else entries of the list for its type."""
+    n_bits = _bits()[tensor.data_type]
+    if tensor.HasField("raw_data"):
+        return len(tensor.raw_data), -(-size * n_bits // 8)
+    entries = getattr(tensor, onnx.helper.tensor_dtype_to_field(tensor.data_type))
+    each = 2 if tensor.data_type in (onnx.TensorProto.COMPLEX64, onnx.TensorProto.COMPLEX128) else 1
+    return len(entries), -(-size * n_bits // 8) if 0 < n_bits < 8 else size * each
 
 
 @cache
@@ -199,11 +210,24 @@ def _bits() -> Mapping[int, int]:
     return {**whole, **packed, onnx.TensorProto.STRING: 0}
 
 
+def _wrong_types(graph: onnx.GraphProto) -> Iterator[str]:
+    """A value whose element type there is not, or an input without one; what nodes make may still be inferred."""
+    for info in graph.input:
+        if info.type.HasField("tensor_type") and not info.type.tensor_type.elem_type:
+            yield f"input {info.name!r:.80} has no data type; {_AGAIN}"
+    for info in (*graph.input, *graph.output, *graph.value_info):
+        kind = info.type.tensor_type
+        if info.type.HasField("tensor_type") and kind.elem_type and kind.elem_type not in _bits():
+            yield f"value {info.name!r:.80} has an unknown data type ({kind.elem_type}); {_AGAIN}"
+        if info.type.HasField("tensor_type") and any(dim.dim_value < 0 for dim in kind.shape.dim):
+            yield f"value {info.name!r:.80} has a negative dimension; {_AGAIN}"
+
+
 def _wrong_order(graph: onnx.GraphProto) -> Iterator[str]:
     """A value that is read and never made, an output that nothing makes, nodes that read one another in a circle."""
     given = {i.name for i in (*graph.input, *graph.initializer)} | {i.values.name for i in graph.sparse_initializer}
-    maker = {name: n for n, node in enumerate(graph.node) for name in node.output if name}
-    reads = [[name for name in (*node.input, *implicit_inputs(node)) if name] for node in graph.node]
+    maker = _maker(graph)
+    reads = [_reads(node) for node in graph.node]
     for node, names in zip(graph.node, reads, strict=True):
         missing = next((name for name in names if name not in maker and name not in given), None)
         if missing is not None:
@@ -211,14 +235,29 @@ def _wrong_order(graph: onnx.GraphProto) -> Iterator[str]:
     missing = next((one.name for one in graph.output if one.name not in maker and one.name not in given), None)
     if missing is not None:
         yield f"its output {missing!r:.80} is made by nothing; {_AGAIN}"
-    makers = [[maker[name] for name in names if name in maker] for names in reads]
-    if not all(made < n for n, before in enumerate(makers) for made in before) and _goes_in_a_circle(makers):
+    try:
+        _in_order(graph)
+    except CycleError:
         yield f"its nodes read one another in a circle; {_AGAIN}"
 
 
-def _goes_in_a_circle(makers: list[list[int]]) -> bool:
-    try:
-        TopologicalSorter(dict(enumerate(makers))).prepare()
-    except CycleError:
-        return True
-    return False
+def _maker(graph: onnx.GraphProto) -> dict[str, int]:
+    """Which node makes a value."""
+    return {name: n for n, node in enumerate(graph.node) for name in node.output if name}
+
+
+def _reads(node: onnx.NodeProto) -> list[str]:
+    return [name for name in (*node.input, *implicit_inputs(node)) if name]
+
+
+def _in_order(graph: onnx.GraphProto) -> Sequence[onnx.NodeProto]:
+    """The nodes, each after those that it reads: onnxruntime does without that order, onnx.checker does not.
+
+    Raises:
+        CycleError: there is none.
+    """
+    maker = _maker(graph)
+    makers = [[maker[name] for name in _reads(node) if name in maker] for node in graph.node]
+    if all(made < n for n, before in enumerate(makers) for made in before):
+        return graph.node
+    return [graph.node[n] for n in TopologicalSorter(dict(enumerate(makers))).static_order()]

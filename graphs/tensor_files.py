@@ -7,6 +7,7 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from tokenize import TokenError  # numpy's reader of a header raises it
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from gguf import GGMLQuantizationType, GGUFReader, GGUFValueType
 from .errors import InputError
 from .weights import WeightFile
 
+_UNPACKED, _TIMES = 1 << 30, 50  # bytes that any .npz may have, and how many times its own size
 _PLAIN = {kind.name for kind in GGMLQuantizationType if kind.name in ("F64", "F32", "F16", "I64", "I32", "I16", "I8")}
 
 
@@ -48,14 +50,23 @@ def _safetensors(path: Path) -> TensorFile:
 
 def _npz(path: Path) -> TensorFile:
     try:
+        _check_is_no_bomb(path)
         with np.load(path, allow_pickle=False) as file:
             return TensorFile({name: np.asarray(file[name]) for name in file.files}, {})
     except OSError as e:
         raise InputError(f"{path}: cannot be read ({e.strerror or e})") from e
-    except (ValueError, TypeError, SyntaxError, EOFError, MemoryError, RuntimeError, AttributeError) as e:
+    except (ValueError, TypeError, SyntaxError, EOFError, MemoryError, RuntimeError, AttributeError, TokenError) as e:
         raise _damaged(path, "an .npz of plain arrays", e) from e
     except (zipfile.BadZipFile, zlib.error, NotImplementedError) as e:
         raise _damaged(path, "an .npz of plain arrays", e) from e
+
+
+def _check_is_no_bomb(path: Path) -> None:
+    """Refuse what would unpack to many times its size: arrays of numbers are packed to a tenth at the best."""
+    with zipfile.ZipFile(path) as archive:
+        n_bytes = sum(member.file_size for member in archive.infolist())
+    if n_bytes > max(_UNPACKED, _TIMES * path.stat().st_size):
+        raise InputError(f"{path}: would unpack to {n_bytes >> 20} MB, {_TIMES} times its size or more; write it anew")
 
 
 def _gguf(path: Path) -> TensorFile:

@@ -39,7 +39,8 @@ class Trace:
     runtime: its name and version; the file's stem where nothing is recorded.
     tokens: None where the file does not say.
     taps, values: by tap name, in graph order. A value has its tap's axes, and is float32 or float64.
-    units: by tap name, the largest relative rounding of the type in which the file holds a value, float32's at the least.
+    units: by tap name, the largest relative rounding of the type in which the file holds a value, float32's at the least; 0 for whole
+        numbers.
     facts: what the tracer wrote: `config` (DecoderConfig as JSON), `checkpoint` (SHA-256), `options` (JSON), and others.
     unknown: tensors that neither the stage vocabulary nor the name map knows.
     schedule: in which steps the runtime was fed; the values are by position (`graphs/schedule/placing.py`).
@@ -212,8 +213,10 @@ def _schedule(path: Path, facts: dict[str, str]) -> Schedule:
 
 
 def _unit(dtype: np.dtype) -> float:
-    """Half of what lies between 1 and the next number."""
-    narrow = dtype.kind not in "iu" and dtype.itemsize < 4
+    """Half of what lies between 1 and the next number; nothing for whole numbers."""
+    if dtype.kind in "iu":
+        return 0.0
+    narrow = dtype.itemsize < 4
     return float(ml_dtypes.finfo(dtype).eps if narrow else np.finfo(np.float32).eps) / 2
 
 

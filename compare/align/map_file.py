@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...graphs.errors import InputError
+from ...graphs.reading import text_in
 
 SCHEMA = "opdiff.map/1"
 
@@ -34,11 +35,9 @@ def read_map(path: Path) -> tuple[Mapped, ...]:
         InputError: no such file, or it is no map.
     """
     try:
-        read = json.loads(path.read_text())
+        read = json.loads(text_in(path, "give a map that opdiff align --out wrote"))
         schema, points = read["schema"], read["points"]
         entries = tuple(Mapped(str(one.get("tap") or one["a"]), str(one["a"]), str(one["b"])) for one in points)
-    except OSError as e:
-        raise InputError(f"{path}: cannot be read ({e.strerror}); give a map that opdiff align --out wrote") from e
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as e:
         reason = f"{type(e).__name__}: {e}"[:120]
         raise InputError(f"{path}: no map of two graphs ({reason}); opdiff align --out writes one") from e

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from types import SimpleNamespace
 
 import numpy as np
 
@@ -15,6 +14,7 @@ from ...graphs.stages import split_tap_name
 from ..conventions import Case, Deviation, Explanation, Settings, Value, evaluate, explain, standard_settings
 from ..conventions.by_stage import Holds, settings_by_stage
 from ..conventions.explain import NEAR, WHOLE, Budget, IsMet
+from ..conventions.recorded import decoder_of
 from ..conventions.registry import REGISTER
 from ..judge.locate import DOUBLE_UNIT, SINGLE_UNIT, Local, is_equal, is_scores
 from ..measure import distance, size
@@ -74,8 +74,8 @@ class Explainer:
 
     def __init__(self, on: Side, sides: Sequence[Side], tokens: Sequence[int]) -> None:
         graphs = [side for side in sides if isinstance(side, GraphSide)]
-        config = next((side.artifact.config for side in graphs if side.artifact.config), None)
-        self._config = None if config is None else SimpleNamespace(**config)
+        recorded = (decoder_of(side.artifact.config) for side in graphs if side.artifact.config)
+        self._config = next((config for config in recorded if config is not None), None)
         self._multiply = graphs[0].multiply
         self.weights = SharedWeights(graphs)
         self._tokens = np.asarray(tokens, np.int64)

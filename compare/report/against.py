@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from ...graphs.printable import one_line
 from ..baseline import Compared, Placed
-from .printable import one_line
 from .words import places
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from ...graphs.printable import one_line
 from ..baseline import Compared
 from ..result import Result
-from .printable import one_line
 from .sentences import short_lines
 
 _MESSAGE = str.maketrans({"%": "%25", "\r": "%0D", "\n": "%0A"})

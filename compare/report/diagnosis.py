@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from ...graphs.printable import one_line
 from ..result import Result
-from .printable import one_line
 from .sentences import headline, short_lines
 
 

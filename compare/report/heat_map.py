@@ -80,4 +80,4 @@ def _sign(row: Row) -> str:
     if not math.isfinite(row.error) or row.propagated.status.startswith("shapes"):
         return _BROKEN
     over = row.error / row.floor if row.floor else math.inf
-    return str(min(9, max(1, round(math.log10(over))))) if over < math.inf else "9"
+    return str(min(9, max(1, round(math.log10(max(over, 1.0)))))) if over < math.inf else "9"

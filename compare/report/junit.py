@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from ...graphs.printable import shortened
 from ...graphs.stages import graph_order
 from ..baseline import Compared
 from ..result import Result
 from .junit_xml import Case, Kind, Outcome, Suite, xml
-from .printable import shortened
 from .sentences import detail_lines, headline
 from .words import places
 

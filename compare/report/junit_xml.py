@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 from xml.etree import ElementTree as ET
 
-from .printable import printable
+from ...graphs.printable import printable
 
 Kind = Literal["failure", "skipped"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
-from .printable import one_line
+from ...graphs.printable import one_line
 
 _MARKS = str.maketrans({mark: f"\\{mark}" for mark in "\\`*[]<>&|~"} | {"@": "@<!-- -->", "$": "<span>$</span>"})
 _UNDERSCORE = re.compile(r"(?<![^\W_])_|_(?![^\W_])")  # within a word it is none of Markdown's

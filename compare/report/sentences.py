@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from ...graphs.printable import shortened
 from ...graphs.stages import LOGITS
 from ..result import Effect, Result, RootCause
-from .printable import shortened
 from .words import agreement_text, places
 
 _SHOWN_SHARES = 6

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from rich.table import Table
 
 from ..result import Divergence, Position, Result, Row
+from .plain_table import PlainTable
 from .sentences import is_without
 
 _SHOWN_TOKENS = 2
@@ -22,7 +23,7 @@ def tables(result: Result, every_tap: bool) -> Iterator[Table]:
 
 
 def _position_table(result: Result) -> Table:
-    table = Table(title="Logits", title_justify="left")
+    table = PlainTable(title="Logits", title_justify="left")
     for heading in ("pos", "token", f"logit[0] {result.a.name}", f"logit[0] {result.b.name}", "max abs diff"):
         table.add_column(heading, justify="right")
     for side in (result.a, result.b):
@@ -41,7 +42,7 @@ def _largest(position: Position, side: str) -> str:
 
 def _divergence_table(divergences: Sequence[Divergence]) -> Table:
     """One line for each stage at fault: its worst block."""
-    table = Table(title="Regions at fault (local: on A's values, in double precision)", title_justify="left")
+    table = PlainTable(title="Regions at fault (local: on A's values, in double precision)", title_justify="left")
     for heading in ("tap", "local error", "float32 floor", "propagated NMSE", "moves the logits by", "op", "source"):
         is_text = heading in ("tap", "op", "source")
         table.add_column(heading, justify="left" if is_text else "right", no_wrap=heading in ("tap", "source"))
@@ -96,7 +97,7 @@ def _tap_table(rows: Sequence[Row]) -> Table:
 
 
 def _table(title: str) -> Table:
-    table = Table(title=title, title_justify="left")
+    table = PlainTable(title=title, title_justify="left")
     table.add_column("stage")
     for heading in ("block", "NMSE", "max abs", "cosine"):
         table.add_column(heading, justify="right")

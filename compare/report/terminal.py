@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from rich.console import Console
-from rich.markup import escape as escape_markup
 
 from ..result import Result
 from .heat_map import LEGEND, heat_map
-from .printable import one_line
+from .plain_table import plain
 from .sentences import coverage, detail_lines, headline, logits_text, short_lines
 from .tables import tables
 
@@ -32,13 +31,13 @@ class Shown:
 
 def print_result(result: Result, console: Console, shown: Shown) -> None:
     """Print the answer, the causes, and what is known beside them."""
-    console.print(f"[bold]{_safe(headline(result))}[/bold]")
+    console.print(f"[bold]{plain(headline(result))}[/bold]")
     if shown.quiet:
         for number, cause in enumerate(result.root_causes, 1):
-            console.print(f"{number}. {_safe(cause.text)}")
+            console.print(f"{number}. {plain(cause.text)}")
         return
     if result.first_step is not None:
-        console.print(_safe(result.first_step.text))
+        console.print(plain(result.first_step.text))
     _print_causes(result, console, shown.verbose)
     _print_map(result, console)
     _print_beside(result, console)
@@ -46,22 +45,22 @@ def print_result(result: Result, console: Console, shown: Shown) -> None:
         for table in tables(result, shown.every_tap):
             console.print()
             console.print(table)
-    console.print(f"\n[dim]{_safe(coverage(result))}[/dim]")
+    console.print(f"\n[dim]{plain(coverage(result))}[/dim]")
 
 
 def _print_causes(result: Result, console: Console, verbose: bool) -> None:
     for number, cause in enumerate(result.root_causes, 1):
         first, *rest = (cause.text, *detail_lines(cause, result)) if verbose else short_lines(cause, result)
-        console.print(f"\n[bold]{number}. {_safe(first)}[/bold]")
+        console.print(f"\n[bold]{number}. {plain(first)}[/bold]")
         for line in rest:
-            console.print(f"   {_safe(line)}")
+            console.print(f"   {plain(line)}")
     if result.root_causes:
-        console.print(f"\n[bold]{_safe(result.closed.text)}[/bold]")
+        console.print(f"\n[bold]{plain(result.closed.text)}[/bold]")
     if result.verdict:
-        console.print(f"[bold]{_safe(result.verdict)}[/bold]")
+        console.print(f"[bold]{plain(result.verdict)}[/bold]")
     logits = logits_text(result)
     if logits is not None and not result.parity:
-        console.print(_safe(logits))
+        console.print(plain(logits))
 
 
 def _print_map(result: Result, console: Console) -> None:
@@ -77,13 +76,8 @@ def _print_map(result: Result, console: Console) -> None:
 def _print_beside(result: Result, console: Console) -> None:
     """What the input cannot show, what to capture next, and notes."""
     for spot in result.blind_spots:
-        console.print(f"\n[yellow]This input cannot show:[/yellow] {_safe(spot.text)}")
+        console.print(f"\n[yellow]This input cannot show:[/yellow] {plain(spot.text)}")
     if result.next_capture is not None and not result.parity:
-        console.print(f"\n[yellow]Next:[/yellow] {_safe(result.next_capture.text)}")
+        console.print(f"\n[yellow]Next:[/yellow] {plain(result.next_capture.text)}")
     for note in result.notes:
-        console.print(f"\n[dim]Note: {_safe(note)}[/dim]")
-
-
-def _safe(text: str) -> str:
-    """Text from files, which neither the terminal nor rich obeys."""
-    return escape_markup(one_line(text))
+        console.print(f"\n[dim]Note: {plain(note)}[/dim]")

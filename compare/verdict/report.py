@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
+from ..report.plain_table import PlainTable, plain
 from .causes import Causes
 from .judgement import Judgement, Tally
 from .verdict import Decoded, Ranked, Standing, Step, Verdict
@@ -21,21 +21,21 @@ _WORDS = {"near_tie": "near-tie", "flip": "flip", "not_finite": "NaN or Inf"}
 def print_verdict(verdict: Verdict, console: Console, quiet: bool) -> None:
     """Print the answer, the causes, what was decoded, and the tables; where it is to be quiet, the answer."""
     for line in headlines(verdict):
-        console.print(f"[bold]{escape(line)}[/bold]")
+        console.print(f"[bold]{plain(line)}[/bold]")
     if quiet:
         return
     for standing in verdict.standings:
         if standing.causes is not None:
             console.print()
             _print_causes(standing, standing.causes, console)
-    console.print(f"\n[bold]Greedy decoding[/bold] {escape(setting(verdict))}")
+    console.print(f"\n[bold]Greedy decoding[/bold] {plain(setting(verdict))}")
     for n, prompt in enumerate(verdict.prompts, 1):
-        console.print(escape(f"  {n}. {prompt_text(prompt)}"))
+        console.print(plain(f"  {n}. {prompt_text(prompt)}"))
     for table in _tables(verdict):
         console.print()
         console.print(table)
     for note in notes(verdict):
-        console.print(f"\n[dim]Note: {escape(note)}[/dim]")
+        console.print(f"\n[dim]Note: {plain(note)}[/dim]")
 
 
 def headlines(verdict: Verdict) -> Iterator[str]:
@@ -82,16 +82,16 @@ def prompt_text(prompt: Decoded) -> str:
 def _print_causes(standing: Standing, causes: Causes, console: Console) -> None:
     beside = "" if causes.against_passes else ", which does not decode as they do either"
     console.print(
-        f"[bold]What to change in {escape(standing.name)}[/bold], B, against {escape(causes.against)}, A{beside}"
+        f"[bold]What to change in {plain(standing.name)}[/bold], B, against {plain(causes.against)}, A{beside}"
         f" (on prompt {causes.prompt + 1}, where it first fails, at step {causes.step}):"
     )
     for number, cause in enumerate(causes.root_causes, 1):
-        console.print(f"{number}. {escape(cause.text)}")
+        console.print(f"{number}. {plain(cause.text)}")
         if cause.source:
-            console.print(f"   {escape(standing.name)}'s line: {escape(cause.source)}")
+            console.print(f"   {plain(standing.name)}'s line: {plain(cause.source)}")
         if cause.also_fits:
-            console.print(f"   this input cannot tell it from: {escape('; '.join(cause.also_fits))}")
-    console.print(escape(causes.text))
+            console.print(f"   this input cannot tell it from: {plain('; '.join(cause.also_fits))}")
+    console.print(plain(causes.text))
 
 
 def _tables(verdict: Verdict) -> Iterator[Table]:
@@ -106,7 +106,7 @@ def _tables(verdict: Verdict) -> Iterator[Table]:
 
 
 def _tally_table(title: str, tallies: Sequence[Tally], unasked: Sequence[str] = ()) -> Table:
-    table = Table(title=title, title_justify="left")
+    table = PlainTable(title=title, title_justify="left")
     table.add_column("side")
     table.add_column("against")
     for heading in ("same top-1", "near-ties", "flips", "KL mean", "KL max (nats)"):
@@ -115,7 +115,7 @@ def _tally_table(title: str, tallies: Sequence[Tally], unasked: Sequence[str] = 
         flips = str(one.n_flips) if not one.n_not_finite else f"{one.n_flips}, and {one.n_not_finite} NaN or Inf"
         beside = " (runs along)" if one.side in unasked else ""
         row = (f"{one.n_agree} of {one.n_steps}", str(one.n_near_ties), flips, _nats(one.kl_mean), _nats(one.kl_max))
-        table.add_row(escape(one.side + beside), escape(one.reference), *row)
+        table.add_row(one.side + beside, one.reference, *row)
     return table
 
 
@@ -144,7 +144,7 @@ def _places(verdict: Verdict, side: str) -> Iterator[_Difference]:
 
 
 def _step_table(differences: Mapping[str, Sequence[_Difference]], references: Mapping[str, str]) -> Table:
-    table = Table(
+    table = PlainTable(
         title="Where the likeliest token is another (in nats: by how much the two prefer their own, and what the real ones differ by)",
         title_justify="left",
     )
@@ -159,27 +159,27 @@ def _step_table(differences: Mapping[str, Sequence[_Difference]], references: Ma
                 *_step_row(place), "the real ones part" if side in references else _WORDS[place.judgement.outcome]
             )
         if len(places) > _SHOWN_OF_A_SIDE:
-            table.add_row(escape(side), "", "", f"and {len(places) - _SHOWN_OF_A_SIDE} more steps", *[""] * 8)
+            table.add_row(side, "", "", f"and {len(places) - _SHOWN_OF_A_SIDE} more steps", *[""] * 8)
     return table
 
 
 def _step_row(place: _Difference) -> Iterator[str]:
     one, top = place.judgement, place.step.top
-    yield from (escape(one.side), str(place.prompt + 1), str(place.index))
-    yield from (escape(_first(top[one.side])), _short(one.side_margin))
-    yield from (escape(one.reference), escape(_first(top[one.reference])), _short(one.margin))
+    yield from (one.side, str(place.prompt + 1), str(place.index))
+    yield from (_first(top[one.side]), _short(one.side_margin))
+    yield from (one.reference, _first(top[one.reference]), _short(one.margin))
     yield "-" if one.rank is None else str(one.rank)
     yield from (_short(one.disagreement), _nats(one.kl))
 
 
 def _top_table(verdict: Verdict, differences: Mapping[str, Sequence[_Difference]]) -> Table:
     """The likeliest tokens of every side at the first step at which each side differs."""
-    table = Table(title="The likeliest tokens where a side first differs", title_justify="left")
+    table = PlainTable(title="The likeliest tokens where a side first differs", title_justify="left")
     for heading in ("prompt", "step", "side", "tokens, with their probabilities"):
         table.add_column(heading)
     for n, m in sorted({(places[0].prompt, places[0].index) for places in differences.values()}):
         for side, top in verdict.prompts[n].steps[m].top.items():
-            table.add_row(str(n + 1), str(m), escape(side), escape("  ".join(map(_with_probability, top))))
+            table.add_row(str(n + 1), str(m), side, "  ".join(map(_with_probability, top)))
     return table
 
 

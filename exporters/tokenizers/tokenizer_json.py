@@ -1,11 +1,15 @@
 """A model's own `tokenizer.json`, as it stands beside its safetensors."""
 
 import json
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from os.path import exists
 from pathlib import Path
 from typing import Any
 
 from ...graphs.errors import InputError
+from ...graphs.reading import text_in
 from .tokenizer import check_text, library
 
 
@@ -36,13 +40,15 @@ class JsonTokenizer:
     def encode(self, text: str, special: bool = True, add_bos: bool | None = None) -> list[int]:
         check_text(text)
         self._tokenizer.encode_special_tokens = not special
-        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=add_bos is not False).ids
+        with _one_line(self._path):
+            ids: list[int] = self._tokenizer.encode(text, add_special_tokens=add_bos is not False).ids
         return self._with_bos(ids) if add_bos else ids
 
     def decode(self, ids: Sequence[int]) -> str:
         for id in ids:
             self.token(id)
-        return str(self._tokenizer.decode(list(ids), skip_special_tokens=False))
+        with _one_line(self._path):
+            return str(self._tokenizer.decode(list(ids), skip_special_tokens=False))
 
     def token(self, id: int) -> str:
         token = self._tokenizer.id_to_token(id) if id >= 0 else None
@@ -65,20 +71,39 @@ class JsonTokenizer:
 def _load(path: Path) -> Any:
     if not path.is_file():
         raise InputError(f"{path}: no such file; a folder of safetensors needs its tokenizer.json beside them")
+    load = library().Tokenizer.from_file
+    with _one_line(path):
+        return load(str(path))
+
+
+@contextmanager
+def _one_line(path: Path) -> Iterator[None]:
+    """What the library cannot do with a file, as one line.
+
+    It raises plain Exception, whatever is wrong; or it panics, which is no Exception, and writes so on stderr by itself.
+    """
+    stderr, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     try:
-        return library().Tokenizer.from_file(str(path))
-    except InputError:
-        raise
-    except Exception as error:  # the library raises plain Exception, whatever is wrong
-        raise InputError(f"{path}: not a tokenizer.json that can be read ({error}); download it again") from error
+        os.dup2(nowhere, 2)
+        yield
+    except BaseException as error:
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        raise InputError(
+            f"{path}: not a tokenizer.json that can be used ({error!s:.160}); download it again"
+        ) from error
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)
+        os.close(nowhere)
 
 
 def _bos_text(path: Path) -> str | None:
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    if not exists(path):
         return None
-    except (OSError, ValueError) as error:
+    try:
+        config = json.loads(text_in(path, "download it again"))
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: cannot be read ({error}); download it again") from error
     bos = config.get("bos_token") if isinstance(config, dict) else None
     text = bos.get("content") if isinstance(bos, dict) else bos

@@ -19,7 +19,9 @@ from opdiff.__main__ import main
 
 from . import proto_mutator, tree_mutator
 from .bytes_mutator import damaged
-from .valid import TOKENS, decoder_values, gguf_files, hf_folder, onnx_files, save_safetensors
+from .kept import COMMAND, found
+from .lies import LIES
+from .valid import TOKENS, decoder_values, exported_files, gguf_files, hf_folder, onnx_files, save_safetensors
 
 _TOKENS = ["--tokens", ",".join(map(str, TOKENS))]
 Words = list[str]
@@ -47,8 +49,10 @@ def _in_json(path: Path, random: Random) -> None:
 
 
 def _onnx(random: Random, folder: Path) -> Words:
-    kind = random.choice(("decoder", "decoder", "foreign"))
-    path, other = folder / f"{kind}.onnx", "right.onnx" if kind == "decoder" else "foreign.right.onnx"
+    kind, other = random.choice(
+        (("decoder", "right.onnx"),) * 3 + (("foreign", "foreign.right.onnx"), ("legacy", "reference.onnx"))
+    )
+    path = folder / f"{kind}.onnx"
     if random.random() < 0.15:
         _in_bytes(path, random, head=len(path.read_bytes()))
     else:
@@ -58,6 +62,22 @@ def _onnx(random: Random, folder: Path) -> Words:
     if random.random() < 0.1:
         return ["align", *pair, *_TOKENS]
     return ["compare", *pair, *_TOKENS, *random.choice(([], ["--tables"], ["--verbose"], ["--optimization-b", "all"]))]
+
+
+def _onnx_valid(folder: Path) -> None:
+    exported = folder / "exported"
+    exported_files(exported)
+    onnx_files(folder)
+    (folder / "weights.safetensors").rename(folder / "small.safetensors")
+    for path in folder.glob("*.onnx"):
+        model = onnx.load(path, load_external_data=False)
+        for tensor in model.graph.initializer:
+            for entry in tensor.external_data:
+                entry.value = "small.safetensors" if entry.key == "location" else entry.value
+        path.write_bytes(model.SerializeToString())
+    for path in exported.iterdir():
+        path.rename(folder / path.name)
+    exported.rmdir()
 
 
 def _gguf(random: Random, folder: Path) -> Words:
@@ -242,7 +262,7 @@ def _json(random: Random, folder: Path) -> Words:
 
 
 _PIECES = ("1", "2", ",", "-", "+", ":", "=", ".", " ", "0", "99999999999", "1e3", "whole", "each", "chunks", "batch", "pad-left",
-           "pad-right", "1,2", "\x1b[2J", "é", "\u202e", "\ud800", "a" * 300, "..", "/", "seed", "smollm2", "reference", "legacy",
+           "pad-right", "1,2", "\x1b[2J", "é", "\u202e", "\udcff", "a" * 300, "..", "/", "seed", "smollm2", "reference", "legacy",
            "weights=q8_0", "activations=ggml", "converter", "on", "x.py", "port.py", "NAME", "hf", "dsl", "nan", "0x1", "\n", "%s",
            "{}", "[", "]", "'", '"', "\\", "٣", "१", "²", "٫", "_")  # fmt: skip
 
@@ -285,7 +305,7 @@ def _hf_valid(folder: Path) -> None:
 FORMATS = {
     one.name: one
     for one in (
-        Format("onnx", onnx_files, _onnx),
+        Format("onnx", _onnx_valid, _onnx),
         Format("gguf", gguf_files, _gguf),
         Format("gguf-trace", _trace_valid, _gguf_trace),
         Format("safetensors", _trace_valid, _safetensors),
@@ -300,7 +320,28 @@ FORMATS = {
 }
 
 
-def case_of(name: str, seed: int, valid: Path, folder: Path) -> Words:
+def lies_valid(folder: Path) -> None:
+    """What the lies are made of."""
+    _trace_valid(folder)
+    _json_valid(folder)
+    hf_folder(folder / "hf")
+
+
+def case_of(name: str, number: int, valid: Path, folder: Path) -> Words:
     """Make the case of this number in an empty folder, from the valid files; the command that reads it, to run there."""
+    if name == "found":
+        shutil.copytree(found()[number], folder, dirs_exist_ok=True)
+        words: Words = json.loads((folder / COMMAND).read_text())["words"]
+        return words
     shutil.copytree(valid, folder, dirs_exist_ok=True)
-    return FORMATS[name].damage(Random(f"{name} {seed}"), folder)
+    if name == "lies":
+        return list(LIES.values())[number](folder)
+    return FORMATS[name].damage(Random(f"{name} {number}"), folder)
+
+
+def make_valid(name: str, folder: Path) -> None:
+    """The valid files from which cases are made."""
+    if name == "lies":
+        lies_valid(folder)
+    elif name != "found":  # those are whole by themselves
+        FORMATS[name].valid(folder)

@@ -1,4 +1,4 @@
-"""Cases that failed, put aside as they were."""
+"""Cases that failed: put aside as they were, and kept in `found/` once they are mended, where each is a test."""
 
 from __future__ import annotations
 
@@ -6,10 +6,22 @@ import json
 import shutil
 from pathlib import Path
 
+COMMAND = "command.json"
+_FOUND = Path(__file__).parent / "found"
+
+
+def found() -> list[Path]:
+    """The folder of every case that ever failed."""
+    return sorted(path.parent for path in _FOUND.glob(f"*/{COMMAND}"))
+
 
 def keep(name: str, number: int, words: list[str], wrong: str, work: Path) -> None:
     """Put a case that failed aside, with its command."""
     kept = work / "failed" / f"{name}-{number}"
     shutil.rmtree(kept, ignore_errors=True)
-    shutil.copytree(work / "case", kept)
-    (kept / "command.json").write_text(json.dumps({"words": words, "wrong": wrong}))
+    shutil.copytree(work / "case", kept, symlinks=True, ignore=_pipes)
+    (kept / COMMAND).write_text(json.dumps({"words": words, "wrong": wrong}))
+
+
+def _pipes(folder: str, names: list[str]) -> list[str]:
+    return [name for name in names if (Path(folder) / name).is_fifo()]

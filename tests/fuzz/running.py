@@ -23,16 +23,18 @@ _TESTS = Path(__file__).parent.parent
 
 @dataclass
 class Tally:
-    """What came of the cases of a format: by exit status, the kinds of error lines, and the failures."""
+    """What came of the cases of a format: by exit status, the kinds of error lines, the failures, and each case's line."""
 
     n_cases: int = 0
     seconds: float = 0.0
     statuses: Counter[str] = field(default_factory=Counter)
     lines: Counter[str] = field(default_factory=Counter)
     failures: list[tuple[int, str, list[str]]] = field(default_factory=list)
+    told: dict[int, str] = field(default_factory=dict)
 
     def add(self, told: dict[str, Any], words: list[str]) -> None:
         self.n_cases += 1
+        self.told[told["case"]] = told.get("line", "")
         self.statuses[told.get("status", "died")] += 1
         if told.get("line"):
             self.lines[_kind(told["line"])] += 1

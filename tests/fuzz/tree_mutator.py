@@ -20,12 +20,12 @@ Place = tuple[Any, Any]  # a container, and the key or index in it
 
 def changed(value: Any, random: Random) -> Any:
     """A copy of a tree with one to four changes: a value is made odd, left out, moved, repeated or nested deep."""
-    held = [copy.deepcopy(value)]
+    held = {"whole": copy.deepcopy(value)}
     for _ in range(random.randint(1, 4)):
         places = list(_places(held))
-        container, key = random.choice(places)
-        _change(container, key, random, places)
-    return held[0]
+        if places:
+            _change(*random.choice(places), random, places)
+    return held.get("whole")
 
 
 def text_of(tree: Any) -> str:
@@ -63,7 +63,9 @@ def _change(container: Any, key: Any, random: Random, places: list[Place]) -> No
     elif kind < 0.9 and isinstance(container, dict):
         container[str(random.choice(ODD))[:200]] = container.pop(key)
     elif isinstance(container, list):
-        container[key : key + random.randint(0, 1)] = [container[key]] * random.randint(0, 3)
+        container[key : key + random.randint(0, 1)] = [
+            copy.deepcopy(container[key]) for _ in range(random.randint(0, 3))
+        ]
     else:
         del container[key]
 

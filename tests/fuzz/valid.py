@@ -51,6 +51,13 @@ twice (p) => (q) { two = Constant<value = float {2.0}>() q = Mul(p, two) }
 """
 
 
+def exported_files(folder: Path) -> None:
+    """Two variants of the seed as opdiff exports them, which the catalogue explains."""
+    from opdiff.exporters.command import run_export
+
+    run_export("seed", ("reference", "legacy"), folder)
+
+
 def onnx_files(folder: Path) -> None:
     """decoder.onnx with taps, its weights outside and the exporter's metadata; foreign.onnx without."""
     decoder = save_decoder(folder / "decoder.onnx")

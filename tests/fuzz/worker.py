@@ -7,6 +7,7 @@ import os
 import re
 import resource
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -18,12 +19,13 @@ from click.testing import CliRunner, Result
 
 from opdiff.__main__ import main
 
-from .formats import FORMATS, case_of
+from .formats import case_of, make_valid
 from .kept import keep
 
 SECONDS = 10.0  # of CPU
 GROWTH = 2 << 30  # bytes
-_ADDRESSES = 24 << 30  # bytes; beyond it the process gets no memory, so that a case cannot harm the machine
+_WAITS = 60.0  # seconds, on a machine that may be busy: what waits for a pipe needs no CPU
+_ADDRESSES = 12 << 30  # bytes; beyond it the process gets no memory, so that a case cannot harm the machine
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 _PROGRESS = re.compile(r"opdiff: .*\(\d+ s\)")
 _OUTPUTS = {"o.html", "o.xml", "o.md", "o.json"}
@@ -63,10 +65,16 @@ def read_variant(text: str) -> None:
     parse_variant(text)
 
 
+def _waited(*_: object) -> None:
+    raise TimeoutError(f"waits for {_WAITS:.0f} s")
+
+
 def outcome(words: list[str], folder: Path) -> dict[str, str]:
     """Run a command in a folder: its status and its line, and under `wrong` what counts as a failure."""
     before, memory, start = _files(folder), _peak(), time.process_time()
+    signal.setitimer(signal.ITIMER_REAL, _WAITS)
     done = CliRunner().invoke(main, words)
+    signal.setitimer(signal.ITIMER_REAL, 0)
     took, grown = time.process_time() - start, _peak() - memory
     wrong = _wrong(done)
     left = {name for name in _files(folder) - before if not (done.exit_code in (0, 1) and name in _OUTPUTS)}
@@ -76,7 +84,7 @@ def outcome(words: list[str], folder: Path) -> dict[str, str]:
         wrong = f"took {took:.0f} s"
     if wrong is None and grown > GROWTH:
         wrong = f"took {grown >> 20} MB"
-    told = {"status": str(done.exit_code), "line": done.stderr.strip()[-400:] if done.exit_code == 2 else ""}
+    told = {"status": str(done.exit_code), "line": done.stderr.strip()[-1200:] if done.exit_code == 2 else ""}
     return {**told, "wrong": wrong} if wrong else told
 
 
@@ -130,10 +138,11 @@ if __name__ == "__main__":
     _root = Path(_work)
     resource.setrlimit(resource.RLIMIT_AS, (_ADDRESSES, _ADDRESSES))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    signal.signal(signal.SIGALRM, _waited)
     (_root / "tmp").mkdir(exist_ok=True)
     tempfile.tempdir = str(_root / "tmp")
     _valid = _root / "valid"
     if not _valid.exists():
         _valid.mkdir()
-        FORMATS[_name].valid(_valid)
+        make_valid(_name, _valid)
     run(_name, range(int(_first), int(_end), int(_step)), _root, _valid)

@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import onnx
+import onnxruntime as ort
 import pytest
 from onnx_text import save_decoder
 
-from opdiff.graphs.artifact import load_artifact
+from opdiff.graphs.artifact import load_artifact, read_model
 from opdiff.graphs.errors import InputError
 
 
@@ -31,12 +32,82 @@ def output_of_nothing(graph: onnx.GraphProto) -> None:
     graph.output[0].name = "nothing"
 
 
+def unknown_operator(graph: onnx.GraphProto) -> None:
+    graph.node[2].op_type = "Relu2"
+
+
+def operator_without_a_version(graph: onnx.GraphProto) -> None:
+    graph.node[2].domain = "com.microsoft"
+    graph.node[2].op_type = "QuickGelu"
+
+
+def operator_of_another_domain(graph: onnx.GraphProto) -> None:
+    graph.node[2].domain = "evil.ops"
+
+
+def unknown_type(graph: onnx.GraphProto) -> None:
+    graph.initializer[0].data_type = 77
+
+
+def unknown_type_of_a_value(graph: onnx.GraphProto) -> None:
+    graph.output[0].type.tensor_type.elem_type = 77
+
+
+def input_without_a_type(graph: onnx.GraphProto) -> None:
+    graph.input[0].type.tensor_type.elem_type = 0
+
+
+def negative_dimension(graph: onnx.GraphProto) -> None:
+    graph.output[0].type.tensor_type.shape.dim[1].dim_value = -4
+
+
+def negative_shape(graph: onnx.GraphProto) -> None:
+    graph.initializer[0].dims[:] = [-8, -4]
+
+
+def more_data_than_shape(graph: onnx.GraphProto) -> None:
+    graph.initializer.add(name="more", data_type=1, dims=[2], raw_data=bytes(12))
+
+
+def fewer_numbers_than_shape(graph: onnx.GraphProto) -> None:
+    graph.initializer.add(name="fewer", data_type=1, dims=[2], float_data=[1.0])
+
+
+def made_twice(graph: onnx.GraphProto) -> None:
+    graph.node.append(graph.node[1])
+
+
 @pytest.mark.parametrize(
-    ("change", "word"), [(renamed_input, "nobody"), (circle, "circle"), (output_of_nothing, "nothing")]
+    ("change", "word"),
+    [
+        (renamed_input, "nobody"),
+        (circle, "circle"),
+        (output_of_nothing, "nothing"),
+        (unknown_operator, "Relu2, which this onnxruntime does not know"),
+        (operator_without_a_version, "no version of that domain"),
+        (operator_of_another_domain, "evil.ops.Relu, of a domain"),
+        (unknown_type, "unknown data type"),
+        (unknown_type_of_a_value, "value 'embed' has an unknown data type"),
+        (input_without_a_type, "input 'tokens' has no data type"),
+        (negative_dimension, "negative dimension"),
+        (negative_shape, "cannot be"),
+        (more_data_than_shape, "'more' has 12"),
+        (fewer_numbers_than_shape, "'fewer' has 1"),
+        (made_twice, "no valid ONNX graph"),
+    ],
 )
-def test_graph_that_hangs_together_by_nothing_is_refused(change, word, tmp_path):
+def test_graph_that_cannot_be_is_refused(change, word, tmp_path):
     with pytest.raises(InputError, match=word):
         load_artifact(damaged(tmp_path / "g.onnx", change))
+
+
+def test_every_operator_of_an_optimised_graph_is_known(tmp_path):
+    """onnxruntime's optimiser writes operators of com.microsoft, which say their version."""
+    path = save_decoder(tmp_path / "g.onnx")
+    options = ort.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
+    ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    read_model(tmp_path / "optimised.onnx")
 
 
 def test_name_that_is_no_text_is_refused(tmp_path):

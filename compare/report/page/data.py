@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ....graphs.printable import printable
 from ....graphs.taps import Source
 from ...result import Divergence, Result, Row, as_plain
-from ..printable import printable
 from ..sentences import effect_text, from_here
 from .grid import relative
 

@@ -12,7 +12,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from ..printable import printable
+from ....graphs.printable import printable
 from .numbers import number, percent
 
 _HERE = Path(__file__).parent

@@ -16,10 +16,10 @@ import pytest
 from opdiff.compare.report.html import page
 from opdiff.compare.report.page.grid import Cell, grid
 from opdiff.compare.report.page.numbers import number, power_of_ten, short
-from opdiff.compare.report.printable import printable
 from opdiff.compare.report.sentences import coverage, headline, short_lines
 from opdiff.compare.result import Result
 from opdiff.compare.saved import read_saved
+from opdiff.graphs.printable import printable
 
 
 def text_of(html: str) -> str:

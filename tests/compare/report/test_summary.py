@@ -14,9 +14,9 @@ from markdown_it.token import Token
 
 from opdiff.compare.baseline import compared
 from opdiff.compare.report.markdown import code, escaped
-from opdiff.compare.report.printable import one_line
 from opdiff.compare.report.summary import summary
 from opdiff.compare.result import Result
+from opdiff.graphs.printable import one_line
 
 OWN_HTML = {"<details><summary>The stages</summary>", "<details><summary>The stages, and notes</summary>", "</details>"}
 OWN_MARKS = {"<!-- -->", "<span>", "</span>"}
