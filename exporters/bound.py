@@ -15,6 +15,7 @@ from ..graphs.constants import BFLOAT16
 from ..graphs.errors import InputError
 from ..graphs.weights import WeightFile
 from .checkpoints import DecoderConfig
+from .checkpoints.checkpoint import HfSource
 
 QUANTS, SCALES, MINS = ".q8_0.quants", ".q8_0.scales", ".mins"
 STORAGE = "storage"  # the weight file's fact: how the checkpoint stores each of its tensors
@@ -25,10 +26,13 @@ class BoundCheckpoint:
 
     Indexing by a canonical name (`blk.0.attn_q.weight`) gives a float32 tensor, `[out, in]` for a linear weight: a copy,
     made once, of one that is stored in half precision. `stored` gives it as it is, and a module casts it where it is used.
+
+    hf: the HF folder that it was read from, if it was.
     """
 
-    def __init__(self, config: DecoderConfig, weights: WeightFile) -> None:
+    def __init__(self, config: DecoderConfig, weights: WeightFile, hf: HfSource | None = None) -> None:
         self.config = config
+        self.hf = hf
         self._weights = weights
         self._stored: dict[str, Tensor] = {}
         self._widened: dict[str, Tensor] = {}
@@ -85,7 +89,7 @@ class BoundCheckpoint:
 
     def first_blocks(self, n_blocks: int) -> BoundCheckpoint:
         """The same checkpoint, cut after `n_blocks` blocks: a pattern for the blocks that follow."""
-        return BoundCheckpoint(replace(self.config, n_blocks=n_blocks), self._weights)
+        return BoundCheckpoint(replace(self.config, n_blocks=n_blocks), self._weights, self.hf)
 
 
 def to_torch(array: np.ndarray) -> Tensor:

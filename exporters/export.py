@@ -67,7 +67,7 @@ def export(
         progress("exporting weights")
         with_q8_0 = any(v.weights == "q8_0" for v in variants)
         weights = shared_weights(checkpoint, folder / WEIGHT_FILE, with_q8_0, note, link)
-        bound = BoundCheckpoint(checkpoint.config, weights)
+        bound = BoundCheckpoint(checkpoint.config, weights, checkpoint.hf)
         tokenizer = tokenizer_facts(checkpoint, folder)
         paths = []
         for n, (variant, stem) in enumerate(zip(variants, stems, strict=True)):
@@ -126,7 +126,7 @@ def _sources(checkpoint: Checkpoint, with_q8_0: bool) -> Iterable[TensorSource]:
     for name in checkpoint.names:
         shape = checkpoint.shape(name)
         yield TensorSource(name, checkpoint.dtype(name), shape, partial(checkpoint.stored, name))
-        if checkpoint.quantisation(name) in STORED_WITH_MINS:
+        if checkpoint.quantisation(name) in STORED_WITH_MINS and len(shape) == 2:  # of experts, nobody asks for them
             n_out, n_in = shape
             yield TensorSource(name + MINS, np.dtype(np.float32), (n_out, n_in // 32), partial(checkpoint.mins, name))
         if with_q8_0 and _is_linear(checkpoint, name):

@@ -18,10 +18,10 @@ from pathlib import Path
 
 from .errors import InputError
 from .reading import text_in
-from .stages import CACHES, STAGES, is_stage
+from .stages import CACHES, OF_SOME, STAGES, is_stage
 
 TOKENS = "tokens"
-AXES = ("batch", "token", "head", "key", "channel", "vocab", "slot")
+AXES = ("batch", "token", "head", "key", "channel", "vocab", "slot", "expert", "choice")
 _BLOCK = "{N}"
 
 
@@ -76,7 +76,7 @@ def _check_targets(path: Path, names: Mapping[str, str]) -> None:
 
 def _axes(path: Path, stage: str, text: str) -> tuple[str, ...]:
     words = tuple(text.split())
-    if stage not in (*STAGES, *CACHES):
+    if stage not in (*STAGES, *CACHES, *OF_SOME):
         raise InputError(f"{path}: axes of {stage}, which is no stage; leave out the block, as in q_rope")
     if not words or len(set(words)) < len(words) or not set(words) <= set(AXES):
         raise InputError(f"{path}: axes of {stage} are {text!r}; use each at most once of {' '.join(AXES)}")

@@ -29,12 +29,25 @@ IN_BLOCK = (
 AFTER_BLOCKS = ("final_norm", "logits")
 LOGITS, SCORES = "logits", "attn_scores"
 CACHES = {"k_cache": "k_rope", "v_cache": "v_proj"}  # what attention reads, of all steps, and what a step adds to it
-_IN_ORDER = tuple(one for stage in IN_BLOCK for one in ((*CACHES, stage) if stage == SCORES else (stage,)))
 STEP = "step"  # what a value of a graph without stages is called, with a number and an operator: `step.02.Mul`
-STAGES = (*BEFORE_BLOCKS, *IN_BLOCK, *AFTER_BLOCKS)  # of one pass; with `CACHES` the whole vocabulary
+STAGES = (*BEFORE_BLOCKS, *IN_BLOCK, *AFTER_BLOCKS)  # of a Llama, in one pass
+# The stages that a Llama has not; with `STAGES` and `CACHES` the whole vocabulary.
+BEFORE_SOME_BLOCKS = ("position_embed",)  # the embedding with that of the positions
+EXPERTS = ("router_logits", "expert_choice", "router_weights", "expert_out", "shared_out")
+IN_SOME_BLOCKS = ("attn_post_norm", *EXPERTS, "ffn_post_norm")
+OF_SOME = (*BEFORE_SOME_BLOCKS, *IN_SOME_BLOCKS)
 
+_COME_BEFORE = {
+    SCORES: tuple(CACHES),
+    "attn_residual": ("attn_post_norm",),
+    "ffn_gate": EXPERTS,
+    "ffn_residual": ("ffn_post_norm",),
+}
+_IN_ORDER = tuple(one for stage in IN_BLOCK for one in (*_COME_BEFORE.get(stage, ()), stage))
+_OUTSIDE = (*BEFORE_BLOCKS, *BEFORE_SOME_BLOCKS, *IN_BLOCK, *AFTER_BLOCKS)
 _BY_HEAD = ("q_proj", "k_proj", "v_proj", "q_norm", "k_norm", "q_rope", "k_rope", "attn_context")
 _SCORES = ("attn_scores", "attn_probs")
+_LAST_AXIS = {"router_logits": "expert", "router_weights": "choice", "expert_choice": "choice"}
 
 _TAP_NAME = re.compile(r"(?:blk\.(\d+)\.)?(\w[\w.]*)")
 
@@ -60,21 +73,22 @@ def graph_order(name: str) -> tuple[int, int, str]:
     """
     block, stage = split_tap_name(name)
     known, _, inner = stage.partition(".")
-    among = STAGES if block is None else _IN_ORDER
+    among = _OUTSIDE if block is None else _IN_ORDER
     if inner and known in among:
         stage = known
     if block is None and known == STEP:
         return (0, 0, inner)
     if block is None:
-        place = 2 * (len(STAGES) if stage not in STAGES else STAGES.index(stage))
-        return (-1 if stage in BEFORE_BLOCKS else 1 << 30, place - bool(inner), inner or stage)
+        place = 2 * (len(_OUTSIDE) if stage not in _OUTSIDE else _OUTSIDE.index(stage))
+        is_before = stage in (*BEFORE_BLOCKS, *BEFORE_SOME_BLOCKS)
+        return (-1 if is_before else 1 << 30, place - bool(inner), inner or stage)
     return (block, 2 * _IN_ORDER.index(stage) - bool(inner) if stage in _IN_ORDER else -2, inner or stage)
 
 
 def is_stage(name: str) -> bool:
     """Whether a tap name is one of the vocabulary, in a block where the stage belongs to one and outside where not."""
     block, stage = split_tap_name(name)
-    return stage in (STAGES if block is None else _IN_ORDER) and (block is None) == (stage not in _IN_ORDER)
+    return stage in (_OUTSIDE if block is None else _IN_ORDER) and (block is None) == (stage not in _IN_ORDER)
 
 
 def default_axes(stage: str, n_dimensions: int) -> tuple[tuple[str, ...], ...]:
@@ -88,7 +102,9 @@ def default_axes(stage: str, n_dimensions: int) -> tuple[tuple[str, ...], ...]:
         plain = ["slot head channel", "slot channel"]
     elif stage in _BY_HEAD:
         plain = ["token head channel", "token channel"]
+    elif stage in _LAST_AXIS:
+        plain = [f"token {_LAST_AXIS[stage]}"]
     else:
         plain = ["token vocab" if stage == "logits" else "token channel"]
     layouts = [tuple(words.split()) for words in (*plain, *(f"batch {words}" for words in plain))]
-    return tuple(words for words in layouts if stage in (*STAGES, *CACHES) and len(words) == n_dimensions)
+    return tuple(words for words in layouts if stage in (*STAGES, *CACHES, *OF_SOME) and len(words) == n_dimensions)

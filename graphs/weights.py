@@ -16,6 +16,7 @@ import onnx
 
 from .errors import InputError
 from .leftovers import file_beside
+from .reading import is_regular
 
 ALIGNMENT = 64
 LINKED = "linked"  # the weight file's fact: which tensors lie in files beside it, as {file: {name: entry}}
@@ -197,7 +198,7 @@ def inside(path: Path, location: str, where: str) -> Path:
     folder = path.resolve().parent
     try:
         file = (folder / location).resolve()
-    except (ValueError, OSError) as e:
+    except (ValueError, OSError, RuntimeError) as e:  # RuntimeError: links in a circle
         raise InputError(f"{where}: its file's name {location!r:.80} is none; export it again") from e
     if not location or not file.is_relative_to(folder):
         raise InputError(f"{where}: its data points outside of the folder ({location!r}), which is refused")
@@ -205,6 +206,8 @@ def inside(path: Path, location: str, where: str) -> Path:
 
 
 def _mapped(file: Path) -> np.ndarray:
+    if not is_regular(file):
+        raise InputError(f"{file}: not there, or no file; graphs beside it read their weights from it")
     try:
         return np.memmap(file, mode="c")
     except (OSError, ValueError) as e:
@@ -226,6 +229,8 @@ def _placed(path: Path, name: str, entry: object, start: int, size: int) -> _Pla
 
 
 def _read_header(path: Path) -> tuple[int, int, dict]:
+    if not is_regular(path):
+        raise InputError(f"{path}: not there, or no file; give the path of a safetensors file")
     try:
         size = path.stat().st_size
         with path.open("rb") as file:

@@ -23,6 +23,7 @@ INTERLEAVED_ARCHITECTURES = frozenset(
     {
         "llama",
         "llama4",
+        "glm4",
         "deci",
         "baichuan",
         "starcoder",

@@ -3,5 +3,6 @@
 from .checkpoint import Checkpoint
 from .config import DecoderConfig
 from .named import find_model, open_checkpoint
+from .other_folder import Family
 
-__all__ = ["Checkpoint", "DecoderConfig", "find_model", "open_checkpoint"]
+__all__ = ["Checkpoint", "DecoderConfig", "Family", "find_model", "open_checkpoint"]

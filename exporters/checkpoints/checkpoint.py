@@ -2,7 +2,9 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -10,15 +12,27 @@ from gguf.constants import GGMLQuantizationType
 from gguf.quants import quantize
 
 from ...graphs.errors import InputError
-from .config import DecoderConfig
 from .gguf_header import Value, quoted
 
 Q8_0_BLOCK = 32
 PLAIN = {"F32": np.dtype(np.float32), "F16": np.dtype(np.float16), "BF16": np.dtype(ml_dtypes.bfloat16)}
 
 
+@dataclass(frozen=True, slots=True)
+class HfSource:
+    """The HF folder that a checkpoint was read from.
+
+    names: for each tensor that the checkpoint gives as it stands there, by its HF name, the checkpoint's own name of it.
+    """
+
+    folder: Path
+    names: Mapping[str, str]
+
+
 class Checkpoint(ABC):
     """The configuration and the weights of one decoder, under GGUF's names (`blk.0.attn_q.weight`).
+
+    Those of a family that opdiff's own decoder does not cover keep HF's names, and `config` is then a `Family`.
 
     Its files must stay as they are while it is open; replacing one by a rename is harmless.
 
@@ -26,7 +40,12 @@ class Checkpoint(ABC):
     """
 
     path: Path
-    config: DecoderConfig
+    config: Any  # a DecoderConfig, or a Family
+
+    @property
+    def hf(self) -> HfSource | None:
+        """The HF folder that it was read from; None where it was read from another file."""
+        return None
 
     @property
     @abstractmethod

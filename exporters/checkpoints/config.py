@@ -1,32 +1,114 @@
-"""What a decoder is, in numbers: read from GGUF metadata, and checked against the tensors that are there."""
+"""What a decoder is, in numbers and in the choices that distinguish one family from another."""
 
 import json
-import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
-from typing import Self
+from collections.abc import Iterator
+from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
+from types import NoneType, UnionType
+from typing import Literal, Self, get_args, get_origin
 
 import numpy as np
 
 from ...graphs.errors import InputError
 
-ARCHITECTURES = ("qwen3", "qwen2", "llama")
-
 _LARGEST = 2**31 - 1
 _LARGEST_FLOAT = float(np.finfo(np.float32).max)
-_Shape = tuple[int, ...]
+AGAIN = "give the text that to_json wrote"
+
+
+class Unsupported(InputError):
+    """A decoder that may be whole, and that opdiff's own decoder does not cover."""
+
+
+@dataclass(frozen=True, slots=True)
+class RopeScaling:
+    """How RoPE's frequencies are changed for a longer context, and by what its cosines and sines are multiplied.
+
+    kind: linear: all are divided by `factor`; dynamic: the base grows with the tokens beyond `original_context`; llama3, yarn:
+        low frequencies are divided by `factor`, high ones are not; longrope: each is divided by a factor of its own, of the long
+        list where there are more tokens than `original_context`; factors: each by its own of the tensor rope_freqs.weight.
+    short_factors, long_factors: those of longrope; none where they are tensors, rope_factors_short.weight and
+        rope_factors_long.weight.
+    truncated: whether yarn's bounds between low and high are rounded to whole channels.
+    """
+
+    kind: Literal["linear", "dynamic", "llama3", "yarn", "longrope", "factors"]
+    factor: float = 1.0
+    original_context: int | None = None
+    attention_factor: float = 1.0
+    low_freq_factor: float = 1.0
+    high_freq_factor: float = 4.0
+    beta_fast: float = 32.0
+    beta_slow: float = 1.0
+    truncated: bool = True
+    short_factors: tuple[float, ...] = ()
+    long_factors: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Experts:
+    """The routed feed-forward networks of a block, and those that all tokens share.
+
+    count, chosen: how many there are, and how many of them each token goes through.
+    width: of one of them.
+    score: what becomes of the router's logits: softmax, sigmoid, or the softmax of the chosen ones alone.
+    normalised: whether the chosen scores are divided by their sum; `scale`: what they are multiplied by in the end.
+    correction_bias: whether a bias is added to the scores for the choice alone.
+    groups, chosen_groups: of how many groups of experts the token chooses in how many, those whose best two scores are highest.
+    shared_width: of the shared experts together; None: there are none; shared_gate: whether they have a gate of their own.
+    biases: whether the router and the experts have biases.
+    swiglu_limit: gpt-oss's clamped activation, (min(up, limit) + 1) * gate * sigmoid(alpha * gate); None: the decoder's own.
+    """
+
+    count: int
+    chosen: int
+    width: int
+    score: Literal["softmax", "sigmoid", "softmax_of_chosen"] = "softmax"
+    normalised: bool = False
+    scale: float = 1.0
+    correction_bias: bool = False
+    groups: int = 1
+    chosen_groups: int = 1
+    shared_width: int | None = None
+    shared_gate: bool = False
+    biases: bool = False
+    swiglu_limit: float | None = None
+    swiglu_alpha: float = 1.702
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        if self.chosen > self.count or self.count % self.groups or self.chosen_groups > self.groups:
+            raise InputError(
+                f"config: {self.chosen} of {self.count} experts in {self.chosen_groups} of {self.groups} groups cannot be; "
+                "correct them at their source"
+            )
 
 
 @dataclass(frozen=True, slots=True)
 class DecoderConfig:
-    """The shape and the constants of one decoder.
+    """The shape, the constants and the choices of one decoder. What has a default is so in a Llama.
 
     `rope_base` and `rms_norm_eps` are the shortest decimals that round to the float32 in the file: 1e-05, and not
     9.999999747378752e-06, so that they read as their author wrote them. In float32 there is no difference.
 
-    Raises:
-        InputError: a count outside 1..2^31-1, a number that is not finite and positive, heads that do not share KV
-            heads evenly, or an odd head dim (RoPE turns pairs).
+    rms_norm_eps: the eps of every norm, of LayerNorms too.
+    norm_place: before a sublayer, after it, or both.
+    parallel: whether the feed-forward network reads the block's input too, behind attention's norm or behind its own.
+    qk_norm_over: one mean for each head with one gain for all; for the whole projection; or each head with its own gain.
+    attention_bias: whether q, k and v have biases; `biases`: which other parts have.
+    interleaved: whether RoPE turns the pairs (2i, 2i + 1); of the architecture `llama`, whose rows GGUF permutes, it always does.
+    rotary_dim: how many channels of a head RoPE turns, where it is not all of them.
+    rotates: which blocks do; empty: all.
+    windows: how many keys a query sees at most, itself included, in each block; empty: all in each of them.
+    local_rope_base: RoPE's base in blocks with a window, where it is another one there, without scaling.
+    position_offset: the row of the first position in the table of learned ones; None: 0.
+    max_alibi_bias: ALiBi's, 8 as published; None: there is none.
+    attention_scale: what q times k is multiplied by; None: 1 / sqrt(head_dim).
+    clip_qkv: the largest size of q, k and v.
+    logit_scale: what the logits are multiplied by.
+    expert_blocks: which blocks have experts, where there are `experts`; empty: all.
     """
 
     architecture: str
@@ -43,18 +125,85 @@ class DecoderConfig:
     tied_head: bool
     qk_norm: bool
     attention_bias: bool
+    norm_kind: Literal["rms", "layer_norm"] = "rms"
+    norm_place: Literal["before", "after", "both"] = "before"
+    parallel: Literal["no", "one_norm", "two_norms"] = "no"
+    qk_norm_over: Literal["head", "projection", "each_head"] = "head"
+    biases: tuple[str, ...] = ()
+    activation: Literal["silu", "gelu", "gelu_tanh", "relu2"] = "silu"
+    gated: bool = True
+    positions: Literal["rotary", "learned", "none"] = "rotary"
+    position_offset: int | None = None
+    interleaved: bool = False
+    rotary_dim: int | None = None
+    rotates: tuple[bool, ...] = ()
+    rope_scaling: RopeScaling | None = None
+    local_rope_base: float | None = None
+    windows: tuple[int | None, ...] = ()
+    max_alibi_bias: float | None = None
+    sinks: bool = False
+    attention_scale: float | None = None
+    score_softcap: float | None = None
+    logit_softcap: float | None = None
+    clip_qkv: float | None = None
+    embedding_scale: float = 1.0
+    residual_scale: float = 1.0
+    logit_scale: float = 1.0
+    experts: Experts | None = None
+    expert_blocks: tuple[bool, ...] = ()
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if not _is_sane(value, field.type):
-                raise InputError(f"config: {field.name} is {value!r:.80}, which cannot be; correct it at its source")
+        check_fields(self)
         if self.n_heads % self.n_kv_heads:
             raise InputError(
                 f"config: n_heads {self.n_heads} is no multiple of n_kv_heads {self.n_kv_heads}; correct them"
             )
-        if self.head_dim % 2:
-            raise InputError(f"config: head_dim {self.head_dim} is odd, and RoPE turns pairs; correct it")
+        rotated = self.rotary_dim or self.head_dim
+        if rotated % 2 or rotated > self.head_dim:
+            name = "head_dim" if self.rotary_dim is None else f"rotary_dim {rotated} of head_dim"
+            odd = "is odd, and RoPE turns pairs" if rotated % 2 else "is more than there is"
+            raise InputError(f"config: {name} {self.head_dim} {odd}; correct it")
+        for name in ("windows", "rotates", "expert_blocks"):
+            if 0 < len(getattr(self, name)) < self.n_blocks:
+                raise InputError(f"config: {name} tells of {len(getattr(self, name))} of {self.n_blocks} blocks")
+
+    @property
+    def pairing(self) -> str:
+        """Which channels RoPE turns together."""
+        return "interleaved" if self.interleaved or self.architecture == "llama" else "half_split"
+
+    @property
+    def scale_of_scores(self) -> float:
+        """What q times k is multiplied by."""
+        return self.head_dim**-0.5 if self.attention_scale is None else self.attention_scale
+
+    def window(self, block: int) -> int | None:
+        """How many keys a query of the block sees at most; None: all."""
+        return self.windows[block] if self.windows else None
+
+    def is_rotated(self, block: int) -> bool:
+        """Whether q and k of the block are rotated."""
+        return self.positions == "rotary" and (not self.rotates or self.rotates[block])
+
+    def experts_of(self, block: int) -> Experts | None:
+        """The block's experts; None where it has one feed-forward network."""
+        return self.experts if not self.expert_blocks or self.expert_blocks[block] else None
+
+    @property
+    def has_equal_blocks(self) -> bool:
+        """Whether all blocks compute the same of their weights."""
+        return all(len(set(of_blocks)) <= 1 for of_blocks in (self.windows, self.rotates, self.expert_blocks))
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether every choice is as in a Llama, a Qwen2 or a Qwen3."""
+        return not any(True for _ in self.other_choices())
+
+    def other_choices(self) -> Iterator[tuple[str, object]]:
+        """The fields with defaults that have another value."""
+        for field in fields(self):
+            if field.default is not MISSING and getattr(self, field.name) != field.default:
+                yield field.name, getattr(self, field.name)
 
     def to_json(self) -> str:
         """One JSON object with every field; `from_json` gives back an equal config."""
@@ -62,16 +211,22 @@ class DecoderConfig:
 
     @classmethod
     def from_json(cls, text: str) -> Self:
-        """Read what `to_json` wrote. Raises InputError for anything else."""
+        """Read what `to_json` wrote, now or before there were so many fields. Raises InputError for anything else."""
         try:
             values = json.loads(text)
         except (ValueError, TypeError, RecursionError) as error:
-            raise InputError(f"config: not JSON ({error!s:.80}); give the text that to_json wrote") from error
-        names = {field.name for field in fields(cls)}
-        if not isinstance(values, dict) or set(values) != names:
-            found = sorted(set(values) ^ names)[:3] if isinstance(values, dict) else type(values).__name__
-            raise InputError(f"config: not a config's fields ({found!r:.120}); give the text that to_json wrote")
-        return cls(**values)
+            raise InputError(f"config: not JSON ({error!s:.80}); {AGAIN}") from error
+        made = _made(values, cls)
+        assert isinstance(made, cls)
+        return made
+
+
+def check_fields(record: object) -> None:
+    """Raise InputError where a field of a record is not of its type, or a number that cannot be."""
+    for field in fields(record):  # type: ignore[arg-type]
+        value = getattr(record, field.name)
+        if not _is_sane(value, field.type):
+            raise InputError(f"config: {field.name} is {value!r:.80}, which cannot be; correct it at its source")
 
 
 def _is_sane(value: object, kind: object) -> bool:
@@ -79,187 +234,31 @@ def _is_sane(value: object, kind: object) -> bool:
         return type(value) is int and 1 <= value <= _LARGEST
     if kind is float:
         return type(value) in (int, float) and 0 < value <= _LARGEST_FLOAT  # type: ignore[operator]
+    if get_origin(kind) is Literal:
+        return value in get_args(kind)
+    if isinstance(kind, UnionType):
+        return any(_is_sane(value, part) for part in get_args(kind))
+    if get_origin(kind) is tuple:
+        return type(value) is tuple and all(_is_sane(one, get_args(kind)[0]) for one in value)
     return type(value) is kind and value != ""
 
 
-def read_config(metadata: Mapping[str, object], tensor_shapes: Mapping[str, _Shape]) -> DecoderConfig:
-    """The config of a qwen3, qwen2 or llama decoder, checked against the tensors.
-
-    Args:
-        metadata: GGUF metadata as plain values.
-        tensor_shapes: the shape of every tensor in numpy order, [out, in].
-    Raises:
-        InputError: another architecture, a field that is missing or senseless, RoPE scaling, partial RoPE, or tensors
-            that are missing, of another shape, or not part of such a decoder. The message does not name the file.
-    Source: llama.cpp's hyperparameters and tensor names (gguf.constants).
-    """
-    read = _Reader(metadata, _architecture(metadata))
-    _refuse_rope_scaling(read, tensor_shapes)
-    width, n_heads = read.count("embedding_length"), read.count("attention.head_count")
-    config = DecoderConfig(
-        architecture=read.architecture,
-        n_blocks=read.count("block_count"),
-        width=width,
-        n_heads=n_heads,
-        n_kv_heads=read.count("attention.head_count_kv", n_heads),
-        head_dim=_head_dim(read, width, n_heads),
-        ffn_width=read.count("feed_forward_length"),
-        vocab_size=_vocab_size(tensor_shapes),
-        context_length=read.count("context_length"),
-        rope_base=read.number("rope.freq_base", 10_000.0),
-        rms_norm_eps=read.number("attention.layer_norm_rms_epsilon"),
-        tied_head="output.weight" not in tensor_shapes,
-        qk_norm=read.architecture == "qwen3" or "blk.0.attn_q_norm.weight" in tensor_shapes,
-        attention_bias="blk.0.attn_q.bias" in tensor_shapes,
-    )
-    check_tensors(config, tensor_shapes)
-    return config
+def _made(value: object, kind: object) -> object:
+    """A value of a field from JSON's own: a record from an object, a tuple from an array."""
+    if isinstance(kind, UnionType):
+        inner = next(part for part in get_args(kind) if part is not NoneType)
+        return None if value is None else _made(value, inner)
+    if get_origin(kind) is tuple:
+        return tuple(value) if isinstance(value, list) else value
+    return _record(value, kind) if isinstance(kind, type) and is_dataclass(kind) else value
 
 
-@dataclass(frozen=True, slots=True)
-class _Reader:
-    """Reads `<architecture>.<key>` from the metadata."""
-
-    metadata: Mapping[str, object]
-    architecture: str
-
-    def get(self, key: str) -> object:
-        return self.metadata.get(f"{self.architecture}.{key}")
-
-    def count(self, key: str, default: int | None = None) -> int:
-        value = self._present(key, default)
-        if type(value) is not int or not 1 <= value <= _LARGEST:
-            raise self._refusal(key, value, "a positive whole number")
-        return value
-
-    def number(self, key: str, default: float | None = None) -> float:
-        value = self._present(key, default)
-        if type(value) not in (int, float):
-            raise self._refusal(key, value, "a number")
-        number = float(value)  # type: ignore[arg-type]
-        if not math.isfinite(number) or number <= 0:
-            raise self._refusal(key, value, "finite and positive")
-        return _shortest(number)
-
-    def _present(self, key: str, default: object) -> object:
-        value = self.get(key)
-        value = default if value is None else value
-        if value is None:
-            raise InputError(f"metadata {self.architecture}.{key} is missing; convert the checkpoint again")
-        return value
-
-    def _refusal(self, key: str, value: object, need: str) -> InputError:
-        shown = "an array" if isinstance(value, np.ndarray | tuple) else f"{value!r:.80}"
-        return InputError(f"metadata {self.architecture}.{key} is {shown}, not {need}; convert the checkpoint again")
-
-
-def _shortest(number: float) -> float:
-    """The shortest decimal with the same float32, where the number is a float32."""
-    with np.errstate(over="ignore"):
-        single = np.float32(number)
-    return float(str(single)) if float(single) == number else number
-
-
-def _architecture(metadata: Mapping[str, object]) -> str:
-    architecture = metadata.get("general.architecture")
-    if not isinstance(architecture, str) or architecture not in ARCHITECTURES:
-        known = ", ".join(ARCHITECTURES)
-        raise InputError(f"architecture {architecture!r:.80} is not supported; give a checkpoint of one of: {known}")
-    return architecture
-
-
-def _head_dim(read: _Reader, width: int, n_heads: int) -> int:
-    rotated = read.get("rope.dimension_count")
-    if read.get("attention.key_length") is not None:
-        head_dim = read.count("attention.key_length")
-    elif rotated is not None:
-        head_dim = read.count("rope.dimension_count")
-    elif width % n_heads == 0:
-        head_dim = width // n_heads
-    else:
-        raise InputError(
-            f"width {width} is no multiple of {n_heads} heads; {read.architecture}.attention.key_length is needed"
+def _record(values: object, kind: type) -> object:
+    known = {field.name: field for field in fields(kind)}
+    needed = {name for name, field in known.items() if field.default is MISSING}
+    if not isinstance(values, dict) or not needed <= set(values) <= set(known):
+        wrong = (
+            sorted(set(values) - set(known) | needed - set(values))[:3] if isinstance(values, dict) else type(values)
         )
-    if read.count("rope.dimension_count", head_dim) != head_dim:
-        raise InputError(
-            f"RoPE over {rotated} of {head_dim} channels (partial RoPE) is not supported yet; use another checkpoint"
-        )
-    if read.count("attention.value_length", head_dim) != head_dim:
-        raise InputError(
-            f"value heads that are not as long as key heads ({head_dim}) are not supported yet; use another checkpoint"
-        )
-    return head_dim
-
-
-def _refuse_rope_scaling(read: _Reader, tensor_shapes: Mapping[str, _Shape]) -> None:
-    """llama.cpp takes a scaling factor without a type as linear scaling, so a factor alone is refused too."""
-    kind = read.get("rope.scaling.type")
-    found = None
-    if "rope_freqs.weight" in tensor_shapes:
-        found = "tensor rope_freqs.weight"
-    elif kind not in (None, "none"):
-        found = f"rope.scaling.type = {kind!r:.80}"
-    elif kind is None:
-        for key in ("rope.scaling.factor", "rope.scale_linear", "rope.scaling.attn_factor"):
-            if read.get(key) not in (None, 0, 1):
-                found = f"{key} = {read.get(key)!r:.80}"
-    if found:
-        raise InputError(f"RoPE scaling ({found}) is not supported yet; use a checkpoint without it")
-
-
-def _vocab_size(tensor_shapes: Mapping[str, _Shape]) -> int:
-    shape = tensor_shapes.get("token_embd.weight")
-    if shape is None:
-        raise _missing("token_embd.weight")
-    return shape[0]
-
-
-def expected_shapes(config: DecoderConfig) -> dict[str, _Shape]:
-    """Every tensor that such a decoder has, with its shape in numpy order, [out, in]."""
-    width, heads, kv = config.width, config.n_heads * config.head_dim, config.n_kv_heads * config.head_dim
-    block: dict[str, _Shape] = {
-        "attn_norm.weight": (width,),
-        "attn_q.weight": (heads, width),
-        "attn_k.weight": (kv, width),
-        "attn_v.weight": (kv, width),
-        "attn_output.weight": (width, heads),
-        "ffn_norm.weight": (width,),
-        "ffn_gate.weight": (config.ffn_width, width),
-        "ffn_up.weight": (config.ffn_width, width),
-        "ffn_down.weight": (width, config.ffn_width),
-    }
-    if config.qk_norm:
-        block |= {"attn_q_norm.weight": (config.head_dim,), "attn_k_norm.weight": (config.head_dim,)}
-    if config.attention_bias:
-        block |= {"attn_q.bias": (heads,), "attn_k.bias": (kv,), "attn_v.bias": (kv,)}
-    shapes = {"token_embd.weight": (config.vocab_size, width), "output_norm.weight": (width,)}
-    if not config.tied_head:
-        shapes["output.weight"] = (config.vocab_size, width)
-    return shapes | {f"blk.{n}.{name}": shape for n in range(config.n_blocks) for name, shape in block.items()}
-
-
-def check_tensors(config: DecoderConfig, tensor_shapes: Mapping[str, _Shape]) -> None:
-    """Raise InputError where the tensors are not those of such a decoder, each of them and no other."""
-    blocks = {name.split(".")[1] for name in tensor_shapes if name.startswith("blk.")}
-    if len(blocks) != config.n_blocks:
-        raise InputError(
-            f"the configuration says {config.n_blocks} blocks, the tensors make {len(blocks)}; convert the checkpoint again"
-        )
-    expected = expected_shapes(config)
-    for name, shape in expected.items():
-        if name not in tensor_shapes:
-            raise _missing(name)
-        if tensor_shapes[name] != shape:
-            raise InputError(
-                f"tensor {name} has shape {tensor_shapes[name]}, and the configuration asks for {shape}; "
-                "convert the checkpoint again"
-            )
-    for name in tensor_shapes:
-        if name not in expected:  # a bias or an expert left out in silence would be a wrong model
-            raise InputError(
-                f"tensor {name!r:.80} is no part of the decoders that opdiff knows; use another checkpoint"
-            )
-
-
-def _missing(name: str) -> InputError:
-    return InputError(f"tensor {name} is missing; give a whole checkpoint (not one part of a split one)")
+        raise InputError(f"config: not a config's fields ({wrong!r:.120}); {AGAIN}")
+    return kind(**{name: _made(value, known[name].type) for name, value in values.items()})

@@ -4,6 +4,7 @@ import hashlib
 import mmap
 import struct
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
@@ -13,8 +14,9 @@ from gguf.quants import dequantize
 
 from ...graphs.errors import InputError
 from .checkpoint import PLAIN, Checkpoint
-from .config import read_config
+from .gguf_config import read_config
 from .gguf_header import Header, TensorPlace, Value, quoted, read_header
+from .splitting import parts_of
 
 STORED_WITH_MINS = ("Q4_1", "Q5_1")
 
@@ -31,9 +33,15 @@ class GgufFile(Checkpoint):
         self._bytes = _map_file(self.path)
         try:
             self._header: Header = read_header(memoryview(self._bytes))
-            self.config = read_config(self._header.fields, {n: t.shape for n, t in self._header.tensors.items()})
+            shapes = {name: place.shape for name, place in self._header.tensors.items()}
+            self.config = read_config(self._header.fields, shapes)
         except InputError as error:
             raise InputError(f"{self.path}: {error}") from error
+        self._places = {
+            name: _rows_of(self._header.tensors[part.of], name, part.rows)
+            for stored, shape in shapes.items()
+            for name, part in parts_of(self.config, stored, shape)
+        }
 
     @cached_property
     def sha256(self) -> str:
@@ -41,7 +49,7 @@ class GgufFile(Checkpoint):
 
     @property
     def names(self) -> tuple[str, ...]:
-        return tuple(self._header.tensors)
+        return tuple(self._places)
 
     def metadata(self, key: str) -> Value | None:
         return self._header.fields.get(key)
@@ -69,7 +77,8 @@ class GgufFile(Checkpoint):
         if place.kind.name in PLAIN:
             return self._stored(place).view(PLAIN[place.kind.name]).reshape(place.shape)
         try:
-            values = dequantize(self._blocks(place), place.kind)
+            with np.errstate(all="ignore"):  # blocks may hold any bytes
+                values = dequantize(self._blocks(place), place.kind)
         except NotImplementedError as error:
             raise InputError(
                 f"{self.path}: tensor {quoted(name)} is stored as {place.kind.name}, which cannot be read as float32; "
@@ -96,7 +105,7 @@ class GgufFile(Checkpoint):
 
     def _place(self, name: str) -> TensorPlace:
         try:
-            return self._header.tensors[name]
+            return self._places[name]
         except KeyError as error:
             raise InputError(f"{self.path}: no tensor {quoted(name)}; `names` lists those that it has") from error
 
@@ -107,6 +116,17 @@ class GgufFile(Checkpoint):
         """The stored bytes, a row of the tensor to a row: uint8 [out, bytes of a row]."""
         block, block_bytes = GGML_QUANT_SIZES[place.kind]
         return self._stored(place).reshape(*place.shape[:-1], place.shape[-1] // block * block_bytes)
+
+
+def _rows_of(place: TensorPlace, name: str, rows: tuple[int, int] | None) -> TensorPlace:
+    """Where some rows of a tensor lie; None: all."""
+    if rows is None:
+        return replace(place, name=name)
+    row_bytes = place.n_bytes // place.shape[0]
+    start, end = rows
+    return TensorPlace(
+        name, (end - start, *place.shape[1:]), place.kind, place.offset + start * row_bytes, (end - start) * row_bytes
+    )
 
 
 def _map_file(path: Path) -> mmap.mmap:

@@ -7,8 +7,11 @@ from pathlib import Path
 
 from ...graphs.errors import InputError
 from .checkpoint import Checkpoint
+from .config import Unsupported
 from .gguf_file import GgufFile
+from .hf_files import HfFiles
 from .hf_folder import HfFolder
+from .other_folder import OtherFolder
 from .seed import write_seed
 
 _SMOLLM2_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -24,10 +27,19 @@ def open_checkpoint(model: str, folder: Path | None = None) -> Checkpoint:
         model: as for `find_model`.
         folder: where `seed` is written.
     Raises:
-        InputError: the model is not found, or is not a checkpoint of a decoder that opdiff knows.
+        InputError: the model is not found, is damaged, or is a GGUF file of a decoder that opdiff does not know.
     """
     path = find_model(model, folder)
-    return HfFolder(path) if isdir(path) else GgufFile(path)
+    return _hf_folder(path) if isdir(path) else GgufFile(path)
+
+
+def _hf_folder(path: Path) -> Checkpoint:
+    """The folder under GGUF's names where opdiff's own decoder covers its family, else as transformers reads it."""
+    files = HfFiles(path)
+    try:
+        return HfFolder(files)
+    except Unsupported as refusal:
+        return OtherFolder(files, str(refusal).removeprefix(f"{path}: "))
 
 
 def find_model(model: str, folder: Path | None = None) -> Path:

@@ -12,7 +12,11 @@ from gguf import GGMLQuantizationType
 
 from ...graphs.errors import InputError
 
-_DTYPES = {GGMLQuantizationType.F32: np.float32, GGMLQuantizationType.F16: np.float16}
+_DTYPES = {
+    GGMLQuantizationType.F32: np.float32,
+    GGMLQuantizationType.F16: np.float16,
+    GGMLQuantizationType.I32: np.int32,
+}
 
 
 class _Tensor(ctypes.Structure):
@@ -78,15 +82,21 @@ class Node:
         """The first `n` of the op's parameters, where they are float32."""
         return struct.unpack(f"{n}f", bytes(self._tensor.op_params)[: 4 * n])
 
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """The sizes of its four dimensions, the slowest first."""
+        return tuple(self._tensor.ne)[::-1]
+
     def values(self, n_dimensions: int) -> np.ndarray:
-        """A copy of the values, float32, in C order; ggml's dimensions turned round, so that the fastest is the last.
+        """A copy of the values in C order, float32, of whole numbers int64; ggml's dimensions turned round, so that the fastest
+        is the last.
 
         Raises:
-            InputError: it is not F32 or F16, or has more dimensions.
+            InputError: it is of another type, or has more dimensions.
         """
         tensor = self._tensor
         kind = GGMLQuantizationType(tensor.type)
-        shape, strides = tuple(tensor.ne)[::-1], tuple(tensor.nb)[::-1]
+        shape, strides = self.sizes, tuple(tensor.nb)[::-1]
         if kind not in _DTYPES or max(shape[:-n_dimensions], default=1) > 1:
             raise InputError(f"llama.cpp: {self.name} is {kind.name} {list(shape)}, which no stage is")
         n_bytes = (
@@ -94,4 +104,5 @@ class Node:
         )
         memory = (ctypes.c_char * n_bytes).from_address(tensor.data)
         view: np.ndarray = np.ndarray(shape, _DTYPES[kind], memory, strides=strides)
-        return view.reshape(shape[-n_dimensions:]).astype(np.float32, order="C", copy=True)
+        wanted = np.int64 if kind == GGMLQuantizationType.I32 else np.float32
+        return view.reshape(shape[-n_dimensions:]).astype(wanted, order="C", copy=True)

@@ -19,10 +19,11 @@ from ...graphs.schedule.placing import Own, by_position
 from ...graphs.schedule.steps import WHOLE, Schedule, Step
 from ...graphs.taps import Source, Tap
 from ...graphs.trace import save_trace
-from ..checkpoints import Checkpoint, DecoderConfig
+from ..checkpoints import Checkpoint
 from ..tapping import collected
 from ..tokenizers.beside import tokenizer_facts
-from ..variants.hf import TappedModel, load, tapped
+from ..variants.hf import TappedModel, tapped
+from ..variants.hf_load import load
 
 CACHES = DYNAMIC, STATIC = "dynamic", "static"
 
@@ -86,10 +87,9 @@ def _in_steps(model: TappedModel, tokens: Sequence[int], steps: Sequence[Step], 
 class AsTorch:
     """A checkpoint as the hf variant reads it; tensors are made when they are asked for, and F32 ones share the file."""
 
-    config: DecoderConfig
-
     def __init__(self, checkpoint: Checkpoint) -> None:
-        self.config = checkpoint.config
+        self.hf = checkpoint.hf
+        self.config = checkpoint.config if self.hf is None else None
         self._checkpoint = checkpoint
 
     def __contains__(self, name: str) -> bool:

@@ -1,7 +1,7 @@
 """llama.cpp's forward pass over a GGUF file, as a trace: its own weights as they are stored, its own CPU kernels.
 
-Every stage of the architectures llama, qwen2 and qwen3 is let out, by the eval callback of llama-cpp-python's low-level
-API (package llama-cpp-python). Flash attention is off, for it hides the scores.
+The stages of the families that opdiff's decoder covers are let out, by the eval callback of llama-cpp-python's low-level API
+(package llama-cpp-python). Flash attention is off, for it hides the scores.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from ...graphs.errors import InputError
 from ...graphs.provenance import versions
 from ...graphs.schedule.steps import WHOLE, Schedule
 from ..checkpoints import Checkpoint
+from ..checkpoints.families import family_of_architecture
 from ..tokenizers.beside import tokenizer_facts
 
 CACHES = ("f32", "f16", "q8_0")
@@ -54,6 +55,7 @@ def write_trace(
         "n_threads": n_threads,
         "out": str(path.resolve()),
         "runtime": f"llama.cpp (llama-cpp-python {found})",
+        "renamed": dict(family_of_architecture(checkpoint.config.architecture).gguf_names),
         "facts": {
             "config": checkpoint.config.to_json(),
             "checkpoint": checkpoint.sha256,

@@ -2,7 +2,7 @@
 
 It runs in a process of its own, for llama.cpp ends the whole process where an assumption of its breaks.
 The question: {"model": path, "tokens": [...], "steps": text, "cache": text, "n_threads": int, "out": path, "runtime": text,
-"facts": {...}}.
+"facts": {...}, "renamed": {...}}.
 What goes wrong is one line on stderr that begins with `opdiff: `.
 """
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -29,6 +29,8 @@ from .ggml import Node
 from .names import axes_of, tap_of
 
 F32 = "f32"
+FLAT, BY_HEAD = ("token", "channel"), ("token", "head", "channel")
+_GATED = ("SWIGLU", "GEGLU")
 HOLDS_VALUES = (F32, "f16")
 
 
@@ -40,8 +42,8 @@ class Recorder:
     cache is padded) are cut off, from the probabilities too.
     """
 
-    def __init__(self, n_tokens: int, n_keys: int) -> None:
-        self.n_tokens, self.n_keys = n_tokens, n_keys
+    def __init__(self, n_tokens: int, n_keys: int, renamed: Mapping[str, str]) -> None:
+        self.n_tokens, self.n_keys, self.renamed = n_tokens, n_keys, renamed
         self.taps: dict[str, tuple[Tap, np.ndarray]] = {}
         self.error: Exception | None = None
         self._products: dict[str, np.ndarray] = {}
@@ -56,7 +58,7 @@ class Recorder:
 
     def _answer(self, node: Node, ask: bool) -> bool:
         """Asked: whether the node is wanted. Not asked: it is computed; whether to go on."""
-        name = tap_of(node.op, node.name, [operand.name for operand in node.operands])
+        name = tap_of(node.op, node.name, [operand.name for operand in node.operands], self.renamed)
         if name is None:
             return not ask
         if ask and node.op == "SOFT_MAX":
@@ -67,26 +69,52 @@ class Recorder:
 
     def _record(self, name: str, node: Node) -> None:
         block, stage = split_tap_name(name)
+        axes = self._axes(stage, node)
+        value = self._value(stage, node, len(axes))
         scores = tap_name("attn_scores", block)
-        value = node.values(len(axes_of(stage)))
-        if stage in ("attn_scores", "attn_probs"):
-            value = np.ascontiguousarray(value[..., : self.n_keys])
         if stage == "attn_scores":
             self._products[scores] = value
             return
         if stage == "attn_probs" and scores in self._products:
             scale, _ = node.float_parameters(2)
-            self._keep(scores, self._products.pop(scores) * np.float32(scale) + self._masks.pop(name), node)
-        self._keep(name, value, node)
+            self._keep(scores, axes, self._products.pop(scores) * np.float32(scale) + self._masks.pop(name), node)
+        if stage == "ffn_act":
+            if tap_name("router_logits", block) in self.taps:
+                return  # that of the shared experts
+            if len(node.operands) == 1 and node.op in _GATED:
+                self._split(block)
+        self._keep(name, axes, value, node)
 
-    def _keep(self, name: str, value: np.ndarray, node: Node) -> None:
-        axes = axes_of(split_tap_name(name)[1])
+    def _axes(self, stage: str, node: Node) -> tuple[str, ...]:
+        """Those of the stage, or with its heads split or merged as the node has them."""
+        _, slow, middle, _ = node.sizes
+        is_flat = slow == 1 and (self.n_tokens > 1 or middle == 1)
+        if stage in ("q_proj", "k_proj", "v_proj", "q_norm", "k_norm"):
+            return FLAT if is_flat else BY_HEAD
+        return axes_of(stage)
+
+    def _value(self, stage: str, node: Node, n_dimensions: int) -> np.ndarray:
+        if stage == "router_weights":
+            return node.values(4).reshape(self.n_tokens, -1)
+        value = node.values(n_dimensions)
+        if stage in ("attn_scores", "attn_probs"):
+            value = np.ascontiguousarray(value[..., : self.n_keys])
+        return value
+
+    def _split(self, block: int | None) -> None:
+        """Gate and up of one product, which has gate first."""
+        tap, both = self.taps[tap_name("ffn_up", block)]
+        for stage, half in zip(("ffn_gate", "ffn_up"), np.split(both, 2, axis=-1), strict=True):
+            name = tap_name(stage, block)
+            self.taps[name] = replace(tap, name=name), np.ascontiguousarray(half)
+
+    def _keep(self, name: str, axes: tuple[str, ...], value: np.ndarray, node: Node) -> None:
         self.taps[name] = Tap(name, axes, Source(node.name, node.op, None, None)), value
 
     def _mask(self, node: Node) -> np.ndarray:
         """What SOFT_MAX adds to the scores, float32 [token, key]."""
         operands, (_, max_bias) = node.operands, node.float_parameters(2)
-        if len(operands) != 2 or operands[1].op != "NONE" or max_bias:
+        if len(operands) not in (2, 3) or operands[1].op != "NONE" or max_bias:  # a third are sinks
             raise InputError(f"llama.cpp: {node.name} masks in a way that is not known here")
         mask = operands[1].values(2)[: self.n_tokens]
         if not np.isneginf(mask[:, self.n_keys :]).all():
@@ -141,14 +169,16 @@ def decode(context: Any, tokens: Sequence[int], all_logits: bool, start: int = 0
 
 
 def record(
-    model: str, tokens: Sequence[int], n_threads: int, steps: Sequence[Step], cache: str = F32
+    model: str, tokens: Sequence[int], n_threads: int, steps: Sequence[Step], cache: str, renamed: Mapping[str, str]
 ) -> list[tuple[Tap, np.ndarray]]:
     """The taps of the model's pass over the tokens in these steps, with the logits of all positions.
+
+    renamed: as for `tap_of`.
 
     Raises:
         InputError: llama.cpp cannot load or run it, or lays its graph out in a way that is not known here.
     """
-    recorders = [Recorder(step.end - step.start, step.end) for step in steps]
+    recorders = [Recorder(step.end - step.start, step.end, renamed) for step in steps]
     running = iter(recorders)
     now = next(running)
 
@@ -175,7 +205,7 @@ def main() -> None:
     try:
         tokens = question["tokens"]
         steps = parse_schedule(question["steps"]).steps(len(tokens))
-        pairs = record(question["model"], tokens, question["n_threads"], steps, question["cache"])
+        pairs = record(question["model"], tokens, question["n_threads"], steps, question["cache"], question["renamed"])
         save_trace(Path(question["out"]), question["runtime"], tokens, pairs, question["facts"])
     except InputError as e:
         print(f"opdiff: {e}", file=sys.stderr)

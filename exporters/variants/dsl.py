@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from ..bound import BoundCheckpoint
 from ..tapping import keeps_cache, tap
 from .cache import n_past, with_cache
-from .linear import Weights, embedding, gain, head_weight, linear_weight, optional_bias
+from .linear import Weights, embedding, gain, head_weight, linear_weight, optional_bias, refuse_other_choices
 
 CLASS_DEFAULT_EPS = 1e-5
 
@@ -30,6 +30,7 @@ def dsl(
     weights: Weights = "as_stored",
 ) -> nn.Module:
     """The variant `dsl`; its defaults are the runtime as reported."""
+    refuse_other_choices("dsl", checkpoint)
     eps = CLASS_DEFAULT_EPS if qk_norm_eps == "1e-5" else checkpoint.config.rms_norm_eps
     return DslNetwork(checkpoint, Rope(checkpoint.config, rope), eps, weights)
 

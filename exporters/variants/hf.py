@@ -1,55 +1,36 @@
 """HF transformers' own model of a checkpoint, with its stages tapped from outside: no line of its code is rewritten.
 
-Covered: `Qwen3ForCausalLM`, `Qwen2ForCausalLM` and `LlamaForCausalLM` of transformers 5, in float32, with eager or sdpa
-attention. Exported with a cache, it takes a batch with padding too, and keeps transformers' own DynamicCache.
-Not covered: generation, sliding windows, RoPE scaling, quantised weights.
+Covered: every causal LM of transformers 5 in an HF folder, in float32, with eager or sdpa attention; from a GGUF file qwen3,
+qwen2 and llama. Exported with a cache, it takes a batch with padding too, and keeps transformers' own DynamicCache.
+Not covered: generation, quantised weights, code that a folder brings along, caches of other states than keys and values.
 """
 
 from __future__ import annotations
 
-import importlib
+import inspect
+import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from types import ModuleType
-from typing import Any, Literal
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.dropout import _DropoutNd
 
 from ...graphs.errors import InputError
+from ..refusal import reason
 from ..tapping import past, tap
+from .hf_load import BY_INDEX, Attention, load, quiet
+from .hf_plan import Plan, plan
+from .hf_record import Place, Recorder, Seen, What, memory, sample
 
-FLAT = "batch token channel"
-BY_HEAD = "batch token head channel"
-HEADS_FIRST = "batch head token channel"
+__all__ = ["Attention", "TappedModel", "build", "load", "modeling_module", "tapped"]
+
 HEADS_OF_CACHE = "batch head slot channel"
-SCORES = "batch head token key"
-
-# HF module inside a block -> (GGUF name inside the block, stage of its output)
-LINEARS = {
-    "self_attn.q_proj": ("attn_q", "q_proj"),
-    "self_attn.k_proj": ("attn_k", "k_proj"),
-    "self_attn.v_proj": ("attn_v", "v_proj"),
-    "self_attn.o_proj": ("attn_output", "o_proj"),
-    "mlp.gate_proj": ("ffn_gate", "ffn_gate"),
-    "mlp.up_proj": ("ffn_up", "ffn_up"),
-    "mlp.down_proj": ("ffn_down", "ffn_down"),
-}
-NORMS = {
-    "input_layernorm": ("attn_norm", "attn_norm"),
-    "self_attn.q_norm": ("attn_q_norm", "q_norm"),
-    "self_attn.k_norm": ("attn_k_norm", "k_norm"),
-    "post_attention_layernorm": ("ffn_norm", "ffn_norm"),
-}
-IN_BLOCK = LINEARS | NORMS
-OUTSIDE = {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output"}
-# The modules of a block that are given a stage, and that stage.
-INPUTS_IN_BLOCK = {
-    "self_attn.o_proj": "attn_context",
-    "post_attention_layernorm": "attn_residual",
-    "mlp.down_proj": "ffn_act",
-}
-Attention = Literal["eager", "sdpa"]
+_KERNELS = "transformers.integrations.hub_kernels"
+_SAMPLE_LENGTH = 11  # which few models have as the size of anything else
 MakeCache = Callable[[Any], Any]
 
 
@@ -57,32 +38,18 @@ def build(checkpoint: Any, *, attention: Attention = "eager") -> nn.Module:
     """The variant `hf`: HF's model of `checkpoint`, its stages tapped.
 
     Args:
-        checkpoint: `.config` is a DecoderConfig, `checkpoint[name]` a float32 tensor under its GGUF name.
+        checkpoint: as for `load`.
         attention: `eager`, or `sdpa`, which has no taps for the scores and the probabilities.
     Returns:
         a module whose forward takes `tokens`, int64 [T], and gives the logits, float32 [1, T, vocabulary].
     Raises:
-        InputError: transformers is not installed, or has no such architecture.
+        InputError: transformers is not installed, does not know the family, or cannot load or run it.
     """
-    return tapped(load(checkpoint, attention))
-
-
-def load(checkpoint: Any, attention: Attention = "eager") -> Any:
-    """HF's causal LM of `checkpoint`, as `build` describes it, without taps.
-
-    Its parameters are the checkpoint's tensors themselves, but for the rows of attn_q and attn_k of a `llama` file.
-    """
-    model_class, config = _class_and_config(checkpoint.config, attention)
-    with torch.device("meta"):
-        model = model_class(config)
-    model.load_state_dict(_state(model, checkpoint), assign=True)
-    # The rotary table is no part of a state dict, so it is still on the meta device.
-    model.model.rotary_emb = type(model.model.rotary_emb)(config)
-    return model.eval().requires_grad_(False)
+    return tapped(load(checkpoint, attention, BY_INDEX))
 
 
 def tapped(model: nn.Module, cache: MakeCache | None = None) -> TappedModel:
-    """Any HF decoder of the Llama family, patched ones too, as a module that marks its stages.
+    """Any causal LM of transformers, a patched one too, as a module that marks its stages.
 
     cache: makes an empty cache, for a configuration; None: transformers' DynamicCache.
     """
@@ -94,27 +61,26 @@ class TappedModel(nn.Module):
 
     In an export with `--cache` it takes a batch, `tokens` [B, T], and an `attention_mask` [B, P + T] of what is no padding.
 
-    Modules are tapped by hooks. What has no module (the rotated q and k, scores, probabilities, context) is tapped by
-    wrapping, while forward runs, the functions that HF's code calls: `apply_rotary_pos_emb`, the attention function
-    and `softmax`. Where a patched block does not call one of them, the stage is tapped at the place that reads it.
+    A pass over a few tokens is watched first, and shows what is tapped where: what a module gives or reads, and what has no
+    module, by wrapping, while forward runs, the functions that HF's code calls: `apply_rotary_pos_emb`, the attention
+    function and `softmax`.
     """
 
     takes_batch = True
 
     def __init__(self, model: nn.Module, cache: MakeCache | None = None) -> None:
         super().__init__()
+        modeling_module(model)
         self.model = model
         self._make_cache = cache or _dynamic_cache
-        self._marks = _Marks()
-        self._modeling = modeling_module(model)
-        _hook(model, self._marks)
+        self._marks = _Marks(self._planned())
 
     def forward(self, tokens: Tensor, attention_mask: Tensor | None = None, cache: Any = None) -> Tensor:
         """cache: one that is kept from step to step, by `marking_cache`; None: what `past` gives."""
         self._marks.reset()
-        with _wrapped(self._modeling, self._marks):
+        with _watched(self.model, self._marks):
             if attention_mask is None:
-                logits = self.model(input_ids=tokens[None], use_cache=False).logits
+                logits = self.model(**_whole(self.model, tokens)).logits
             else:
                 cache = cache or self._taken_over(tokens.shape[0])
                 logits = self.model(**_step(tokens, attention_mask, cache)).logits
@@ -123,21 +89,47 @@ class TappedModel(nn.Module):
         return logits
 
     def marking_cache(self, cache: Any) -> Any:
-        """A cache of transformers, which marks what it gives attention to read."""
+        """A cache of transformers, which marks what it gives attention to read.
+
+        Raises:
+            InputError: the model keeps other states than the keys and values of all tokens.
+        """
+        _check_plain(cache, self.model)
         for n, layer in enumerate(cache.layers):
             layer.update = _marking_update(layer.update, self._marks, n)
         return cache
 
+    def _planned(self) -> Plan:
+        """The taps, from a pass that is watched."""
+        config: Any = self.model.config
+        config = config.get_text_config(decoder=True)
+        recorder, tokens = Recorder(), sample(_SAMPLE_LENGTH, config.vocab_size)
+        try:
+            with quiet(), torch.no_grad(), _watched(self.model, recorder):
+                logits = self.model(**_whole(self.model, tokens)).logits
+        except Exception as e:  # whatever a family's own code raises
+            raise InputError(f"variant hf: {type(self.model).__name__} cannot be run: {reason(e)}") from e
+        seen = Seen(Place("output", "lm"), memory(logits), memory(logits), tuple(logits.shape), True)
+        return plan(self.model, recorder, seen, config.num_hidden_layers, _SAMPLE_LENGTH)
+
     def _taken_over(self, n_rows: int) -> Any:
         """A cache that holds what `past` gives."""
-        cache = self._make_cache(self.model.config)
         config: Any = self.model.config
+        cache = self._make_cache(config)
+        _check_plain(cache, self.model)
         head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-        empty = torch.zeros(n_rows, config.num_key_value_heads, 0, head_dim)
+        n_heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+        empty = torch.zeros(n_rows, n_heads, 0, head_dim)
         for n, layer in enumerate(cache.layers):
             layer.lazy_initialization(empty, empty)
             layer.keys, layer.values = past(f"blk.{n}.k_cache", empty), past(f"blk.{n}.v_cache", empty)
         return self.marking_cache(cache)
+
+
+def _whole(model: nn.Module, tokens: Tensor) -> dict[str, Any]:
+    """What a pass over all tokens hands to the model."""
+    knows_caches = "use_cache" in inspect.signature(model.forward).parameters
+    return {"input_ids": tokens[None], **({"use_cache": False} if knows_caches else {})}
 
 
 def _step(tokens: Tensor, attention_mask: Tensor, cache: Any) -> dict[str, Any]:
@@ -158,16 +150,40 @@ def _dynamic_cache(config: Any) -> Any:
     return transformers.DynamicCache(config=config)
 
 
+def _check_plain(cache: Any, model: nn.Module) -> None:
+    """Raise where a layer of the cache holds other things than the keys and values of all tokens."""
+    kinds = {type(layer).__name__ for layer in cache.layers} - {"DynamicLayer", "StaticLayer"}
+    wanted = inspect.signature(model.forward).parameters
+    if kinds or "past_key_values" not in wanted:
+        kept = ", ".join(sorted(kinds)) or "a cache of its own"
+        raise InputError(
+            f"variant hf: {type(model).__name__} keeps {kept}, not the keys and values of all tokens; "
+            "run it whole: no --cache, no --schedule"
+        )
+
+
 def modeling_module(model: nn.Module) -> ModuleType:
     """The transformers module that the model's class, or the nearest base class, comes from.
 
     Raises:
         InputError: the model is not one of transformers' own.
     """
-    for base in type(model).__mro__:
+    found = next(_modeling_modules(type(model)), None)
+    if found is None:
+        raise InputError(f"variant hf: {type(model).__name__} is not a model of transformers")
+    return found
+
+
+def _modeling_modules(kind: type) -> Iterator[ModuleType]:
+    for base in kind.__mro__:
         if base.__module__.startswith("transformers.models."):
-            return importlib.import_module(base.__module__)
-    raise InputError(f"variant hf: {type(model).__name__} is not a model of transformers")
+            yield sys.modules[base.__module__]
+
+
+class _Watcher(Protocol):
+    """Is shown the tensors of a forward pass, and says with which the pass goes on."""
+
+    def at(self, place: Place, value: Tensor) -> Tensor: ...
 
 
 class _Marks:
@@ -177,15 +193,23 @@ class _Marks:
     then marked on a copy, which is read on, so that a graph can be cut at each of them.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, taps: Plan) -> None:
+        self._plan = taps
+        self._late = {one.name: one.axes for place, one in taps.taps.items() if place.what in ("k", "v")}
         self.reset()
 
     def reset(self) -> None:
-        self.block = 0
         self._marked: dict[str, Tensor] = {}
 
-    def enter(self, block: int) -> None:
-        self.block = block
+    def at(self, place: Place, value: Tensor) -> Tensor:
+        planned = self._plan.taps.get(place)
+        if planned is not None:
+            value = self.mark(planned.name, value, planned.axes)
+        return value.clone() if place in self._plan.copied else value
+
+    def into_cache(self, name: str, value: Tensor) -> Tensor:
+        """What goes into a cache, where attention would have to read it to be tapped: it reads more then."""
+        return self.mark(name, value, self._late[name]) if name in self._late else value
 
     def mark(self, name: str, value: Tensor, axes: str) -> Tensor:
         if name in self._marked:
@@ -195,178 +219,179 @@ class _Marks:
         self._marked[name] = tap(name, value, axes)
         return self._marked[name]
 
-    def mark_here(self, stage: str, value: Tensor, axes: str) -> Tensor:
-        return self.mark(f"blk.{self.block}.{stage}", value, axes)
-
-
-def _hook(model: nn.Module, marks: _Marks) -> None:
-    """Register the hooks that mark what HF has a module for."""
-    _mark_output(model.get_submodule("model.embed_tokens"), marks, "embed")
-    _mark_output(model.get_submodule("model.norm"), marks, "final_norm")
-    layers = model.get_submodule("model.layers")
-    assert isinstance(layers, nn.ModuleList)
-    for block, layer in enumerate(layers):
-        _hook_block(layer, marks, block)
-
-
-def _hook_block(layer: nn.Module, marks: _Marks, block: int) -> None:
-    layer.register_forward_pre_hook(lambda *_: marks.enter(block))
-    present = dict(layer.named_modules())
-    for path, (_, stage) in IN_BLOCK.items():
-        if path in present:
-            _mark_output(present[path], marks, f"blk.{block}.{stage}")
-    for path, stage in INPUTS_IN_BLOCK.items():  # a family that has no such module goes without the stage
-        if path in present:
-            _mark_input(present[path], marks, f"blk.{block}.{stage}")
-    # `tap` gives the very tensor back, so the residual path reads the tapped value too. It must then not be the o_proj
-    # tap itself, as it would be where a patched block leaves the residual out.
-    if "self_attn" in present:
-        present["self_attn"].register_forward_hook(lambda _, __, output: (output[0].clone(), *output[1:]))
-    _mark_output(layer, marks, f"blk.{block}.ffn_residual")
-
-
-def _mark_output(module: nn.Module, marks: _Marks, name: str) -> None:
-    def hook(_: nn.Module, __: Any, output: Tensor) -> Tensor:
-        return marks.mark(name, output, _token_major(output))
-
-    module.register_forward_hook(hook)
-
-
-def _mark_input(module: nn.Module, marks: _Marks, name: str) -> None:
-    def hook(_: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        return (marks.mark(name, args[0], _token_major(args[0])), *args[1:])
-
-    module.register_forward_pre_hook(hook)
-
-
-def _token_major(value: Tensor) -> str:
-    """The axes of what an HF module gives: the q and k norms work on heads, or, patched, on whole projections."""
-    return BY_HEAD if value.ndim == 4 else FLAT
-
 
 @contextmanager
-def _wrapped(modeling: ModuleType, marks: _Marks) -> Iterator[None]:
-    """While this is open, the functions that HF's modeling code calls mark what they read and give."""
+def _watched(model: nn.Module, watcher: _Watcher) -> Iterator[None]:
+    """While this is open, modules, and the functions that HF's modeling code calls, show the watcher what they read and give."""
+    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+    inside = _Inside(watcher)
     with ExitStack() as stack:
-        for owner, name, wrap in (
-            (modeling, "apply_rotary_pos_emb", _marking_rotary),
-            (modeling, "ALL_ATTENTION_FUNCTIONS", _MarkingInterfaces),
-            (nn.functional, "softmax", _marking_softmax),
-        ):
-            original = getattr(owner, name)
-            setattr(owner, name, wrap(original, marks))
-            stack.callback(setattr, owner, name, original)
+        for path, module in model.named_modules():
+            if not isinstance(module, _DropoutNd):  # gives what it is given
+                _hook(module, path, inside, stack)
+        for owner in {found for module in model.modules() for found in _modeling_modules(type(module))}:
+            for name, function in list(vars(owner).items()):
+                if name.startswith("apply_rotary"):
+                    _replaced(owner, name, _watched_rotary(function, inside), stack)
+                elif getattr(function, "__globals__", {}).get("__name__") == _KERNELS:
+                    _replaced(owner, name, _watched_kernel(function, name, inside), stack)
+        _replaced(ALL_ATTENTION_FUNCTIONS, "get_interface", _watched_interface(ALL_ATTENTION_FUNCTIONS, inside), stack)
+        softmaxes: tuple[Any, ...] = (nn.functional, torch, Tensor)
+        for holder in softmaxes:
+            _replaced(holder, "softmax", _watched_softmax(holder.softmax, inside), stack)
+        for holder in softmaxes[1:]:
+            _replaced(holder, "topk", _in_order(holder.topk), stack)
         yield
 
 
-def _marking_rotary(rotary: Callable[..., tuple[Tensor, Tensor]], marks: _Marks) -> Callable[..., Any]:
-    def apply_rotary_pos_emb(q: Tensor, k: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-        return _mark_rotated(marks, *rotary(q, k, *args, **kwargs))
+def _replaced(owner: Any, name: str, function: Any, stack: ExitStack) -> None:
+    """Put a function in the place of another until the stack is closed."""
+    if name in vars(owner):
+        stack.callback(setattr, owner, name, vars(owner)[name])
+    else:
+        stack.callback(delattr, owner, name)
+    setattr(owner, name, function)
 
-    return apply_rotary_pos_emb
+
+class _Inside:
+    """Which modules the pass is inside of, and how often it came to each place."""
+
+    def __init__(self, watcher: _Watcher) -> None:
+        self._watcher = watcher
+        self._open: list[tuple[str, int]] = []
+        self._times: Counter[tuple[str, str]] = Counter()
+        self.in_softmax = False
+
+    def enter(self, path: str) -> None:
+        self._open.append((path, self.time("module", path)))
+
+    def leave(self) -> None:
+        self._open.pop()
+
+    @property
+    def path(self) -> str:
+        return self._open[-1][0] if self._open else ""
+
+    def time(self, what: str, path: str) -> int:
+        """How often this was asked before."""
+        self._times[what, path] += 1
+        return self._times[what, path] - 1
+
+    def shown(self, place: Place, value: Tensor) -> Tensor:
+        return self._watcher.at(place, value)
+
+    def of_module(self, what: What, values: list[Any]) -> list[Any]:
+        """Inputs or outputs of the innermost module; what is no tensor stays."""
+        path, call = self._open[-1]
+        tensors = iter(range(len(values)))
+        return [
+            self._watcher.at(Place(what, path, call, next(tensors)), value) if isinstance(value, Tensor) else value
+            for value in values
+        ]
+
+    def of_function(self, call: int, **values: Tensor) -> list[Tensor]:
+        """What a function that the innermost module calls reads or gives."""
+        return [self._watcher.at(Place(what, self.path, call), value) for what, value in values.items()]  # type: ignore[arg-type]
 
 
-def _mark_rotated(marks: _Marks, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
-    return marks.mark_here("q_rope", q, HEADS_FIRST), marks.mark_here("k_rope", k, HEADS_FIRST)
+def _hook(module: nn.Module, path: str, inside: _Inside, stack: ExitStack) -> None:
+    def before(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        inside.enter(path)
+        values = inside.of_module("input", [*args, *kwargs.values()])
+        return tuple(values[: len(args)]), dict(zip(kwargs, values[len(args) :], strict=True))
+
+    def after(_: nn.Module, __: Any, output: Any) -> Any:
+        if isinstance(output, Tensor):
+            (output,) = inside.of_module("output", [output])
+        elif type(output) in (tuple, list):
+            output = type(output)(inside.of_module("output", list(output)))
+        inside.leave()
+        return output
+
+    stack.callback(module.register_forward_pre_hook(before, with_kwargs=True).remove)
+    stack.callback(module.register_forward_hook(after).remove)
+
+
+def _watched_kernel(kernel: Callable[..., Any], name: str, inside: _Inside) -> Callable[..., Any]:
+    """A function that transformers can put a kernel in the place of: a convolution, a scan, a delta rule."""
+
+    def watched_kernel(*args: Any, **kwargs: Any) -> Any:
+        path = f"{inside.path}.{name}"
+        place, given = Place("function", path, inside.time("function", path)), kernel(*args, **kwargs)
+        if isinstance(given, Tensor):
+            return inside.shown(place, given)
+        if isinstance(given, tuple) and given and isinstance(given[0], Tensor):
+            return inside.shown(place, given[0]), *given[1:]
+        return given
+
+    return watched_kernel
+
+
+def _watched_rotary(rotary: Callable[..., Any], inside: _Inside) -> Callable[..., Any]:
+    def apply_rotary(q: Any, k: Any = None, *args: Any, **kwargs: Any) -> Any:
+        both = isinstance(q, Tensor) and isinstance(k, Tensor)
+        call = inside.time("rotary", inside.path)
+        if both:
+            q, k = inside.of_function(call, rotary_q=q, rotary_k=k)
+        rotated = rotary(q, *(() if k is None else (k,)), *args, **kwargs)
+        if both and isinstance(rotated, tuple) and len(rotated) == 2:
+            return tuple(inside.of_function(call, rotated_q=rotated[0], rotated_k=rotated[1]))
+        return rotated
+
+    return apply_rotary
+
+
+def _watched_interface(functions: Any, inside: _Inside) -> Callable[..., Any]:
+    """Stands for the way in which transformers' attention modules come by their function."""
+    get_interface = functions.get_interface
+
+    def watched_get_interface(implementation: str, default: Callable[..., Any]) -> Callable[..., Any]:
+        attention = get_interface(implementation, default)
+
+        def attend(module: nn.Module, q: Tensor, k: Tensor, v: Tensor, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
+            call = inside.time("attention", inside.path)
+            q, k, v = inside.of_function(call, q=q, k=k, v=v)
+            context, weights = attention(module, q, k, v, *args, **kwargs)
+            (context,) = inside.of_function(call, context=context)
+            if isinstance(weights, Tensor):
+                (weights,) = inside.of_function(call, weights=weights)
+            return context, weights
+
+        return attend
+
+    return watched_get_interface
+
+
+def _watched_softmax(softmax: Callable[..., Tensor], inside: _Inside) -> Callable[..., Tensor]:
+    def watched_softmax(scores: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        if inside.in_softmax:  # one softmax of torch calls another
+            return softmax(scores, *args, **kwargs)
+        call, inside.in_softmax = inside.time("softmax", inside.path), True
+        try:
+            (scores,) = inside.of_function(call, scores=scores)
+            (probs,) = inside.of_function(call, probs=softmax(scores, *args, **kwargs))
+        finally:
+            inside.in_softmax = False
+        return probs
+
+    return watched_softmax
+
+
+def _in_order(topk: Callable[..., Any]) -> Callable[..., Any]:
+    """Gives the largest first, where a router leaves the order of its choice to torch."""
+
+    def sorted_topk(x: Tensor, k: int, dim: int = -1, largest: bool = True, sorted: bool = True, **kwargs: Any) -> Any:
+        return topk(x, k, dim, largest, True, **kwargs)
+
+    return sorted_topk
 
 
 def _marking_update(update: Callable[..., Any], marks: _Marks, block: int) -> Callable[..., tuple[Tensor, Tensor]]:
     def marked_update(k: Tensor, v: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        k, v = marks.into_cache(f"blk.{block}.k_rope", k), marks.into_cache(f"blk.{block}.v_proj", v)
         keys, values = update(k, v, *args, **kwargs)
         keys = marks.mark(f"blk.{block}.k_cache", keys, HEADS_OF_CACHE)
         return keys, marks.mark(f"blk.{block}.v_cache", values, HEADS_OF_CACHE)
 
     return marked_update
-
-
-def _marking_softmax(softmax: Callable[..., Tensor], marks: _Marks) -> Callable[..., Tensor]:
-    def marked_softmax(scores: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        scores = marks.mark_here("attn_scores", scores, SCORES)
-        return marks.mark_here("attn_probs", softmax(scores, *args, **kwargs), SCORES)
-
-    return marked_softmax
-
-
-class _MarkingInterfaces:
-    """Stands for transformers' `ALL_ATTENTION_FUNCTIONS` and wraps the function that it hands out."""
-
-    def __init__(self, functions: Any, marks: _Marks) -> None:
-        self._functions = functions
-        self._marks = marks
-
-    def get_interface(self, implementation: str, default: Callable[..., Any]) -> Callable[..., Any]:
-        attention = self._functions.get_interface(implementation, default)
-
-        def attend(module: nn.Module, q: Tensor, k: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Any]:
-            q, k = _mark_rotated(self._marks, q, k)
-            context, weights = attention(module, q, k, *args, **kwargs)
-            return self._marks.mark_here("attn_context", context, BY_HEAD), weights
-
-        return attend
-
-
-def _class_and_config(decoder: Any, attention: str) -> tuple[Any, Any]:
-    """HF's model class and its configuration for a DecoderConfig."""
-    try:
-        import transformers
-    except ImportError as e:
-        raise InputError("variant hf: transformers is not installed; pip install 'opdiff[hf]'") from e
-    prefixes = {"qwen3": "Qwen3", "qwen2": "Qwen2", "llama": "Llama"}
-    if decoder.architecture not in prefixes:
-        known = ", ".join(prefixes)
-        raise InputError(f"variant hf: no HF model for architecture {decoder.architecture}; there is one for {known}")
-    prefix = prefixes[decoder.architecture]
-    config = getattr(transformers, f"{prefix}Config")(
-        num_hidden_layers=decoder.n_blocks,
-        hidden_size=decoder.width,
-        num_attention_heads=decoder.n_heads,
-        num_key_value_heads=decoder.n_kv_heads,
-        head_dim=decoder.head_dim,
-        intermediate_size=decoder.ffn_width,
-        vocab_size=decoder.vocab_size,
-        max_position_embeddings=decoder.context_length,
-        rope_parameters={"rope_type": "default", "rope_theta": decoder.rope_base},
-        rms_norm_eps=decoder.rms_norm_eps,
-        tie_word_embeddings=decoder.tied_head,
-        attention_bias=decoder.attention_bias,
-        pad_token_id=None,
-        use_cache=False,
-        dtype=torch.float32,
-        attn_implementation=attention,
-    )
-    return getattr(transformers, f"{prefix}ForCausalLM"), config
-
-
-def _state(model: nn.Module, checkpoint: Any) -> dict[str, Tensor]:
-    """The state dict of `model` from the checkpoint's tensors; a bias that the file has not is zero."""
-    state = {}
-    for key, meta in model.state_dict().items():
-        name = _gguf_name(key)
-        if key.endswith(".bias") and name not in checkpoint:
-            state[key] = torch.zeros(meta.shape)
-        elif name == "output.weight" and checkpoint.config.tied_head:
-            state[key] = checkpoint["token_embd.weight"]
-        else:
-            state[key] = _in_hf_rows(name, checkpoint[name], checkpoint.config)
-    return state
-
-
-def _gguf_name(key: str) -> str:
-    """The GGUF name of an HF parameter: `model.layers.0.mlp.up_proj.weight` is `blk.0.ffn_up.weight`."""
-    module, _, kind = key.rpartition(".")
-    if module in OUTSIDE:
-        return f"{OUTSIDE[module]}.{kind}"
-    block, _, path = module.removeprefix("model.layers.").partition(".")
-    return f"blk.{block}.{IN_BLOCK[path][0]}.{kind}"
-
-
-def _in_hf_rows(name: str, value: Tensor, decoder: Any) -> Tensor:
-    """Undo the row order that a `llama` file gives to attn_q and attn_k; other tensors are handed on as they are.
-
-    Source: llama.cpp's convert_hf_to_gguf.py permutes, transformers' GGUF loader undoes it in this way.
-    """
-    if decoder.architecture != "llama" or not (".attn_q." in name or ".attn_k." in name):
-        return value
-    heads = decoder.n_heads if ".attn_q." in name else decoder.n_kv_heads
-    pairs = value.reshape(heads, decoder.head_dim // 2, 2, *value.shape[1:])
-    return pairs.swapaxes(1, 2).reshape(value.shape)

@@ -18,7 +18,16 @@ from torch import Tensor, nn
 from ..bound import BoundCheckpoint
 from ..tapping import tap
 from .cache import n_past, with_cache
-from .linear import Weights, embedding, gain, head_weight, linear_weight, optional_bias, refuse_other_head_dim
+from .linear import (
+    Weights,
+    embedding,
+    gain,
+    head_weight,
+    linear_weight,
+    optional_bias,
+    refuse_other_choices,
+    refuse_other_head_dim,
+)
 
 
 def legacy(
@@ -29,6 +38,7 @@ def legacy(
     weights: Weights = "as_stored",
 ) -> nn.Module:
     """The variant `legacy`; its defaults are the runtime as reported."""
+    refuse_other_choices("legacy", checkpoint)
     if head_dim == "width/heads":
         refuse_other_head_dim("legacy", checkpoint, "ask for legacy:head_dim=metadata to run it all the same")
     if rope == "auto":

@@ -84,9 +84,9 @@ def gain(checkpoint: BoundCheckpoint, name: str) -> nn.Parameter:
     return nn.Parameter(checkpoint.stored(name), requires_grad=False)
 
 
-def embedding(checkpoint: BoundCheckpoint) -> nn.Parameter:
+def embedding(checkpoint: BoundCheckpoint, name: str = "token_embd") -> nn.Parameter:
     """The embedding `[vocabulary, width]`, as it is stored: cast the rows that are looked up to float32."""
-    return nn.Parameter(checkpoint.stored("token_embd.weight"), requires_grad=False)
+    return nn.Parameter(checkpoint.stored(name + ".weight"), requires_grad=False)
 
 
 def optional_bias(checkpoint: BoundCheckpoint, name: str) -> nn.Parameter | None:
@@ -105,4 +105,19 @@ def refuse_other_head_dim(runtime: str, checkpoint: BoundCheckpoint, way_out: st
         raise InputError(
             f"variant {runtime}: this runtime takes width / heads = {config.width}/{config.n_heads} as its head dim, "
             f"but the checkpoint's head dim is {config.head_dim}, so the runtime cannot run it; {way_out}"
+        )
+
+
+def refuse_other_choices(runtime: str, checkpoint: BoundCheckpoint) -> None:
+    """Raise where a runtime that knows Llama, Qwen2 and Qwen3 alone would read the checkpoint wrongly.
+
+    Raises:
+        InputError: the checkpoint's decoder has a choice that they have not.
+    """
+    config = checkpoint.config
+    if not config.is_plain:
+        name, value = next(config.other_choices())
+        raise InputError(
+            f"variant {runtime}: this runtime has no {name} (here {value!r:.60}), so it cannot run this {config.architecture}; "
+            "use the variant reference or hf"
         )

@@ -13,6 +13,7 @@ from torch import nn
 
 from ...graphs.errors import InputError
 from ..bound import BoundCheckpoint
+from ..checkpoints import Family
 from ..refusal import reason, with_own_line
 from .dsl import dsl
 from .hf import build as hf
@@ -21,7 +22,8 @@ from .own_file import beside, imported
 from .reference import reference
 
 Builder = Callable[..., nn.Module]
-BUILDERS: dict[str, Builder] = {"dsl": dsl, "legacy": legacy, "reference": reference, "hf": hf}
+OWN_DECODERS: dict[str, Builder] = {"dsl": dsl, "legacy": legacy, "reference": reference}
+BUILDERS = OWN_DECODERS | {"hf": hf}
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,8 @@ class VariantRequest:
     def has_uniform_blocks(self, checkpoint: BoundCheckpoint) -> bool:
         """Whether all blocks are known to be alike, so that they may be instantiated from one."""
         follows_storage = self.options.get("activations") == "ggml"
-        return self.builder in (dsl, legacy, reference) and (not follows_storage or checkpoint.stores_blocks_alike())
+        is_known = self.builder in OWN_DECODERS.values() and checkpoint.config.has_equal_blocks
+        return is_known and (not follows_storage or checkpoint.stores_blocks_alike())
 
     @property
     def weights(self) -> str:
@@ -55,6 +58,8 @@ class VariantRequest:
         Raises:
             InputError: the builder cannot take this checkpoint, or returns something else than a module.
         """
+        if self.builder in OWN_DECODERS.values():
+            _check_covered(self.name, checkpoint.config)
         try:
             with self.at_home():
                 module = self.builder(checkpoint, **self.options)
@@ -67,6 +72,14 @@ class VariantRequest:
         if not isinstance(module, nn.Module):
             raise InputError(f"variant {self.name}: {self.builder.__name__} returned no torch module")
         return module
+
+
+def _check_covered(name: str, config: object) -> None:
+    """Raise where opdiff's own decoder does not cover the checkpoint's family."""
+    if isinstance(config, Family):
+        raise InputError(
+            f"variant {name}: not for this {config.model_type} ({config.refusal}); --variant hf takes it as it is"
+        )
 
 
 def parse_variant(text: str) -> VariantRequest:

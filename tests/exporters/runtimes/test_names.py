@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from opdiff.exporters.runtimes.names import axes_of, tap_of
-from opdiff.graphs.stages import STAGES, default_axes
+from opdiff.graphs.stages import OF_SOME, STAGES, default_axes
 
 
 @pytest.mark.parametrize(
@@ -23,6 +23,13 @@ from opdiff.graphs.stages import STAGES, default_axes
         ("MUL", "result_norm", ("norm", "output_norm.weight"), "final_norm"),
         ("ADD", "l_out-12", ("ffn_out-12", "ffn_inp-12"), "blk.12.ffn_residual"),
         ("ADD", "l_out", ("a", "b"), None),
+        ("SCALE", "inp_scaled", ("embd",), "embed"),
+        ("ADD", "attn_norm-2", ("norm_w-2", "blk.2.attn_norm.bias"), "blk.2.attn_norm"),
+        ("MUL", "ffn_post_norm", ("norm", "blk.1.post_ffw_norm.weight"), "blk.1.ffn_post_norm"),
+        ("VIEW", "Kcur-1", ("wqkv_b-1",), "blk.1.k_proj"),
+        ("VIEW", "Kcur-1 (view)", ("Kcur-1",), None),
+        ("VIEW", "ffn_moe_topk-0", ("ffn_moe_argsort-0",), "blk.0.expert_choice"),
+        ("SCALE", "result_output", ("node_9",), "logits"),
         ("MUL_MAT", "x", ("blk.x.attn_q.weight",), None),
         ("MUL_MAT", "x", ("attn_q.weight",), None),
         ("MUL_MAT", "x", ("blk.0.output.weight",), None),
@@ -32,7 +39,13 @@ def test_a_node_is_known_by_its_op_and_its_weight_or_name(op, name, operands, ta
     assert tap_of(op, name, operands) == tap
 
 
-@pytest.mark.parametrize("stage", STAGES)
+def test_an_architecture_may_call_a_weight_otherwise():
+    node = ("MUL", "attn_post_norm-0", ("norm-0", "blk.0.post_attention_norm.weight"))
+    assert tap_of(*node) == "blk.0.attn_post_norm"
+    assert tap_of(*node, {"post_attention_norm": "ffn_norm"}) == "blk.0.ffn_norm"
+
+
+@pytest.mark.parametrize("stage", [*STAGES, *OF_SOME])
 def test_llama_cpps_axes_are_among_the_usual_ones(stage):
     axes = axes_of(stage)
     assert axes in default_axes(stage, len(axes))

@@ -1,0 +1,35 @@
+"""The feed-forward network of a block: gate, up and down, or up and down alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from ...tapping import tap
+from .layers import Layers
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "silu": F.silu,
+    "gelu": F.gelu,
+    "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),
+    "relu2": lambda x: F.relu(x).square(),
+}
+
+
+class FeedForward(Layers):
+    """The feed-forward network of a block without experts."""
+
+    activation: Callable[[Tensor], Tensor]
+    is_gated: bool
+
+    def feed_forward(self, h: Tensor) -> Tensor:
+        if self.is_gated:
+            gate = tap(self.name + "ffn_gate", self.linear(h, "ffn_gate"), axes="token channel")
+            up = tap(self.name + "ffn_up", self.linear(h, "ffn_up"), axes="token channel")
+            act = tap(self.name + "ffn_act", self.activation(gate) * up, axes="token channel")
+        else:
+            up = tap(self.name + "ffn_up", self.linear(h, "ffn_up"), axes="token channel")
+            act = tap(self.name + "ffn_act", self.activation(up), axes="token channel")
+        return tap(self.name + "ffn_down", self.linear(act, "ffn_down"), axes="token channel")
