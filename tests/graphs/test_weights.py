@@ -168,9 +168,9 @@ def test_header_longer_than_its_file_is_refused(tmp_path, length):
 
 
 def test_folder_and_missing_file_are_refused(tmp_path):
-    with pytest.raises(InputError, match="cannot be read"):
+    with pytest.raises(InputError, match="not there, or no file"):
         WeightFile(tmp_path)
-    with pytest.raises(InputError, match="cannot be read"):
+    with pytest.raises(InputError, match="not there, or no file"):
         WeightFile(tmp_path / "missing")
 
 
