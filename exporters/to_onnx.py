@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -280,10 +281,10 @@ def _needed_opset(exported: torch.export.ExportedProgram) -> int:
 @contextmanager
 def whole_stack_traces() -> Iterator[None]:
     """Let each node's stack trace reach the line that made it; torch keeps only the frames of `forward` methods."""
-    own, original = Path(torch.__file__).parent, PythonKeyTracer._filter_traceback_frames
+    own, original = f"{Path(torch.__file__).parent}{os.sep}", PythonKeyTracer._filter_traceback_frames
 
     def outside_of_torch(tracer: PythonKeyTracer, stack: traceback.StackSummary) -> traceback.StackSummary:
-        frames = [frame for frame in stack if not Path(frame.filename).is_relative_to(own)]
+        frames = [frame for frame in stack if not frame.filename.startswith(own)]
         start = max((i for i, frame in enumerate(frames) if frame.filename == __file__), default=-1)
         return traceback.StackSummary.from_list(frames[start + 1 :])
 

@@ -237,6 +237,9 @@ class Multiplier:
                 piece = np.ascontiguousarray(weight[part] if is_out_in else weight[:, part])  # it is read as it lies
                 put(part, session.run(["y"], [rows, piece])[0])
 
+        if factors.n_out <= n_at_once:  # handing one piece to another core costs more than most of them do
+            take(0)
+            return
         for _ in self._cores.map(take, range(n_usable_cores())):
             pass
 

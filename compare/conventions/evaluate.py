@@ -54,6 +54,7 @@ class Run:
     def __init__(self, case: Case, settings: Settings, memo: Memo) -> None:
         self.case, self.config, self.settings, self.memo = case, case.config, settings, memo
         self._reads: list[Reads] = [{}]
+        self._values: Reads = {}
 
     @property
     def reads(self) -> Reads:
@@ -112,7 +113,9 @@ class Run:
         return tap_name(stage, block) == self.case.target
 
     def _value(self, name: str) -> Value:
-        return self.settings[name] if name in self.settings else STANDARDS[name](self.config)
+        if name not in self._values:
+            self._values[name] = self.settings[name] if name in self.settings else STANDARDS[name](self.config)
+        return self._values[name]
 
 
 def evaluate(case: Case, tap: str, settings: Settings, memo: Memo | None = None) -> Array:

@@ -12,7 +12,9 @@ def _from_hf(read: Fields) -> Settings:
     return {
         "biases": _BIASES,
         "attention_bias": True,
-        "n_kv_heads": read.count("num_attention_heads"),  # whatever else its config.json may say of other families' keys
+        "n_kv_heads": read.count(
+            "num_attention_heads"
+        ),  # whatever else its config.json may say of other families' keys
         "ffn_width": read.count("intermediate_size", 4 * read.count("hidden_size")),
         "activation": read.activation("activation_function", "gelu_new"),
         "tied_head": read.flag("tie_word_embeddings", True),
