@@ -21,7 +21,7 @@ from opdiff import tap
 
 
 class Small(nn.Module):
-    """An embedding, a body, and a head."""
+    """An embedding, a body, which is no stage that the catalogue would search for a name, and a head."""
 
     def __init__(self, checkpoint):
         super().__init__()
@@ -33,7 +33,8 @@ class Small(nn.Module):
 
     def forward(self, tokens):
         x = tap("embed", self.embedding[tokens], axes="token channel")
-        return tap("logits", self.body(x) @ self.head.T, axes="token vocab")
+        x = tap("body", self.body(x), axes="token channel")
+        return tap("logits", x @ self.head.T, axes="token vocab")
 
 '''
 

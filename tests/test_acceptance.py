@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +10,10 @@ import onnx
 import onnxruntime as ort
 import pytest
 import torch
+from click.testing import CliRunner
 from conftest import PARIS_TOKENS, SEED_TOKENS
 
+from opdiff.__main__ import main
 from opdiff.compare.diagnose import compare
 from opdiff.exporters.checkpoints import open_checkpoint
 from opdiff.exporters.export import WEIGHT_FILE, export
@@ -184,11 +184,11 @@ def test_smollm2_dsl_is_right_and_legacy_has_one_cause_in_sixty_places(smollm2):
 def test_smollm2s_verdict_is_that_of_llama_cpp_and_hf(smollm2, tmp_path):
     """Three prompts, 8 steps: reference and dsl decode as both, but for a near-tie where those part; legacy does not."""
     pytest.importorskip("llama_cpp")
-    command = [sys.executable, "-m", "opdiff", "verdict", "smollm2", "--against", "llama.cpp", "--against", "hf"]
+    command = ["verdict", "smollm2", "--against", "llama.cpp", "--against", "hf"]
     for candidate in ("dsl", "legacy", "reference"):
         command += ["--candidate", str(smollm2 / f"{candidate}.onnx")]
-    done = subprocess.run([*command, "--json", str(tmp_path / "v.json")], capture_output=True, text=True)
-    assert done.returncode == 1, done.stderr
+    done = CliRunner().invoke(main, [*command, "--json", str(tmp_path / "v.json")])
+    assert done.exit_code == 1, done.stderr
     found = json.loads((tmp_path / "v.json").read_text())
     standings = {Path(one["name"]).stem: one for one in found["standings"] if one["is_named"]}
     assert {name: one["passes"] for name, one in standings.items()} == {"dsl": True, "legacy": False, "reference": True}
@@ -249,8 +249,8 @@ def wrong(checkpoint):
 def test_a_users_own_file_with_one_mistake_is_blamed_at_its_tap(qwen3, tmp_path):
     file = tmp_path / "mine.py"
     file.write_text(USER_FILE)
-    checkpoint = open_checkpoint(str(qwen3 / "model.gguf"))
-    right, wrong = export(checkpoint, [parse_variant(f"{file}:right"), parse_variant(f"{file}:wrong")], tmp_path)
+    variants = [parse_variant(f"{file}:{name}") for name in ("right", "wrong")]
+    right, wrong = export(open_checkpoint(str(qwen3 / "model.gguf")), variants, tmp_path, length=3)
     assert compare(right, qwen3 / "reference.onnx", (1, 5, 3)).parity
     result = compare(qwen3 / "reference.onnx", wrong, (1, 5, 3))
     assert causes(result) == {"rope.pairing": {"blk.2.q_rope", "blk.2.k_rope"}}

@@ -89,7 +89,7 @@ def test_what_is_no_side_is_refused(side, pair):
 
 
 def test_export_trace_and_verdict_are_the_commands(tmp_path, seed):
-    paths = opdiff.export("seed", "dsl", "legacy:converter=on", out=tmp_path)
+    paths = opdiff.export("seed", "dsl", "legacy:converter=on", out=tmp_path, length=3)
     assert [path.name for path in paths] == ["dsl.onnx", "legacy.onnx"]
     traced = opdiff.trace(tmp_path / "seed.gguf", "hf", tokens=[1, 5, 3], out=tmp_path / "hf.safetensors")
     assert opdiff.compare(seed / "reference.onnx", traced).parity

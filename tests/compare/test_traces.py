@@ -8,16 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from conftest import exported
 from corpus.models import TOKENS, loadable_gguf, tiny_model
 from corpus.vocabulary import N_TOKENS
 
 from opdiff.__main__ import main
 from opdiff.compare.diagnose import compare
 from opdiff.compare.result import Result
-from opdiff.exporters.checkpoints import open_checkpoint
-from opdiff.exporters.export import export
 from opdiff.exporters.runtimes.command import run_trace
-from opdiff.exporters.variants.registry import parse_variant
 from opdiff.graphs.errors import InputError
 from opdiff.graphs.trace import Trace, load_trace, save_trace
 
@@ -33,16 +31,13 @@ def needs(runtime: str) -> None:
     pytest.importorskip("llama_cpp" if runtime == "llama.cpp" else "transformers")
 
 
-def exported(model: str, folder: Path, *variants: str) -> None:
-    export(open_checkpoint(model, folder), [parse_variant(text) for text in variants], folder)
-
-
 @pytest.fixture(scope="module")
 def qwen3(tmp_path_factory) -> Path:
     """A tiny Qwen3 in float32 whose attn_q and attn_output are square, by right and wrong variants; traces by request."""
     folder = tmp_path_factory.mktemp("qwen3")
     model = loadable_gguf(tiny_model("qwen3_square", vocab_size=N_TOKENS), folder / "model.gguf")
-    exported(str(model), folder, "reference", "dsl", "legacy")
+    exported(str(model), ("reference", "legacy"), folder, length=len(TOKENS))
+    exported(str(model), ("dsl",), folder)  # for any number of tokens
     return folder
 
 
@@ -184,28 +179,20 @@ def test_graphs_alone_want_tokens(qwen3):
     assert (done.exit_code, done.stderr) == (2, "opdiff: no tokens: give the input, as in --tokens 1,5,3\n")
 
 
-@pytest.fixture(scope="module")
-def paris(tmp_path_factory) -> Path:
-    """SmolLM2 as it is, Q4_1: reference, exact and with ggml's rounding of activations, and legacy."""
-    folder = tmp_path_factory.mktemp("smollm2")
-    exported("smollm2", folder, "reference", "reference:activations=ggml", "legacy")
-    return folder
-
-
 @pytest.mark.parametrize(("runtime", "variant"), [("hf", "reference"), ("llama.cpp", "reference.activations=ggml")])
-def test_smollm2_has_no_region_at_fault_in_30_blocks(paris, runtime, variant, tmp_path):
+def test_smollm2_has_no_region_at_fault_in_30_blocks(smollm2, runtime, variant, tmp_path):
     needs(runtime)
     trace = Path(run_trace("smollm2", runtime, None, PARIS, tmp_path / "t.safetensors"))
-    result = compare(paris / f"{variant}.onnx", trace)
+    result = compare(smollm2 / f"{variant}.onnx", trace)
     assert result.parity, [cause.text for cause in result.root_causes]
     assert {row.block for row in result.rows} == {None, *range(30)}
     if runtime == "hf":  # whose heads' channels stand in another order than in the GGUF
         assert any("q_proj, k_proj, q_rope and k_rope in blocks 0 to 29" in note for note in result.notes)
         few = load_trace(trace)
         sparse = rewritten(few, tmp_path / "few.safetensors", lambda name: name[-6:] not in ("scores", "_probs"))
-        without = compare(paris / f"{variant}.onnx", sparse)  # as of a runtime with fused attention
+        without = compare(smollm2 / f"{variant}.onnx", sparse)  # as of a runtime with fused attention
         assert (without.parity, without.cancelling) == (True, ())
-        wrong = compare(trace, paris / "legacy.onnx", reference_path=paris / "reference.onnx")
-        expected = compare(paris / "reference.onnx", paris / "legacy.onnx", result.tokens)
+        wrong = compare(trace, smollm2 / "legacy.onnx", reference_path=smollm2 / "reference.onnx")
+        expected = compare(smollm2 / "reference.onnx", smollm2 / "legacy.onnx", result.tokens)
         assert causes(wrong) == causes(expected)
         assert {c.reference_agrees_with for c in wrong.root_causes} == {"a"}

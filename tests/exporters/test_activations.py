@@ -12,6 +12,7 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 import torch
+from conftest import exported
 from gguf import GGMLQuantizationType
 from gguf.quants import quantize
 from onnx_text import artifact_regions
@@ -181,7 +182,7 @@ def stored_in_many_types(tmp_path_factory) -> Path:
     model = write_quantised(folder / "model.gguf", lambda name: TYPE_OF.get(name, "Q8_0"), len(TYPES))
     checkpoint = open_checkpoint(str(model))
     variants = ("reference", "reference:activations=ggml", "legacy")
-    export(checkpoint, [parse_variant(text) for text in variants], folder)
+    export(checkpoint, [parse_variant(text) for text in variants], folder, length=len(TOKENS))
     write_trace(checkpoint, TOKENS, folder / "llama.safetensors")
     return folder
 
@@ -235,11 +236,13 @@ ROUNDED = {  # what llama.cpp's rounding is called at each matmul
 
 @on_x86
 def test_llama_cpps_rounding_is_named_at_each_matmul_with_its_type_and_nothing_else_is(stored_in_many_types):
+    from corpus.quantised import TOKENS
+
     folder = stored_in_many_types
     against_llama_cpp = compare(folder / "reference.onnx", folder / "llama.safetensors")
     assert causes(against_llama_cpp) == ROUNDED
     assert against_llama_cpp.closed.complete
-    of_its_own = compare(folder / "reference.onnx", folder / "reference.activations=ggml.onnx", (1, 5, 3))
+    of_its_own = compare(folder / "reference.onnx", folder / "reference.activations=ggml.onnx", TOKENS)
     assert causes(of_its_own) == ROUNDED
     assert of_its_own.closed.complete
 
@@ -270,7 +273,7 @@ def test_a_matmul_that_stays_in_float32_is_not_said_to_round(tmp_path):
 
     model = loadable_gguf(tiny_model("qwen3_square", vocab_size=N_TOKENS), tmp_path / "model.gguf", "Q8_0")
     checkpoint = open_checkpoint(str(model))
-    (reference,) = export(checkpoint, [parse_variant("reference")], tmp_path)
+    (reference,) = export(checkpoint, [parse_variant("reference")], tmp_path, length=4)
     write_trace(checkpoint, (1, 5, 3, 17), tmp_path / "llama.safetensors")
     stages = set(LINEAR) - {"ffn_down"}
     rounded = {f"blk.{n}.{stage}" for n in range(N_BLOCKS) for stage in stages} | {"logits"}
@@ -290,7 +293,8 @@ def test_logits_of_a_quantised_run_are_met_at_most_tokens_and_by_exact_activatio
     from opdiff.exporters.runtimes.llama_cpp import write_trace
 
     checkpoint = open_checkpoint(str(write_quantised(tmp_path / "model.gguf", lambda name: kind, n_blocks=1)))
-    paths = export(checkpoint, [parse_variant("reference"), parse_variant("reference:activations=ggml")], tmp_path)
+    variants = [parse_variant("reference"), parse_variant("reference:activations=ggml")]
+    paths = export(checkpoint, variants, tmp_path, length=len(TOKENS))
     write_trace(checkpoint, TOKENS, tmp_path / "llama.safetensors")
     trace = load_trace(tmp_path / "llama.safetensors")
     exact, rounded = (artifact_regions(load_artifact(path)) for path in paths)
@@ -325,7 +329,7 @@ def rounded_regions(artifact: Artifact) -> set[str]:
 def seed_in_q8_0(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("seed_in_q8_0")
     variants = ("reference:weights=q8_0", "reference:weights=q8_0:activations=ggml", "reference:activations=ggml")
-    export(open_checkpoint("seed", folder), [parse_variant(text) for text in variants], folder)
+    exported("seed", variants, folder, length=3)
     return folder
 
 

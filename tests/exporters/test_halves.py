@@ -66,12 +66,13 @@ def half(request, tmp_path_factory) -> Path:
     (folder / "single").mkdir()
     model = tiny_model("qwen3_square", n_blocks=2)
     made = write_gguf(model, folder / "model.gguf", request.param)
-    export(open_checkpoint(str(made)), VARIANTS, folder, link=False)
+    export(open_checkpoint(str(made)), VARIANTS, folder, link=False, length=len(TOKENS))
     kind = GGMLQuantizationType[request.param]
     for parameter in model.parameters():
         if parameter.ndim == 2:
             parameter.copy_(torch.from_numpy(dequantize(quantize(parameter.numpy(), kind), kind)))
-    export(open_checkpoint(str(write_gguf(model, folder / "single.gguf"))), VARIANTS, folder / "single")
+    single = open_checkpoint(str(write_gguf(model, folder / "single.gguf")))
+    export(single, VARIANTS, folder / "single", length=len(TOKENS))
     return folder
 
 

@@ -60,7 +60,7 @@ def test_folder_is_read_as_the_gguf_of_the_same_model(kind, dtype, options, tmp_
 @pytest.mark.parametrize("kind", KINDS)
 def test_reference_exported_from_a_folder_meets_hfs_own_logits(kind, tmp_path):
     folder = saved(kind, tmp_path / "hf", **SHARDED)
-    (path,) = export(open_checkpoint(str(folder)), [parse_variant("reference")], tmp_path / "out")
+    (path,) = export(open_checkpoint(str(folder)), [parse_variant("reference")], tmp_path / "out", length=len(TOKENS))
     found = run_regions(artifact_regions(load_artifact(path)), {"tokens": np.array(TOKENS)}, Runner())["logits"]
     expected = tiny_model(kind)(input_ids=torch.tensor(TOKENS)[None]).logits[0].numpy()
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4)
@@ -68,7 +68,7 @@ def test_reference_exported_from_a_folder_meets_hfs_own_logits(kind, tmp_path):
 
 def test_variant_hf_and_q8_0_weights_are_those_of_the_gguf(tmp_path):
     folder, gguf = open_checkpoint(str(saved("llama", tmp_path / "hf"))), gguf_of("llama", tmp_path, torch.float32)
-    (path,) = export(folder, [parse_variant("hf")], tmp_path / "out")
+    (path,) = export(folder, [parse_variant("hf")], tmp_path / "out", length=len(TOKENS))
     found = run_regions(artifact_regions(load_artifact(path)), {"tokens": np.array(TOKENS)}, Runner())["logits"]
     expected = tiny_model("llama")(input_ids=torch.tensor(TOKENS)[None]).logits.numpy()
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4)

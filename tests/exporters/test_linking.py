@@ -19,7 +19,7 @@ from onnx_text import artifact_regions
 from opdiff.compare.diagnose import compare
 from opdiff.exporters.checkpoints import Checkpoint, open_checkpoint
 from opdiff.exporters.export import WEIGHT_FILE, export, shared_weights
-from opdiff.exporters.variants.registry import parse_variant
+from opdiff.exporters.variants.registry import VariantRequest, parse_variant
 from opdiff.graphs.artifact import Artifact, load_artifact
 from opdiff.graphs.errors import InputError
 from opdiff.graphs.run import Runner, run_regions
@@ -30,7 +30,7 @@ DSL, REFERENCE = parse_variant("dsl"), parse_variant("reference")
 
 @pytest.fixture(params=["F32", "F16", "BF16"])
 def gguf(request, tmp_path) -> Path:
-    return write_gguf(tiny_model("qwen3", n_blocks=2), tmp_path / "model.gguf", request.param)
+    return write_gguf(tiny_model("qwen3", n_blocks=1), tmp_path / "model.gguf", request.param)
 
 
 @pytest.fixture(
@@ -38,7 +38,7 @@ def gguf(request, tmp_path) -> Path:
 )
 def hf_folder(request, tmp_path) -> Path:
     kind, dtype, shard = request.param
-    tiny_model(kind, n_blocks=2).to(dtype).save_pretrained(tmp_path / "hf", max_shard_size=shard)
+    tiny_model(kind, n_blocks=1).to(dtype).save_pretrained(tmp_path / "hf", max_shard_size=shard)
     return tmp_path / "hf"
 
 
@@ -50,6 +50,11 @@ def logits(artifact: Artifact) -> np.ndarray:
     return run_regions(artifact_regions(artifact), {"tokens": np.array(TOKENS)}, Runner())["logits"]
 
 
+def exported(checkpoint: Checkpoint, variant: VariantRequest, out: Path, link: bool = True) -> Path:
+    (path,) = export(checkpoint, [variant], out, link=link, length=len(TOKENS))
+    return path
+
+
 def written(folder: Path) -> int:
     """The bytes of the weights that have no other name."""
     return sum(file.stat().st_size for file in folder.glob("*.safetensors") if file.stat().st_nlink == 1)
@@ -57,14 +62,14 @@ def written(folder: Path) -> int:
 
 def test_gguf_is_linked_and_no_weight_is_written(gguf, tmp_path):
     before = sha256(gguf)
-    (path,) = export(open_checkpoint(str(gguf)), [DSL], tmp_path / "out")
+    path = exported(open_checkpoint(str(gguf)), DSL, tmp_path / "out")
     assert {file.name for file in path.parent.iterdir()} == {"dsl.onnx", "model.gguf", WEIGHT_FILE}
     assert (path.parent / "model.gguf").stat().st_ino == gguf.stat().st_ino
     artifact = load_artifact(path)
     assert {Path(weight.identity[0]).name for weight in artifact.weights.values()} == {"model.gguf"}
     assert list(SharedWeights(path.parent / WEIGHT_FILE)) == list(open_checkpoint(str(gguf)).names)
     assert len(json.dumps(SharedWeights(path.parent / WEIGHT_FILE).metadata)) + 4096 > written(path.parent)
-    (copied,) = export(open_checkpoint(str(gguf)), [DSL], tmp_path / "copied", link=False)
+    copied = exported(open_checkpoint(str(gguf)), DSL, tmp_path / "copied", link=False)
     np.testing.assert_array_equal(logits(artifact), logits(load_artifact(copied)))
     session = ort.InferenceSession(str(path))
     found = session.run(["logits"], {"tokens": np.array(TOKENS)})[0]
@@ -77,7 +82,7 @@ def test_exporting_again_over_the_link_leaves_the_checkpoint_as_it_is(tmp_path):
     before = sha256(gguf), gguf.stat().st_mtime_ns
     export(open_checkpoint(str(gguf)), [DSL, REFERENCE], out)
     (out / WEIGHT_FILE).write_bytes(b"damaged")
-    export(open_checkpoint(str(gguf)), [DSL], out)
+    exported(open_checkpoint(str(gguf)), DSL, out)
     compare(out / "dsl.onnx", out / "reference.onnx", TOKENS)
     weights = SharedWeights(out / WEIGHT_FILE)
     weights["blk.0.attn_q.weight"][:] = 7  # a copy of the page
@@ -88,7 +93,7 @@ def test_exporting_again_over_the_link_leaves_the_checkpoint_as_it_is(tmp_path):
 def test_folder_of_hf_is_linked_but_for_rows_in_another_order(hf_folder, tmp_path):
     checkpoint = open_checkpoint(str(hf_folder))
     before = {file.name: sha256(file) for file in hf_folder.glob("*.safetensors")}
-    (path,) = export(checkpoint, [REFERENCE], tmp_path / "out")
+    path = exported(checkpoint, REFERENCE, tmp_path / "out")
     for name in before:
         assert (path.parent / name).stat().st_ino == (hf_folder / name).stat().st_ino
     own = SharedWeights(path.parent / WEIGHT_FILE)
@@ -97,7 +102,7 @@ def test_folder_of_hf_is_linked_but_for_rows_in_another_order(hf_folder, tmp_pat
     assert permuted == ({n for n in own if ".attn_q." in n or ".attn_k." in n} if llama else set())
     for name in checkpoint.names:
         np.testing.assert_array_equal(own[name], checkpoint.stored(name), err_msg=name)
-    (copied,) = export(checkpoint, [REFERENCE], tmp_path / "copied", link=False)
+    copied = exported(checkpoint, REFERENCE, tmp_path / "copied", link=False)
     np.testing.assert_array_equal(logits(load_artifact(path)), logits(load_artifact(copied)))
     assert {file.name: sha256(file) for file in hf_folder.glob("*.safetensors")} == before
 

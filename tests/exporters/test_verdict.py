@@ -15,8 +15,8 @@ from corpus.vocabulary import N_TOKENS
 from opdiff.__main__ import main
 
 
-def model(folder: Path, quantisation: str = "F32", kind: str = "qwen3_in_32s") -> Path:
-    return loadable_gguf(tiny_model(kind, vocab_size=N_TOKENS), folder / "model.gguf", quantisation)
+def model(folder: Path, quantisation: str = "F32", kind: str = "qwen3_in_32s", n_blocks: int = 1) -> Path:
+    return loadable_gguf(tiny_model(kind, n_blocks, N_TOKENS), folder / "model.gguf", quantisation)
 
 
 def verdict(path: object, candidates: list[object], *more: object) -> Result:
@@ -47,7 +47,7 @@ BOTH = ("--against", "llama.cpp", "--against", "hf")
 def test_in_float32_the_reference_decodes_as_both_and_the_wrong_ones_have_their_causes(tmp_path):
     pytest.importorskip("llama_cpp")
     candidates = ["reference", "dsl", "legacy"]
-    done, found = judged(tmp_path, model(tmp_path), candidates, *BOTH, "--no-q8")
+    done, found = judged(tmp_path, model(tmp_path, n_blocks=3), candidates, *BOTH, "--no-q8")
     assert done.exit_code == 1
     for one in tallies(found, "reference").values():
         assert (one["n_agree"], one["n_steps"]) == (24, 24)
@@ -67,7 +67,8 @@ def test_in_q8_0_llama_cpps_rounded_activations_part_it_from_hf_and_only_near_ti
     """The reference is HF's mathematics, and with activations=ggml llama.cpp's; each has the other's tokens but for near-ties."""
     pytest.importorskip("llama_cpp")
     like_ggml = "reference:activations=ggml"
-    done, found = judged(tmp_path, model(tmp_path, "Q8_0"), ["reference", like_ggml], *BOTH, "--no-q8")
+    path = model(tmp_path, "Q8_0", n_blocks=3)
+    done, found = judged(tmp_path, path, ["reference", like_ggml], *BOTH, "--no-q8")
     assert done.exit_code == 0
     (parting,) = tallies(found, "hf").values()
     exact, rounded = tallies(found, "reference"), tallies(found, like_ggml)

@@ -7,10 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner, Result
 from corpus.exported import export_right
 from corpus.models import N_BLOCKS, TOKENS
 from foreign import models
 
+from opdiff.__main__ import main
 from opdiff.compare.align.anchors import root
 from opdiff.compare.align.foreign import align_foreign
 from opdiff.compare.align.stages import stages_of
@@ -29,6 +31,10 @@ ROUTES = {
     "four bits": models.in_four_bits,
     "last position": models.at_the_last_position,
 }
+
+
+def opdiff(*arguments: object) -> Result:
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
 
 
 def pair_of(a: Path, b: Path, tokens=TOKENS):
@@ -118,34 +124,34 @@ def test_a_state_space_model_is_compared_too(tmp_path):
     assert result.closed.complete
 
 
-def test_a_map_corrects_and_is_written(exports, tmp_path, opdiff_command):
+def test_a_map_corrects_and_is_written(exports, tmp_path):
     out, asked = tmp_path / "map.json", ",".join(map(str, TOKENS))
     eager, fused = exports / "eager.onnx", exports / "fused.onnx"
-    printed = opdiff_command("align", eager, fused, "--tokens", asked, "--out", out, "--json", tmp_path / "all.json")
-    assert printed.returncode == 0, printed.stderr
+    printed = opdiff("align", eager, fused, "--tokens", asked, "--out", out, "--json", tmp_path / "all.json")
+    assert printed.exit_code == 0, printed.stderr
     assert "have a partner" in printed.stdout
     told = json.loads((tmp_path / "all.json").read_text())
     assert told["schema"] == "opdiff.alignment/1"
     assert min(told["shares"].values()) > 0.8
     assert told["left"]["a"]
-    assert opdiff_command("compare", eager, fused, "--tokens", asked, "--map", out).returncode == 0
+    assert opdiff("compare", eager, fused, "--tokens", asked, "--map", out).exit_code == 0
     written = json.loads(out.read_text())
     written["points"][0]["tap"] = "my.name"
     out.write_text(json.dumps(written))
-    assert "my.name" in opdiff_command("align", eager, fused, "--tokens", asked, "--map", out).stdout
+    assert "my.name" in opdiff("align", eager, fused, "--tokens", asked, "--map", out).stdout
     written["points"][0]["a"] = "no such value"
     out.write_text(json.dumps(written))
-    refused = opdiff_command("compare", eager, fused, "--tokens", asked, "--map", out)
-    assert refused.returncode == 2
+    refused = opdiff("compare", eager, fused, "--tokens", asked, "--map", out)
+    assert refused.exit_code == 2
     assert refused.stderr.startswith("opdiff: the map names no such value as a value of A")
 
 
 @pytest.mark.parametrize("text", ["{}", "[1]", "no JSON", '{"schema": "opdiff.map/0", "points": []}'])
-def test_what_is_no_map_is_refused(text, exports, tmp_path, opdiff_command):
+def test_what_is_no_map_is_refused(text, exports, tmp_path):
     (tmp_path / "map.json").write_text(text)
     eager = exports / "eager.onnx"
-    refused = opdiff_command("compare", eager, eager, "--tokens", "1,2", "--map", tmp_path / "map.json")
-    assert refused.returncode == 2
+    refused = opdiff("compare", eager, eager, "--tokens", "1,2", "--map", tmp_path / "map.json")
+    assert refused.exit_code == 2
     assert refused.stderr.count("\n") == 1
 
 
@@ -196,27 +202,27 @@ def none():
 """
 
 
-def test_two_modules_without_a_checkpoint_are_exported_and_compared(tmp_path, opdiff_command):
+def test_two_modules_without_a_checkpoint_are_exported_and_compared(tmp_path):
     (tmp_path / "ports.py").write_text(PORTS)
     names = [f"--module={tmp_path / 'ports.py'}:{name}" for name in ("first", "second")]
     out = tmp_path / "out"
-    made = opdiff_command("export", *names, "--out", out)
-    assert made.returncode == 0, made.stderr
+    made = opdiff("export", *names, "--out", out)
+    assert made.exit_code == 0, made.stderr
     assert {path.name for path in out.iterdir()} >= {"first.onnx", "first.npz", "second.onnx", "second.npz"}
     pair = [out / f"{name}.onnx" for name in ("first", "second")]
-    found = opdiff_command("compare", *pair, "--inputs", out / "first.npz")
-    assert found.returncode == 1, found.stderr
+    found = opdiff("compare", *pair, "--inputs", out / "first.npz")
+    assert found.exit_code == 1, found.stderr
     assert "clip(" in found.stdout
     assert f"ports.py:{1 + PORTS[: PORTS.index('clamp')].count(chr(10))}" in found.stdout
     assert "complete: " in found.stdout
-    assert opdiff_command("compare", pair[0], pair[0], "--optimization-b", "extended").returncode == 0
+    assert opdiff("compare", pair[0], pair[0], "--optimization-b", "extended").exit_code == 0
 
 
 @pytest.mark.parametrize("asked", ["ports.py", "nix.py:first", "ports.py:nix", "ports.py:none"])
-def test_what_is_no_module_is_refused(asked, tmp_path, opdiff_command):
+def test_what_is_no_module_is_refused(asked, tmp_path):
     (tmp_path / "ports.py").write_text(PORTS)
-    refused = opdiff_command("export", "--module", tmp_path / asked, "--out", tmp_path / "out")
-    assert refused.returncode == 2
+    refused = opdiff("export", "--module", tmp_path / asked, "--out", tmp_path / "out")
+    assert refused.exit_code == 2
     assert refused.stderr.startswith("opdiff: ")
     assert refused.stderr.count("\n") == 1
     assert not (tmp_path / "out").exists()

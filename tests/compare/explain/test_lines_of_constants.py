@@ -31,10 +31,10 @@ return torch.stack(rows)
 """
 
 
-def told(tmp_path, a: str, b: str, length: int | None = None):
+def told(tmp_path, a: str, b: str):
     """The only cause of two bodies, the second wrong, and their files."""
     files = [written(tmp_path / name, body, f"{name}.py") for name, body in (("first", a), ("second", b))]
-    graphs = [exported(file, length=length).path for file in files]
+    graphs = [exported(file, length=len(TOKENS)).path for file in files]
     result = compare(*graphs, TOKENS)
     (cause,) = result.root_causes
     assert result.closed.complete
@@ -51,7 +51,7 @@ def test_a_fault_in_a_table_of_constants_is_told_where_it_is_computed(tmp_path):
 @pytest.mark.parametrize("way", [SCAN, RECURRENCE])
 def test_a_fault_beside_other_steps_is_told_as_the_fault(way, tmp_path):
     wrong = DECAY.replace("-torch", "torch")
-    cause, (a, _) = told(tmp_path, DECAY + SCAN, wrong + way, length=len(TOKENS))
+    cause, (a, _) = told(tmp_path, DECAY + SCAN, wrong + way)
     assert "-x is left out, x = exp(" in cause.text
     assert cause.a_source == line_of(a, DECAY)
 

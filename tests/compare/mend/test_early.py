@@ -16,18 +16,14 @@ from opdiff.compare.judge.locate import Local
 from opdiff.compare.mend.early import N_POSITIONS, early_effects
 from opdiff.compare.opening import sides_of
 from opdiff.compare.sides.graph_side import GraphSide
-from opdiff.exporters.checkpoints import open_checkpoint
-from opdiff.exporters.export import export
-from opdiff.exporters.variants.registry import parse_variant
 from opdiff.graphs.artifact import load_artifact
 from opdiff.graphs.run import Runner
 
 LONG = tuple(int(token) for token in np.random.default_rng(0).integers(0, 96, 40))
 
 
-def test_effects_are_those_of_the_first_positions_and_that_is_said(qwen3: Path, tmp_path: Path):
-    variants = [parse_variant("reference"), parse_variant("dsl")]
-    pair = export(open_checkpoint(str(qwen3 / "model.gguf")), variants, tmp_path)
+def test_effects_are_those_of_the_first_positions_and_that_is_said(qwen3: Path):
+    pair = qwen3 / "reference.onnx", qwen3 / "dsl.onnx"
     n = N_POSITIONS + 1  # the first position does not show the rotation
     whole, short = compare(*pair, LONG), compare(*pair, LONG[:n])
     assert whole.root_causes
@@ -73,10 +69,8 @@ def test_a_fault_that_shows_late_is_measured_where_it_shows(qwen3: Path):
 
 
 def test_a_graph_of_a_fixed_length_is_measured_at_all_of_it(tmp_path_factory, monkeypatch):
-    folder = tmp_path_factory.mktemp("fixed")
-    right = export_right("qwen3", folder / "qwen3")
-    fault = FAULTS["rope pairs neighbours"]
-    wrong = export_patched("qwen3", [(fault, 1)], [], right.parent, "wrong")
+    right = export_right("qwen3", tmp_path_factory.getbasetemp().parent / "corpus" / "qwen3")
+    wrong = export_patched("qwen3", [(FAULTS["rope pairs neighbours"], 1)], [], right.parent, "paired")
     monkeypatch.setattr("opdiff.compare.mend.early.N_POSITIONS", 4)
     same = sides([right, right], TOKENS)
     value = same[0].values["blk.1.q_proj"]

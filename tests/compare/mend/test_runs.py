@@ -12,9 +12,6 @@ from opdiff.compare.mend.effect import Effects
 from opdiff.compare.mend.runs import Change, run_changed
 from opdiff.compare.opening import sides_of
 from opdiff.compare.sides.graph_side import GraphSide
-from opdiff.exporters.checkpoints import open_checkpoint
-from opdiff.exporters.export import export
-from opdiff.exporters.variants.registry import parse_variant
 from opdiff.graphs.artifact import load_artifact
 from opdiff.graphs.run import Runner
 from opdiff.graphs.stages import LOGITS
@@ -26,11 +23,9 @@ ROPE = frozenset(f"blk.{n}.{stage}" for n in range(N_BLOCKS) for stage in ("q_ro
 
 
 @pytest.fixture(scope="module")
-def pair(qwen3: Path, tmp_path_factory) -> list[GraphSide]:
+def pair(qwen3: Path) -> list[GraphSide]:
     """Two faults in each block: an eps, of hardly any effect, and the pairing of RoPE, of a large one."""
-    folder = tmp_path_factory.mktemp("pair")
-    variants = [parse_variant("dsl"), parse_variant("reference")]
-    artifacts = [load_artifact(p) for p in export(open_checkpoint(str(qwen3 / "model.gguf")), variants, folder)]
+    artifacts = [load_artifact(qwen3 / name) for name in ("dsl.onnx", "reference.onnx")]
     return sides_of(artifacts, align(*artifacts), TOKENS, Runner())
 
 
