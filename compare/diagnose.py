@@ -34,9 +34,11 @@ from .look.rows import positions, rows
 from .look.values import write_values
 from .measure import Deviation
 from .mend.blind import blind_spots
+from .mend.choices import flipped_choices
 from .mend.close import close, close_recorded, close_without_fault, not_known
 from .mend.early import early_effects
 from .mend.effect import Mending, sets_of
+from .mend.unreached import unreached
 from .opening import (
     Opened,
     are_foreign,
@@ -121,7 +123,11 @@ def compare(
     graphs = [side for side in sides if isinstance(side, GraphSide)]
     by_side = [(side, first) for side in graphs if (first := first_nonfinite(side)) is not None]
     nonfinite, judged_on = tuple(first for _, first in by_side), replayed(a, b)
-    blind = (*_blind_spots(runnable(a, b), tokens), *_blind_to_steps(opened[:2], schedules[:2]))
+    blind = (
+        *_blind_spots(runnable(a, b), tokens),
+        *_blind_to_steps(opened[:2], schedules[:2]),
+        *unreached(runnable(a, b).artifact.config, len(tokens)),
+    )
     only_a, only_b = alignment.only_a, alignment.only_b
     return Result(
         a=a.info,
@@ -147,6 +153,7 @@ def compare(
             *(one.text for one in nonfinite),
             *chain(*(not_judged(*one) for one in by_side if one[0].info is judged_on.info)),
             *chain(*map(parts_when_whole, graphs)),
+            *flipped_choices(a, b, at_fault.taps),
             *_other_checkpoints(sides),
             *_in_single(sides),
             *_recorded(opened, at_fault),
