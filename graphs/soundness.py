@@ -22,6 +22,7 @@ _ONNXS = ("", "ai.onnx")  # two names of one domain
 _DOMAINS = (*_ONNXS, "ai.onnx.ml", "com.microsoft", "com.microsoft.nchwc")
 _MOST_NODES, _DEEPEST = 1_000_000, 16  # those of Netron's largest graphs are a few hundred thousand, two or three deep
 _MOST_ELEMENTS, _MOST_DIMENSIONS = 1 << 40, 32
+_UNCHECKED = "opdiff.unchecked"
 _OUTSIDE = onnx.TensorProto.EXTERNAL
 
 
@@ -67,6 +68,8 @@ def _without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
     bare.graph.node.extend(_in_order(graph))
     for node in bare.graph.node:  # long, and not what is checked
         node.ClearField("metadata_props")
+        if node.domain in _ONNXS and not onnx.defs.has(node.op_type):
+            node.domain = _UNCHECKED  # onnxruntime's optimiser leaves some of its own in ONNX's domain
     bare.graph.input.extend(graph.input)
     bare.graph.output.extend(graph.output)
     held = [(tensor.name, tensor.data_type, tensor.dims) for tensor in graph.initializer]
@@ -74,6 +77,9 @@ def _without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
     for name, kind, dims in held:
         if name not in taken:
             bare.graph.input.append(onnx.helper.make_tensor_value_info(name, kind, dims))
+    for info in (*bare.graph.input, *bare.graph.output):
+        info.type.tensor_type.shape.SetInParent()  # onnxruntime does without
+    bare.opset_import.append(onnx.helper.make_opsetid(_UNCHECKED, 1))
     return bare
 
 
@@ -219,8 +225,6 @@ def _wrong_types(graph: onnx.GraphProto) -> Iterator[str]:
         kind = info.type.tensor_type
         if info.type.HasField("tensor_type") and kind.elem_type and kind.elem_type not in _bits():
             yield f"value {info.name!r:.80} has an unknown data type ({kind.elem_type}); {_AGAIN}"
-        if info.type.HasField("tensor_type") and any(dim.dim_value < 0 for dim in kind.shape.dim):
-            yield f"value {info.name!r:.80} has a negative dimension; {_AGAIN}"
 
 
 def _wrong_order(graph: onnx.GraphProto) -> Iterator[str]:

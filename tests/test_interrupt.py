@@ -63,8 +63,9 @@ def test_interrupted_verdict_names_its_step_and_writes_nothing(tmp_path: Path):
     ]
     ran = interrupted([*command, "--out", str(tmp_path)], lambda: (tmp_path / "weights.safetensors").exists())
     assert ran.returncode == 130, ran.stderr
-    assert ran.stderr.count("\n") == 1
-    assert "smollm2: interrupted while exporting " in ran.stderr
+    *steps, line = ran.stderr.splitlines()
+    assert all(re.fullmatch(r"opdiff: .* \(\d+ s\)", step) for step in steps)  # of a slow machine
+    assert "smollm2: interrupted while exporting " in line
     assert {file.name for file in tmp_path.iterdir()} <= {"weights.safetensors", "tokenizer.gguf"}
 
 

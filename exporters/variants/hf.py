@@ -103,27 +103,43 @@ class TappedModel(nn.Module):
         """The taps, from a pass that is watched."""
         config: Any = self.model.config
         config = config.get_text_config(decoder=True)
-        recorder, tokens = Recorder(), sample(_SAMPLE_LENGTH, config.vocab_size)
+        tokens = sample(_SAMPLE_LENGTH, config.vocab_size)
         try:
-            with quiet(), torch.no_grad(), _watched(self.model, recorder):
-                logits = self.model(**_whole(self.model, tokens)).logits
+            recorder, logits = self._recorded(_whole(self.model, tokens))
         except Exception as e:  # whatever a family's own code raises
-            raise InputError(f"variant hf: {type(self.model).__name__} cannot be run: {reason(e)}") from e
+            try:  # a patched model may want a cache at all times
+                mask = torch.ones(1, _SAMPLE_LENGTH, dtype=torch.int64)
+                recorder, logits = self._recorded(_step(tokens[None], mask, self._begun(1)[0]))
+            except Exception:
+                raise InputError(f"variant hf: {type(self.model).__name__} cannot be run: {reason(e)}") from e
         seen = Seen(Place("output", "lm"), memory(logits), memory(logits), tuple(logits.shape), True)
         return plan(self.model, recorder, seen, config.num_hidden_layers, _SAMPLE_LENGTH)
 
+    def _recorded(self, given: dict[str, Any]) -> tuple[Recorder, Tensor]:
+        """What a pass on these arguments shows, and its logits."""
+        recorder = Recorder()
+        with quiet(), torch.no_grad(), _watched(self.model, recorder):
+            return recorder, self.model(**given).logits
+
     def _taken_over(self, n_rows: int) -> Any:
         """A cache that holds what `past` gives."""
+        cache, empty = self._begun(n_rows)
+        for n, layer in enumerate(cache.layers):
+            layer.keys, layer.values = past(f"blk.{n}.k_cache", empty), past(f"blk.{n}.v_cache", empty)
+        return self.marking_cache(cache)
+
+    def _begun(self, n_rows: int) -> tuple[Any, Tensor]:
+        """A cache of no tokens, and the keys of a layer in it."""
         config: Any = self.model.config
         cache = self._make_cache(config)
         _check_plain(cache, self.model)
         head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         n_heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
         empty = torch.zeros(n_rows, n_heads, 0, head_dim)
-        for n, layer in enumerate(cache.layers):
+        for layer in cache.layers:
             layer.lazy_initialization(empty, empty)
-            layer.keys, layer.values = past(f"blk.{n}.k_cache", empty), past(f"blk.{n}.v_cache", empty)
-        return self.marking_cache(cache)
+            layer.keys, layer.values = empty, empty
+        return cache, empty
 
 
 def _whole(model: nn.Module, tokens: Tensor) -> dict[str, Any]:
@@ -152,7 +168,7 @@ def _dynamic_cache(config: Any) -> Any:
 
 def _check_plain(cache: Any, model: nn.Module) -> None:
     """Raise where a layer of the cache holds other things than the keys and values of all tokens."""
-    kinds = {type(layer).__name__ for layer in cache.layers} - {"DynamicLayer", "StaticLayer"}
+    kinds = {type(layer).__name__ for layer in cache.layers if not _keeps_all(layer)}
     wanted = inspect.signature(model.forward).parameters
     if kinds or "past_key_values" not in wanted:
         kept = ", ".join(sorted(kinds)) or "a cache of its own"
@@ -160,6 +176,14 @@ def _check_plain(cache: Any, model: nn.Module) -> None:
             f"variant hf: {type(model).__name__} keeps {kept}, not the keys and values of all tokens; "
             "run it whole: no --cache, no --schedule"
         )
+
+
+def _keeps_all(layer: Any) -> bool:
+    from transformers import cache_utils
+
+    return isinstance(layer, cache_utils.DynamicLayer | cache_utils.StaticLayer) and not getattr(
+        layer, "is_sliding", False
+    )
 
 
 def modeling_module(model: nn.Module) -> ModuleType:

@@ -15,14 +15,17 @@ BY_STAGE = {
 _LONGEST_KERNEL = 8
 
 
-def axes_of(stage: str, shape: Sequence[int], n_tokens: int) -> str:
-    """One word for each dimension; a dimension that is neither plain nor known is called after its place."""
+def axes_of(stage: str, shape: Sequence[int], n_tokens: int, n_rows: int = 1) -> str:
+    """One word for each dimension; a dimension that is neither plain nor known is called after its place.
+
+    n_rows: how many prompts the pass ran beside each other.
+    """
     words = BY_STAGE.get(stage, "").split()
     if len(words) == len(shape):
         return " ".join(words)
-    if shape and len(words) + 1 == len(shape) and shape[0] == 1:
+    if shape and len(words) + 1 == len(shape) and shape[0] == n_rows:
         return " ".join(["batch", *words])
-    has_batch = len(shape) > 2 and shape[0] == 1
+    has_batch = len(shape) > 2 and shape[0] == n_rows
     rest = _rest(shape[has_batch:], n_tokens)
     return " ".join(["batch", *rest] if has_batch else rest)
 

@@ -72,7 +72,7 @@ def plan(model: nn.Module, recorder: Recorder, logits: Seen, n_blocks: int, n_to
         logits: what the model gave, which is tapped by itself.
         n_blocks: as the configuration has it. n_tokens: of the pass.
     """
-    namer = _Namer(model, recorder.seen, n_tokens)
+    namer = _Namer(model, recorder.seen, n_tokens, logits.shape[0])
     namer.taken.add(logits.memory)
     blocks = blocks_path(model, n_blocks)
     calls = _calls(recorder.seen)
@@ -128,7 +128,7 @@ def _floats(seen: Iterable[Seen]) -> list[Seen]:
 class _Namer:
     """Collects the taps. A stage is one wherever it stands; a path is one only for a tensor that has no name yet."""
 
-    def __init__(self, model: nn.Module, seen: Sequence[Seen], n_tokens: int) -> None:
+    def __init__(self, model: nn.Module, seen: Sequence[Seen], n_tokens: int, n_rows: int) -> None:
         self.taps: dict[Place, Planned] = {}
         self.taken: set[tuple[object, ...]] = set()
         self._model = model
@@ -136,7 +136,7 @@ class _Namer:
         self._whole: list[str] = []
         of_attention = [one for one in seen if one.place.what in get_args(OfAttention)]
         self.of_attention = [o for o in of_attention if o.place.what not in MAPS or _is_map(o.shape, n_tokens)]
-        self.n_tokens = n_tokens
+        self.n_tokens, self.n_rows = n_tokens, n_rows
 
     def of_module(self, name: str, call: _Call) -> bool:
         """Give a stage to what a linear layer or a norm gives; what it may be made of has no taps then."""
@@ -150,7 +150,7 @@ class _Namer:
             return False
         self._names.add(name)
         for one in found:
-            words = axes_of(name.rpartition(".")[2], one.shape, self.n_tokens)
+            words = axes_of(name.rpartition(".")[2], one.shape, self.n_tokens, self.n_rows)
             self.taps.setdefault(one.place, Planned(name, words))
             self.taken |= {one.memory, one.copy}
         return True

@@ -52,7 +52,7 @@ class Recorder:
         read_on = value.clone() if place.what in ("output", "function") else value
         seen = Seen(place, memory(value), memory(read_on), tuple(value.shape), value.is_floating_point())
         self.seen.append(seen)
-        self._kept += [(seen, value, value._version), (seen, read_on, read_on._version)]
+        self._kept += [(seen, one, one._version) for one in (value, read_on) if not one.is_inference()]
         return read_on
 
     def overwritten(self) -> frozenset[Place]:

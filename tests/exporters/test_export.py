@@ -124,7 +124,7 @@ def test_every_tap_of_ours_has_the_line_of_its_variants_file(seed):
         artifact = load_artifact(seed / f"{name}.onnx")
         for tap in artifact.taps:
             file, line = tap.node.source.rsplit(":", 1)
-            assert Path(file).name == f"{name}.py", tap
+            assert name in (Path(file).stem, Path(file).parent.name), tap
             assert int(line) <= len(Path(file).read_text().splitlines())
 
 

@@ -85,7 +85,7 @@ def test_file_that_is_not_there_or_not_text_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"none\.json: cannot be read"):
         read_prompts(tmp_path / "none.json")
     (tmp_path / "p.json").write_bytes(b'["\xff"]')
-    with pytest.raises(InputError, match=r"p\.json: not JSON"):
+    with pytest.raises(InputError, match=r"p\.json: not (JSON|UTF-8)"):
         read_prompts(tmp_path / "p.json")
 
 

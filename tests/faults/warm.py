@@ -87,6 +87,7 @@ def run(
     """Run a command in this process, with its output in `out` and `err` in `said`; it ends with its status."""
     as_a_program(folder, said)
     os.environ.update(environment)
+    sys.dont_write_bytecode = True  # Python's own files, which it writes as it likes
     if prepare is not None:
         prepare()
     end(status_of(arguments))

@@ -57,10 +57,6 @@ def input_without_a_type(graph: onnx.GraphProto) -> None:
     graph.input[0].type.tensor_type.elem_type = 0
 
 
-def negative_dimension(graph: onnx.GraphProto) -> None:
-    graph.output[0].type.tensor_type.shape.dim[1].dim_value = -4
-
-
 def negative_shape(graph: onnx.GraphProto) -> None:
     graph.initializer[0].dims[:] = [-8, -4]
 
@@ -89,7 +85,6 @@ def made_twice(graph: onnx.GraphProto) -> None:
         (unknown_type, "unknown data type"),
         (unknown_type_of_a_value, "value 'embed' has an unknown data type"),
         (input_without_a_type, "input 'tokens' has no data type"),
-        (negative_dimension, "negative dimension"),
         (negative_shape, "cannot be"),
         (more_data_than_shape, "'more' has 12"),
         (fewer_numbers_than_shape, "'fewer' has 1"),

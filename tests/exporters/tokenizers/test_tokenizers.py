@@ -222,7 +222,7 @@ def test_a_missing_path_or_tokenizer_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"tokenizer\.json: no such file"):
         open_tokenizer(tmp_path)
     (tmp_path / "tokenizer.json").write_text('{"model": 3}')
-    with pytest.raises(InputError, match=r"tokenizer\.json: not a tokenizer\.json that can be read"):
+    with pytest.raises(InputError, match=r"tokenizer\.json: not a tokenizer\.json that can be used"):
         open_tokenizer(tmp_path)
 
 
