@@ -52,12 +52,17 @@ class Recorder:
         read_on = value.clone() if place.what in ("output", "function") else value
         seen = Seen(place, memory(value), memory(read_on), tuple(value.shape), value.is_floating_point())
         self.seen.append(seen)
-        self._kept += [(seen, one, one._version) for one in (value, read_on) if not one.is_inference()]
+        self._kept += [(seen, one, _version(one)) for one in (value, read_on)]  # held, so that no memory is used twice
         return read_on
 
     def overwritten(self) -> frozenset[Place]:
         """The places of tensors that the model wrote to later on."""
-        return frozenset(seen.place for seen, tensor, version in self._kept if tensor._version != version)
+        return frozenset(seen.place for seen, tensor, version in self._kept if _version(tensor) != version)
+
+
+def _version(tensor: Tensor) -> int:
+    """How often it was written to; where torch does not count, never."""
+    return 0 if tensor.is_inference() else tensor._version
 
 
 def memory(tensor: Tensor) -> tuple[object, ...]:
