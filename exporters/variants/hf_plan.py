@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from math import prod
 from typing import get_args
 
 from torch import nn
@@ -288,12 +287,12 @@ class _Block:
     def _name_attention(self) -> None:
         """Of rotations that turn only a part of the channels, the whole is what attention reads."""
         seen = {one.place.what: one for one in reversed(self._functions)}  # the first of each
-        self._name_maps(seen.get("scores"), seen.get("probs"), seen.get("weights"))
+        self._name_maps(seen.get("scores"), seen.get("probs"), seen.get("weights"), seen.get("k"))
         self._stage("attn_context", seen.get("context"), self._read_by_o_proj())
         is_rotary_somewhere = any(one.place.what == "rotated_q" for one in self._namer.of_attention)
         for x in ("q", "k"):
             given, rotated, read = (seen.get(f"{kind}{x}") for kind in ("rotary_", "rotated_", ""))  # type: ignore[call-overload]
-            is_whole = rotated is not None and (read is None or prod(rotated.shape) == prod(read.shape))
+            is_whole = rotated is not None and (read is None or rotated.shape[-1] == read.shape[-1])
             if is_rotary_somewhere:
                 self._stage(f"{x}_rope", rotated if is_whole else None, read)
             before = given if is_whole else None if is_rotary_somewhere else read
@@ -303,9 +302,9 @@ class _Block:
         if value is not None and value.memory not in self._namer.taken:
             self._stage("v_proj", value)
 
-    def _name_maps(self, scores: Seen | None, probs: Seen | None, weights: Seen | None) -> None:
+    def _name_maps(self, scores: Seen | None, probs: Seen | None, weights: Seen | None, keys: Seen | None) -> None:
         """Where a sink takes part in the softmax, the probabilities are what attention gives beside the context."""
-        has_sink = scores is not None and scores.shape[-1] > scores.shape[-2]
+        has_sink = scores is not None and keys is not None and scores.shape[-1] > keys.shape[-2]
         if not has_sink:
             self._stage("attn_scores", scores)
             self._stage("attn_probs", probs)
