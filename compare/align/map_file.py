@@ -43,6 +43,10 @@ def read_map(path: Path) -> tuple[Mapped, ...]:
         raise InputError(f"{path}: no map of two graphs ({reason}); opdiff align --out writes one") from e
     if schema != SCHEMA:
         raise InputError(f"{path}: its schema is {schema!r}, where {SCHEMA!r} is read; make it again with opdiff align")
+    taps = [one.tap for one in entries]
+    if len(set(taps)) < len(taps):
+        twice = next(tap for tap in taps if taps.count(tap) > 1)
+        raise InputError(f"{path}: the tap {twice} stands in it twice; let each stand once")
     for side in "ab":
         names = [getattr(one, side) for one in entries]
         if len(set(names)) < len(names):

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from rich.text import Text
 
+from ...graphs.printable import printable
 from ..result import Row
 
 _WIDTH, _MOST_ROWS = 100, 32
@@ -54,7 +55,7 @@ def _heading(n_blocks: int, each: int, margin: int, width: int) -> Text:
 
 
 def _line(name: str, rows: Sequence[Row], n_blocks: int, each: int, gap: str) -> Text:
-    line = Text(name)
+    line = Text(printable(name))
     if all(row.block is None for row in rows):
         return line.append(*_cell(rows))
     for first in range(0, n_blocks, each):

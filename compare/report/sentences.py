@@ -73,7 +73,7 @@ def effect_number(effect: Effect | None) -> str:
     if effect is None:
         return ""
     if effect.finite != "kept":
-        return f"mended alone: {_FINITE[effect.finite]}"
+        return f"mended alone: {_FINITE.get(effect.finite, effect.finite)}"
     if not effect.changes_logits:
         return "mending it leaves the logits as they are"
     return f"mending it moves the logits by up to {effect.max_change:.3g}"
@@ -136,10 +136,10 @@ _FINITE = {
 
 def _finite_text(effect: Effect) -> str:
     """The same, where logits are not finite."""
-    alone = f"mended alone: {_FINITE[effect.finite]}"
+    alone = f"mended alone: {_FINITE.get(effect.finite, effect.finite)}"
     if effect.finite == effect.finite_in_order:
         return alone
-    return f"{alone}; after those before it: {_FINITE[effect.finite_in_order]}"
+    return f"{alone}; after those before it: {_FINITE.get(effect.finite_in_order, effect.finite_in_order)}"
 
 
 def _shares(shares: Sequence[float | None]) -> str:

@@ -51,7 +51,7 @@ def _change(container: Any, key: Any, random: Random, places: list[Place]) -> No
         return  # an earlier change took it away
     kind = random.random()
     if kind < 0.5:
-        container[key] = random.choice(ODD)
+        container[key] = copy.deepcopy(random.choice(ODD))
     elif kind < 0.6:
         other, there = random.choice(places)
         if not isinstance(other, dict) or there in other:
