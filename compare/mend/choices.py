@@ -7,7 +7,7 @@ from contextlib import suppress
 
 import numpy as np
 
-from ...graphs.axes import from_canonical, to_canonical, unbatched
+from ...graphs.axes import same_shape, unbatched
 from ...graphs.errors import OpdiffError
 from ...graphs.stages import LOGITS, split_tap_name, tap_name
 from ..sides.graph_side import GraphSide
@@ -26,16 +26,15 @@ def flipped_choices(a: Side, b: Side, at_fault: Collection[str]) -> Iterator[str
     for tap in b.taps:
         if split_tap_name(tap)[1] != CHOICE or tap in at_fault or tap not in a.taps:
             continue
-        ours, theirs = (np.sort(_canonical(side, tap), axis=-1) for side in (a, b))
+        ours, theirs = (np.sort(_of_prompt(side, tap), axis=-1) for side in (a, b))
         if ours.shape == theirs.shape and ours.ndim == 2:
             positions = np.flatnonzero((ours != theirs).any(-1))
             if len(positions):
                 yield _line(a, b, tap, positions, ours.shape[-1])
 
 
-def _canonical(side: Side, tap: str) -> np.ndarray:
-    axes = side.taps[tap].axes
-    return unbatched(to_canonical(np.asarray(side.values[tap]), axes), axes)
+def _of_prompt(side: Side, tap: str) -> np.ndarray:
+    return unbatched(side.values[tap], side.taps[tap].axes)
 
 
 def _line(a: Side, b: Side, tap: str, positions: np.ndarray, n_chosen: int) -> str:
@@ -52,7 +51,7 @@ def _margin(a: Side, tap: str, positions: np.ndarray, n_chosen: int) -> float | 
     router = tap_name(ROUTER, split_tap_name(tap)[0])
     if router not in a.taps:
         return None
-    logits = -np.sort(-np.asarray(_canonical(a, router), np.float64), axis=-1)
+    logits = -np.sort(-np.asarray(_of_prompt(a, router), np.float64), axis=-1)
     if logits.ndim != 2 or logits.shape[-1] <= n_chosen:
         return None
     return float(np.max(logits[positions, n_chosen - 1] - logits[positions, n_chosen]))
@@ -62,9 +61,8 @@ def _moved(a: Side, b: Side, tap: str) -> float | None:
     """How far B's logits move where it is given A's choice; None where it cannot be run so."""
     if not isinstance(b, GraphSide) or LOGITS not in b.regions:
         return None
-    own = np.asarray(b.values[tap])
     with suppress(OpdiffError):
-        given = from_canonical(_canonical(a, tap), b.taps[tap].axes, own.shape).astype(own.dtype)
+        given, _ = same_shape(a.values[tap], b.values[tap])
         _, ran = run_changed(b, [Change(given={tap: given})], [LOGITS], "float32", b.values)
         if not isinstance(ran, OpdiffError):
             return float(np.max(np.abs(ran[LOGITS].astype(np.float64) - np.asarray(b.values[LOGITS], np.float64))))

@@ -38,7 +38,20 @@ AXES = {
 LAST_PLACE = 2.0**-23  # of float32 at 1; adding 16 and taking it away loses it in single precision, and not in double
 
 
-def routed(folder: Path, name: str, table: np.ndarray, change: str = "") -> Path:
+# The same, whose choice has a batch in front, as HF's modules give it.
+IN_BATCH = (
+    ROUTED.replace('int64[T,2] "blk.0.expert_choice"', 'int64[1,T,2] "blk.0.expert_choice"')
+    .replace('best, "blk.0.expert_choice" =', "best, chosen =")
+    .replace(
+        'of_chosen = Gather(numbers, "blk.0.expert_choice")',
+        'front = Constant<value = int64[1] {0}>() "blk.0.expert_choice" = Unsqueeze(chosen, front) '
+        'flat = Squeeze("blk.0.expert_choice", front) of_chosen = Gather(numbers, flat)',
+    )
+)
+WITH_BATCH = {**AXES, "blk.0.expert_choice": ("batch", "token", "choice")}
+
+
+def routed(folder: Path, name: str, table: np.ndarray, change: str = "", in_batch: bool = False) -> Path:
     weights = {
         "table": table.astype(np.float32),
         "numbers": np.array([1, 10, 100, 1000], np.float32),
@@ -46,18 +59,22 @@ def routed(folder: Path, name: str, table: np.ndarray, change: str = "") -> Path
     }
     folder = folder / name
     folder.mkdir()
-    text = ROUTED.replace(*change.split(" -> ")) if change else ROUTED
-    return save_text(folder / f"{name}.onnx", text, AXES, weights)
+    text, axes = (IN_BATCH, WITH_BATCH) if in_batch else (ROUTED, AXES)
+    text = text.replace(*change.split(" -> ")) if change else text
+    return save_text(folder / f"{name}.onnx", text, axes, weights)
 
 
 NEAR_TIE = np.array([[3, 1, 0, 2], [3, 1, 1 + LAST_PLACE, 0]])  # of the second token
 
 
-@pytest.fixture
-def flipped(tmp_path):
+@pytest.fixture(params=[(False, False), (True, True), (False, True)], ids=["plain", "in a batch", "B in a batch"])
+def flipped(tmp_path, request):
     """B loses the last place of its router's logits, and so takes the first of two experts that are equal then."""
     lossy = '"blk.0.router_logits" = Identity(embed) -> "blk.0.router_logits" = Identity(lossy)'
-    return compare(routed(tmp_path, "a", NEAR_TIE), routed(tmp_path, "b", NEAR_TIE, lossy), (0, 1))
+    a, b = request.param
+    return compare(
+        routed(tmp_path, "a", NEAR_TIE, in_batch=a), routed(tmp_path, "b", NEAR_TIE, lossy, in_batch=b), (0, 1)
+    )
 
 
 def test_flip_within_rounding_is_told_with_its_place_margin_and_effect_and_is_no_fault(flipped):
