@@ -36,13 +36,15 @@ def check_sound(where: str, model: onnx.ModelProto) -> None:
         raise InputError(f"{where}: {what}")
 
 
-def check_by_onnx(model: onnx.ModelProto) -> None:
+def check_by_onnx(model: onnx.ModelProto, nodes: Sequence[onnx.NodeProto] | None = None) -> None:
     """What onnx.checker asks, with initializers as inputs: it refuses a file of weights that has several hard links.
 
+    Args:
+        nodes: the graph's, each after those that it reads; None: they stand so.
     Raises:
         onnx.checker.ValidationError, or ValueError: the model is not as ONNX wants it.
     """
-    onnx.checker.check_model(_without_weights(model))
+    onnx.checker.check_model(_without_weights(model, model.graph.node if nodes is None else nodes))
 
 
 def _wrong(model: onnx.ModelProto) -> Iterator[str]:
@@ -53,22 +55,28 @@ def _wrong(model: onnx.ModelProto) -> Iterator[str]:
     yield from _wrong_operators(model, nodes)
     yield from (problem for tensor in _tensors(model.graph, nodes) for problem in _wrong_tensor(tensor))
     yield from _wrong_types(model.graph)
-    yield from _wrong_order(model.graph)
+    reads = [_reads(node) for node in model.graph.node]
+    yield from _unmade(model.graph, reads)
     try:
-        check_by_onnx(model)
+        in_order = _in_order(model.graph, reads)
+    except CycleError:
+        yield f"its nodes read one another in a circle; {_AGAIN}"
+        return
+    try:
+        check_by_onnx(model, in_order)
     except (onnx.checker.ValidationError, ValueError, TypeError) as e:
         reason = str(e).strip().splitlines()
         yield f"no valid ONNX graph ({reason[0] if reason else type(e).__name__:.160}); {_AGAIN}"
 
 
-def _without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
+def _without_weights(model: onnx.ModelProto, nodes: Sequence[onnx.NodeProto]) -> onnx.ModelProto:
     bare = onnx.ModelProto(ir_version=model.ir_version, opset_import=model.opset_import, functions=model.functions)
     graph, taken = model.graph, {info.name for info in model.graph.input}
     bare.graph.name = graph.name or "graph"
-    bare.graph.node.extend(_in_order(graph))
+    bare.graph.node.extend(nodes)
     for node in bare.graph.node:  # long, and not what is checked
         node.ClearField("metadata_props")
-        if node.domain in _ONNXS and not onnx.defs.has(node.op_type):
+        if node.domain in _ONNXS and not onnx.defs.has(node.op_type) and ("", node.op_type) in _known():
             node.domain = _UNCHECKED  # onnxruntime's optimiser leaves some of its own in ONNX's domain
     bare.graph.input.extend(graph.input)
     bare.graph.output.extend(graph.output)
@@ -227,22 +235,17 @@ def _wrong_types(graph: onnx.GraphProto) -> Iterator[str]:
             yield f"value {info.name!r:.80} has an unknown data type ({kind.elem_type}); {_AGAIN}"
 
 
-def _wrong_order(graph: onnx.GraphProto) -> Iterator[str]:
-    """A value that is read and never made, an output that nothing makes, nodes that read one another in a circle."""
-    given = {i.name for i in (*graph.input, *graph.initializer)} | {i.values.name for i in graph.sparse_initializer}
-    maker = _maker(graph)
-    reads = [_reads(node) for node in graph.node]
+def _unmade(graph: onnx.GraphProto, reads: Sequence[Sequence[str]]) -> Iterator[str]:
+    """A value that is read and never made, an output that nothing makes."""
+    known = {i.name for i in (*graph.input, *graph.initializer)} | {i.values.name for i in graph.sparse_initializer}
+    known |= _maker(graph).keys()
     for node, names in zip(graph.node, reads, strict=True):
-        missing = next((name for name in names if name not in maker and name not in given), None)
+        missing = next((name for name in names if name not in known), None)
         if missing is not None:
             yield f"node {node.name!r:.80} reads {missing!r:.80}, which nothing makes; {_AGAIN}"
-    missing = next((one.name for one in graph.output if one.name not in maker and one.name not in given), None)
+    missing = next((one.name for one in graph.output if one.name not in known), None)
     if missing is not None:
         yield f"its output {missing!r:.80} is made by nothing; {_AGAIN}"
-    try:
-        _in_order(graph)
-    except CycleError:
-        yield f"its nodes read one another in a circle; {_AGAIN}"
 
 
 def _maker(graph: onnx.GraphProto) -> dict[str, int]:
@@ -254,14 +257,14 @@ def _reads(node: onnx.NodeProto) -> list[str]:
     return [name for name in (*node.input, *implicit_inputs(node)) if name]
 
 
-def _in_order(graph: onnx.GraphProto) -> Sequence[onnx.NodeProto]:
+def _in_order(graph: onnx.GraphProto, reads: Sequence[Sequence[str]]) -> Sequence[onnx.NodeProto]:
     """The nodes, each after those that it reads: onnxruntime does without that order, onnx.checker does not.
 
     Raises:
         CycleError: there is none.
     """
     maker = _maker(graph)
-    makers = [[maker[name] for name in _reads(node) if name in maker] for node in graph.node]
+    makers = [[maker[name] for name in names if name in maker] for names in reads]
     if all(made < n for n, before in enumerate(makers) for made in before):
         return graph.node
     return [graph.node[n] for n in TopologicalSorter(dict(enumerate(makers))).static_order()]
