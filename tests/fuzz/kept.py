@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 COMMAND = "command.json"
+OUTPUTS = {"o.html", "o.xml", "o.md", "o.json"}  # what a case's command may write
 _FOUND = Path(__file__).parent / "found"
 
 
@@ -19,9 +20,10 @@ def keep(name: str, number: int, words: list[str], wrong: str, work: Path) -> No
     """Put a case that failed aside, with its command."""
     kept = work / "failed" / f"{name}-{number}"
     shutil.rmtree(kept, ignore_errors=True)
-    shutil.copytree(work / "case", kept, symlinks=True, ignore=_pipes)
+    shutil.copytree(work / "case", kept, symlinks=True, ignore=_left_out)
     (kept / COMMAND).write_text(json.dumps({"words": words, "wrong": wrong}))
 
 
-def _pipes(folder: str, names: list[str]) -> list[str]:
-    return [name for name in names if (Path(folder) / name).is_fifo()]
+def _left_out(folder: str, names: list[str]) -> list[str]:
+    """What the command wrote, and pipes, which cannot be copied."""
+    return [name for name in names if name in OUTPUTS or (Path(folder) / name).is_fifo()]

@@ -20,7 +20,7 @@ from click.testing import CliRunner, Result
 from opdiff.__main__ import main
 
 from .formats import case_of, make_valid
-from .kept import keep
+from .kept import OUTPUTS, keep
 
 SECONDS = 10.0  # of CPU
 GROWTH = 2 << 30  # bytes
@@ -28,7 +28,6 @@ _WAITS = 60.0  # seconds, on a machine that may be busy: what waits for a pipe n
 _ADDRESSES = 12 << 30  # bytes; beyond it the process gets no memory, so that a case cannot harm the machine
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 _PROGRESS = re.compile(r"opdiff: .*\(\d+ s\)")
-_OUTPUTS = {"o.html", "o.xml", "o.md", "o.json"}
 
 
 @main.command("read-checkpoint")
@@ -77,7 +76,7 @@ def outcome(words: list[str], folder: Path) -> dict[str, str]:
     signal.setitimer(signal.ITIMER_REAL, 0)
     took, grown = time.process_time() - start, _peak() - memory
     wrong = _wrong(done)
-    left = {name for name in _files(folder) - before if not (done.exit_code in (0, 1) and name in _OUTPUTS)}
+    left = {name for name in _files(folder) - before if not (done.exit_code in (0, 1) and name in OUTPUTS)}
     if wrong is None and left:
         wrong = f"left behind: {sorted(left)}"
     if wrong is None and took > SECONDS:
