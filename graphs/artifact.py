@@ -14,6 +14,7 @@ import numpy as np
 import onnx
 from google.protobuf.message import DecodeError
 
+from .decoder_config import DecoderConfig
 from .errors import InputError
 from .reading import contents, is_regular
 from .slices import producers
@@ -101,6 +102,14 @@ class Artifact:
             return dict(json.loads(self.facts["config"]))
         except (KeyError, ValueError, TypeError, RecursionError):
             return {}
+
+    @cached_property
+    def decoder(self) -> DecoderConfig | None:
+        """The same, read; None where none is recorded, or it cannot be."""
+        try:
+            return DecoderConfig.from_json(self.facts["config"])
+        except (KeyError, InputError):
+            return None
 
     @property
     def vocab_size(self) -> int:

@@ -6,7 +6,7 @@ reads.
 """
 
 from . import attention, cache, embedding, feed_forward, head, heads, linear, norm, residual, rope, rounding  # noqa: F401
-from .case import Case, Config, Weights
+from .case import Case, Weights
 from .distance import distance, is_masked
 from .evaluate import CannotEvaluate, Memo, evaluate
 from .explain import Deviation, Explanation, explain
@@ -19,7 +19,6 @@ __all__ = [
     "CONVENTIONS",
     "CannotEvaluate",
     "Case",
-    "Config",
     "Convention",
     "Deviation",
     "Explanation",

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from ...graphs.decoder_config import DecoderConfig
 from .cache import as_multiplied, in_steps, keys_read, values_read
-from .case import Array, Config
+from .case import Array
 from .distance import is_masked
 from .evaluate import Run
 from .fit import Fitted, Question, solve
@@ -95,14 +96,14 @@ def visible(run: Run, length: int) -> np.ndarray:
     return seen if window is None else seen & (behind < int(window))  # type: ignore[arg-type]
 
 
-def scale_factor(scale: Value, config: Config) -> float:
+def scale_factor(scale: Value, config: DecoderConfig) -> float:
     """The number behind a scale."""
     if not isinstance(scale, str):
         return float(scale)  # type: ignore[arg-type]
     return _named_scales(config)[scale]
 
 
-def _named_scales(config: Config) -> dict[str, float]:
+def _named_scales(config: DecoderConfig) -> dict[str, float]:
     return {
         "1/sqrt(head_dim)": config.head_dim**-0.5,
         "1": 1.0,

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from ...graphs.decoder_config import DecoderConfig
 from ...graphs.errors import ShapeError
 from ...graphs.stages import CACHES, tap_name
 
@@ -16,39 +17,6 @@ Array = NDArray[np.float64]
 QUERY_STAGES = ("q_proj", "q_norm", "q_rope", "attn_context")
 KEY_STAGES = ("k_proj", "k_norm", "k_rope", "v_proj")
 MAP_STAGES = ("attn_scores", "attn_probs")
-
-
-class Config(Protocol):
-    """The configuration of a decoder: what the catalogue reads of it."""
-
-    @property
-    def architecture(self) -> str: ...
-    @property
-    def n_blocks(self) -> int: ...
-    @property
-    def width(self) -> int: ...
-    @property
-    def n_heads(self) -> int: ...
-    @property
-    def n_kv_heads(self) -> int: ...
-    @property
-    def head_dim(self) -> int: ...
-    @property
-    def ffn_width(self) -> int: ...
-    @property
-    def vocab_size(self) -> int: ...
-    @property
-    def context_length(self) -> int: ...
-    @property
-    def rope_base(self) -> float: ...
-    @property
-    def rms_norm_eps(self) -> float: ...
-    @property
-    def tied_head(self) -> bool: ...
-    @property
-    def qk_norm(self) -> bool: ...
-    @property
-    def attention_bias(self) -> bool: ...
 
 
 class Weights(Protocol):
@@ -87,7 +55,7 @@ class Case:
     block: int | None
     values: Mapping[str, NDArray[Any]]
     weights: Weights
-    config: Config
+    config: DecoderConfig
     tokens: NDArray[np.int64]
     multiply: Multiply = in_float64
     spans: tuple[tuple[int, int], ...] = ()

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from .case import Array, Config
+from ...graphs.decoder_config import DecoderConfig
+from .case import Array
 from .evaluate import Run
 from .fit import Fitted, Question, solve
 from .registry import convention, model
@@ -24,11 +25,11 @@ def embed(run: Run, block: int | None) -> Array:
     return rows * _factor(run.setting("embedding.scale"), run.config)
 
 
-def _factor(scale: Value, config: Config) -> float:
+def _factor(scale: Value, config: DecoderConfig) -> float:
     return float(np.sqrt(config.width)) if scale == "sqrt(width)" else float(scale)  # type: ignore[arg-type]
 
 
-def _standard_scale(config: Config) -> Value:
+def _standard_scale(config: DecoderConfig) -> Value:
     return "sqrt(width)" if config.architecture.startswith("gemma") else 1.0
 
 

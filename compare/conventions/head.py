@@ -6,8 +6,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from ...graphs.decoder_config import DecoderConfig
 from .attention import capped
-from .case import Array, Config
+from .case import Array
 from .evaluate import Run
 from .fit import Fitted, Question, solve
 from .linear import product
@@ -26,7 +27,7 @@ def logits(run: Run, block: int | None) -> Array:
     return capped(raw * _factor(run.setting("logits.scale"), run.config), run.setting("logits.softcap"))
 
 
-def _factor(scale: Value, config: Config) -> float:
+def _factor(scale: Value, config: DecoderConfig) -> float:
     return float(config.width) ** -0.5 if scale == "1/sqrt(width)" else float(scale)  # type: ignore[arg-type]
 
 

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from inspect import cleandoc
 
-from .case import Array, Config
+from ...graphs.decoder_config import DecoderConfig
+from .case import Array
 from .evaluate import Run
 from .fit import Fitted, Question
 from .settings import Settings, Value
@@ -36,14 +37,14 @@ class Convention:
 
     name: str
     stages: tuple[str, ...]
-    standard: Callable[[Config], Value]
+    standard: Callable[[DecoderConfig], Value]
     alternatives: Alternatives
     rank: int = 0
     last_resort: bool = False
     fit: Fit | None = None
-    number: Callable[[Value, Config], float] | None = None
+    number: Callable[[Value, DecoderConfig], float] | None = None
 
-    def written(self, value: Value, config: Config) -> str:
+    def written(self, value: Value, config: DecoderConfig) -> str:
         """A value for a reader; the name of a number is one reading of it, and comes behind it."""
         if self.number is None or not isinstance(value, str):
             return str(value)
@@ -64,11 +65,11 @@ class Convention:
 def convention(
     name: str,
     stages: Sequence[str],
-    standard: Value | Callable[[Config], Value],
+    standard: Value | Callable[[DecoderConfig], Value],
     *,
     rank: int = 0,
     last_resort: bool = False,
-    number: Callable[[Value, Config], float] | None = None,
+    number: Callable[[Value, DecoderConfig], float] | None = None,
 ) -> Callable[[Alternatives], Convention]:
     """Decorate the function that yields a convention's alternatives, and enter it in the register."""
     default = standard if callable(standard) else lambda config: standard
@@ -99,6 +100,6 @@ def conventions() -> Iterator[Convention]:
     yield from sorted(REGISTER.values(), key=lambda entered: entered.rank)
 
 
-def standard_settings(config: Config) -> Settings:
+def standard_settings(config: DecoderConfig) -> Settings:
     """Every convention at its standard value for an architecture and a configuration."""
     return Settings({entered.name: entered.standard(config) for entered in REGISTER.values()})

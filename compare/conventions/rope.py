@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from .case import Array, Config
+from ...graphs.decoder_config import DecoderConfig
+from .case import Array
 from .evaluate import Run
 from .fit import Question
 from .registry import convention, model
@@ -98,7 +99,7 @@ def _positions(run: Run, length: int) -> Array:
     return positions
 
 
-def _standard_pairing(config: Config) -> Value:
+def _standard_pairing(config: DecoderConfig) -> Value:
     return "interleaved" if config.architecture in INTERLEAVED_ARCHITECTURES else "half_split"
 
 

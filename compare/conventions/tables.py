@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from .case import Array, Config
+from ...graphs.decoder_config import DecoderConfig
+from .case import Array
 from .settings import Value
 
 MODELS: dict[str, Callable[..., Array]] = {}  # each takes a run and the block, which is None outside of the blocks
-STANDARDS: dict[str, Callable[[Config], Value]] = {}
+STANDARDS: dict[str, Callable[[DecoderConfig], Value]] = {}

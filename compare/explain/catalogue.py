@@ -14,7 +14,6 @@ from ...graphs.stages import split_tap_name
 from ..conventions import Case, Deviation, Explanation, Settings, Value, evaluate, explain, standard_settings
 from ..conventions.by_stage import Holds, settings_by_stage
 from ..conventions.explain import NEAR, WHOLE, Budget, IsMet
-from ..conventions.recorded import decoder_of
 from ..conventions.registry import REGISTER
 from ..judge.locate import DOUBLE_UNIT, SINGLE_UNIT, Local, is_equal, is_scores
 from ..measure import distance, size
@@ -74,7 +73,7 @@ class Explainer:
 
     def __init__(self, on: Side, sides: Sequence[Side], tokens: Sequence[int]) -> None:
         graphs = [side for side in sides if isinstance(side, GraphSide)]
-        recorded = (decoder_of(side.artifact.config) for side in graphs if side.artifact.config)
+        recorded = (side.artifact.decoder for side in graphs)
         self._config = next((config for config in recorded if config is not None), None)
         self._multiply = graphs[0].multiply
         self.weights = SharedWeights(graphs)

@@ -1,7 +1,7 @@
 """Checkpoints: the weights and the configuration of a decoder, read lazily from a GGUF file or an HF folder."""
 
+from ...graphs.decoder_config import DecoderConfig
 from .checkpoint import Checkpoint
-from .config import DecoderConfig
 from .named import find_model, open_checkpoint
 from .other_folder import Family
 

@@ -4,8 +4,8 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from ...graphs.decoder_config import RopeScaling
 from ...graphs.errors import InputError
-from .config import RopeScaling, Unsupported
 
 SLIDING, FULL = "sliding_attention", "full_attention"
 _ACTIVATIONS = {
@@ -16,6 +16,10 @@ _ACTIVATIONS = {
     "gelu_pytorch_tanh": "gelu_tanh",
     "relu2": "relu2",
 }
+
+
+class Unsupported(InputError):
+    """A decoder that may be whole, and that opdiff's own decoder does not cover."""
 
 
 @dataclass(frozen=True, slots=True)

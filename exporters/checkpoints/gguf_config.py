@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping
 
+from ...graphs.decoder_config import DecoderConfig
 from ...graphs.errors import InputError
-from .config import DecoderConfig
 from .families import family_of_architecture
 from .families.family import DecoderFamily, Settings
 from .metadata import Metadata

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from .config import DecoderConfig
+from ...graphs.decoder_config import DecoderConfig
 from .families import family_of_model_type
 from .families.family import DecoderFamily, Settings
 from .fields import Fields, unsupported

@@ -10,8 +10,8 @@ import numpy as np
 from gguf.constants import MODEL_ARCH, MODEL_ARCH_NAMES
 from gguf.tensor_mapping import TensorNameMap, get_tensor_name_map
 
+from ...graphs.decoder_config import DecoderConfig
 from ...graphs.errors import InputError
-from .config import DecoderConfig
 from .families import family_of_architecture
 from .families.family import DecoderFamily
 from .gguf_header import quoted

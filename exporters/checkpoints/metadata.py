@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ...graphs.decoder_config import RopeScaling
 from ...graphs.errors import InputError
-from .config import RopeScaling
 
 _LARGEST = 2**31 - 1
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ...graphs.errors import InputError
 from .checkpoint import Checkpoint
-from .config import Unsupported
+from .fields import Unsupported
 from .gguf_file import GgufFile
 from .hf_files import HfFiles
 from .hf_folder import HfFolder

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator, Mapping
 
+from ...graphs.decoder_config import DecoderConfig, Experts
 from ...graphs.errors import InputError
-from .config import DecoderConfig, Experts
 
 Shape = tuple[int, ...]
 QKV = ("attn_q", "attn_k", "attn_v")

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from .config import DecoderConfig
+from ...graphs.decoder_config import DecoderConfig
 from .families import family_of_architecture
 from .shapes import Shape
 

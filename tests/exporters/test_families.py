@@ -16,7 +16,6 @@ from families.models import KINDS, N_TOKENS, family_model, tokens
 from opdiff.compare.measure import deviation
 from opdiff.exporters.bound import BoundCheckpoint
 from opdiff.exporters.checkpoints import Checkpoint, DecoderConfig, open_checkpoint
-from opdiff.exporters.checkpoints.config import Experts, RopeScaling
 from opdiff.exporters.checkpoints.families import FAMILIES
 from opdiff.exporters.export import export, shared_weights
 from opdiff.exporters.tapping import Tapped, collected
@@ -25,6 +24,7 @@ from opdiff.exporters.variants.reference import reference
 from opdiff.exporters.variants.registry import parse_variant
 from opdiff.graphs.artifact import load_artifact
 from opdiff.graphs.axes import same_shape, to_canonical
+from opdiff.graphs.decoder_config import Experts, RopeScaling
 from opdiff.graphs.errors import InputError
 from opdiff.graphs.stages import IN_BLOCK, OF_SOME, is_stage, split_tap_name
 

@@ -1,6 +1,6 @@
 """The families of decoders that opdiff's own decoder covers, each in a file of its own."""
 
-from ..config import Unsupported
+from ..fields import Unsupported
 from .cohere2 import COHERE2
 from .family import DecoderFamily
 from .gemma import GEMMA2, GEMMA3

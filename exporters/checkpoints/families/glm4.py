@@ -1,6 +1,6 @@
 """GLM 4: norms on both sides, RoPE over half of a head; and GLM 4.5, whose router chooses by sigmoids with a correction."""
 
-from ..config import Experts
+from ....graphs.decoder_config import Experts
 from ..fields import Fields
 from ..metadata import Metadata
 from .family import DecoderFamily, HfTensors, Settings

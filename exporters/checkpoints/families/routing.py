@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
-from ..config import Experts
+from ....graphs.decoder_config import Experts
 from ..fields import Fields
 from ..metadata import Metadata
 from .family import Settings

@@ -10,8 +10,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from ....graphs.decoder_config import RopeScaling
 from ...bound import BoundCheckpoint
-from ...checkpoints.config import RopeScaling
 
 
 class Rotary(nn.Module):

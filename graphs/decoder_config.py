@@ -8,15 +8,11 @@ from typing import Literal, Self, get_args, get_origin
 
 import numpy as np
 
-from ...graphs.errors import InputError
+from .errors import InputError
 
 _LARGEST = 2**31 - 1
 _LARGEST_FLOAT = float(np.finfo(np.float32).max)
 AGAIN = "give the text that to_json wrote"
-
-
-class Unsupported(InputError):
-    """A decoder that may be whole, and that opdiff's own decoder does not cover."""
 
 
 @dataclass(frozen=True, slots=True)
