@@ -244,7 +244,25 @@ def load_artifact(path: str | Path, maps: Maps | None = None) -> Artifact:
     except (TypeError, ValueError, AttributeError, OSError) as e:  # names that are no text, and the like
         raise InputError(f"{path}: damaged ({type(e).__name__}); export it again") from e
     weights = weights_outside(path, model.graph.initializer, {} if maps is None else maps)
-    return Artifact(path, model, taps, weights, facts, sha256)
+    artifact = Artifact(path, model, taps, weights, facts, sha256)
+    _check_weights(artifact)
+    return artifact
+
+
+def _check_weights(artifact: Artifact) -> None:
+    """See to it that the graph's weight file is the one that it was written for: another one may have taken its place since."""
+    shared = artifact.checkpoint_weights()
+    if shared is None:
+        return
+    is_other = shared.metadata.get("checkpoint") != artifact.facts.get("checkpoint", shared.metadata.get("checkpoint"))
+    for name, weight in artifact.weights.items():
+        if name in shared:
+            is_other |= weight.identity != (str(shared.file_of(name).resolve()), *shared.location(name))
+    if is_other:
+        raise InputError(
+            f"{artifact.path}: its weight file {shared.path.name} was written anew since, for another checkpoint or in another "
+            "order; export it again"
+        )
 
 
 def read_model(path: Path) -> tuple[onnx.ModelProto, str]:

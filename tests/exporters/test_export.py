@@ -206,6 +206,25 @@ def test_weight_file_that_is_damaged_is_written_anew(checkpoint, tmp_path):
     np.testing.assert_array_equal(SharedWeights(path)["output.weight"], checkpoint.tensor("output.weight"))
 
 
+def test_graph_whose_weights_were_written_anew_in_another_order_is_refused(checkpoint, tmp_path):
+    (path,) = export(checkpoint, [small(lambda module, x: x)], tmp_path, link=False)
+    load_artifact(path)
+    (tmp_path / WEIGHT_FILE).write_bytes(b"damaged")
+    shared_weights(checkpoint, tmp_path / WEIGHT_FILE, with_q8_0=True, link=False)
+    with pytest.raises(InputError, match=r"small\.onnx: its weight file weights\.safetensors was written anew since"):
+        load_artifact(path)
+
+
+def test_graph_beside_the_weights_of_another_checkpoint_is_refused(checkpoint, tmp_path):
+    (path,) = export(checkpoint, [small(lambda module, x: x)], tmp_path, link=False)
+    (tmp_path / WEIGHT_FILE).unlink()
+    other = tmp_path / "other.gguf"
+    other.write_bytes(checkpoint.path.read_bytes().replace(b"opdiff seed", b"opdiff need"))
+    shared_weights(open_checkpoint(str(other)), tmp_path / WEIGHT_FILE, with_q8_0=False, link=False)
+    with pytest.raises(InputError, match="for another checkpoint"):
+        load_artifact(path)
+
+
 def test_folder_of_another_checkpoint_is_refused_and_left_as_it_is(checkpoint, tmp_path):
     path = tmp_path / WEIGHT_FILE
     shared_weights(checkpoint, path, with_q8_0=False)

@@ -69,6 +69,17 @@ def fewer_numbers_than_shape(graph: onnx.GraphProto) -> None:
     graph.initializer.add(name="fewer", data_type=1, dims=[2], float_data=[1.0])
 
 
+def unknown_type_of_a_number(graph: onnx.GraphProto) -> None:
+    graph.initializer.add(name="odd", data_type=77, dims=[1], float_data=[1.0])
+
+
+def constant_with_less_data_than_its_shape(graph: onnx.GraphProto) -> None:
+    value = onnx.TensorProto(name="short", data_type=1, dims=[2], float_data=[1.0])
+    graph.node.add(op_type="Constant", name="c", output=["constant"]).attribute.append(
+        onnx.helper.make_attribute("value", value)
+    )
+
+
 def made_twice(graph: onnx.GraphProto) -> None:
     graph.node.append(graph.node[1])
 
@@ -78,7 +89,7 @@ def made_twice(graph: onnx.GraphProto) -> None:
     [
         (renamed_input, "nobody"),
         (circle, "circle"),
-        (output_of_nothing, "nothing"),
+        (output_of_nothing, "output 'nothing' is made by nothing"),
         (unknown_operator, "Relu2, which this onnxruntime does not know"),
         (operator_without_a_version, "no version of that domain"),
         (operator_of_another_domain, "evil.ops.Relu, of a domain"),
@@ -88,6 +99,8 @@ def made_twice(graph: onnx.GraphProto) -> None:
         (negative_shape, "cannot be"),
         (more_data_than_shape, "'more' has 12"),
         (fewer_numbers_than_shape, "'fewer' has 1"),
+        (unknown_type_of_a_number, "'odd' has an unknown data type"),
+        (constant_with_less_data_than_its_shape, "'short' has 1"),
         (made_twice, "no valid ONNX graph"),
     ],
 )

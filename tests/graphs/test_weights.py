@@ -17,7 +17,15 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from opdiff.graphs.errors import InputError
-from opdiff.graphs.weights import TensorSource, WeightFile, write_safetensors, written_beside
+from opdiff.graphs.weights import (
+    LINKED,
+    SharedWeights,
+    TensorSource,
+    WeightFile,
+    check_folder,
+    write_safetensors,
+    written_beside,
+)
 
 KINDS = [np.float64, np.float32, np.float16, np.int64, np.int32, np.int16, np.int8, np.uint8, np.bool_]
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
@@ -187,3 +195,25 @@ def test_writing_that_fails_leaves_the_old_file_and_nothing_beside_it(tmp_path):
 def test_folder_that_cannot_be_written_to_is_named(tmp_path):
     with pytest.raises(InputError, match=r"missing/w: cannot be written"):
         write(tmp_path / "missing" / "w", a=np.zeros(1, np.float32))
+
+
+def test_a_place_for_a_file_is_refused_before_it_is_written(tmp_path, monkeypatch):
+    with pytest.raises(InputError, match="there is no such folder"):
+        check_folder(tmp_path / "missing" / "result.json")
+    with pytest.raises(InputError, match="a folder or a device"):
+        check_folder(tmp_path)
+    with pytest.raises(InputError, match="a folder or a device"):
+        write(Path("/dev/null"), a=np.zeros(1, np.float32))
+    monkeypatch.setattr("os.access", lambda path, mode: False)  # who runs the tests may be allowed to write everywhere
+    with pytest.raises(InputError, match="cannot be written to"):
+        check_folder(tmp_path / "result.json")
+
+
+def test_a_linked_checkpoint_that_is_gone_or_no_file_is_refused(tmp_path):
+    entry = {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}
+    facts = {LINKED: json.dumps({"model.gguf": {"t": entry}})}
+    write_safetensors(tmp_path / "w", [], facts)
+    for make in (lambda path: None, Path.mkdir):
+        make(tmp_path / "model.gguf")
+        with pytest.raises(InputError, match="not there, or no file"):
+            SharedWeights(tmp_path / "w")
