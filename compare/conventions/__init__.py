@@ -5,7 +5,7 @@ One file for each family. A new convention is one decorated function with its do
 reads.
 """
 
-from . import attention, cache, embedding, feed_forward, head, heads, linear, norm, residual, rope, rounding  # noqa: F401
+from . import attention, cache, embedding, experts, feed_forward, head, heads, linear, norm, residual, rope, rounding  # noqa: F401
 from .case import Case, Weights
 from .distance import distance, is_masked
 from .evaluate import CannotEvaluate, Memo, evaluate

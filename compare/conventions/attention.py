@@ -15,7 +15,7 @@ from .fit import Fitted, Question, solve
 from .registry import convention, model
 from .rope import rotate_v_in_attention
 from .rotation import attention_input
-from .settings import Value
+from .settings import AS_CONFIGURED, Value
 
 SCORES, PROBS, CONTEXT = ("attn_scores",), ("attn_probs",), ("attn_context",)
 
@@ -29,8 +29,8 @@ def attn_scores(run: Run, block: int | None) -> Array:
         k = shared(run, keys, "k_tiled")
         products[:, start:end, : len(k)] = np.einsum("thd,khd->htk", q[start:end], k, optimize=True)
     scores = products * scale_factor(run.setting("attention.scale"), run.config)
-    scores = capped(scores, run.setting("attention.softcap"))
-    scores = np.where(visible(run, length), scores, -np.inf)
+    scores = capped(scores, run.setting("attention.softcap")) + _alibi(run, length)
+    scores = np.where(visible(run, block, length), scores, -np.inf)
     return np.pad(scores, ((0, 0), (0, 0), (0, run.case.n_others)), constant_values=-np.inf)
 
 
@@ -42,10 +42,14 @@ def attn_probs(run: Run, block: int | None) -> Array:
         return scores
     axis = {"queries": 1, "heads": 0}.get(str(chosen), 2)
     highest = scores.max(axis=axis, keepdims=True)
-    taken = np.exp(scores - np.where(np.isfinite(highest), highest, 0.0))
+    highest = np.where(np.isfinite(highest), highest, 0.0)
+    taken = np.exp(scores - highest)
     total = taken.sum(axis=axis, keepdims=True)
     if chosen == "plus_one":
-        total = total + np.exp(-np.where(np.isfinite(highest), highest, 0.0))
+        total = total + np.exp(-highest)
+    if run.config.sinks and run.setting("attention.sinks") == "in_sum":
+        sinks = np.asarray(run.tensor(f"blk.{block}.attn_sinks.weight"), np.float64)
+        total = total + np.exp(sinks[:, None, None] - highest)
     empty = total == 0  # a row that sees nothing: a mask of large finite numbers leaves it uniform
     return np.where(empty, 1.0 / scores.shape[axis], taken / np.where(empty, 1.0, total))
 
@@ -55,7 +59,7 @@ def attn_context(run: Run, block: int | None) -> Array:
     """[T, H, D]."""
     probs, parts = as_multiplied(run, run.tap("attn_probs", block)), []
     for (start, end), values in zip(run.case.steps, values_read(run, block), strict=True):
-        v = shared(run, rotate_v_in_attention(run, values), "v_tiled")
+        v = shared(run, rotate_v_in_attention(run, block, values), "v_tiled")
         parts.append(np.einsum("htk,khd->thd", probs[:, start:end, : len(v)], v, optimize=True))
     context = np.concatenate(parts)
     if run.is_target("attn_context", block) and run.setting("heads.merge") == "untransposed":
@@ -78,11 +82,27 @@ def capped(x: Array, cap: Value) -> Array:
     return x if cap is None else float(cap) * np.tanh(x / float(cap))  # type: ignore[arg-type]
 
 
-def visible(run: Run, length: int) -> np.ndarray:
+def _alibi(run: Run, length: int) -> Array:
+    """How much each head takes off for each position that a key lies before the query: [H, T, T], or nothing.
+
+    Source: Press et al. 2022.
+    """
+    most = None if run.config.max_alibi_bias is None else run.setting("attention.alibi")
+    if most is None:
+        return np.zeros((1, 1, 1))
+    n_heads = run.config.n_heads
+    power = 1 << (n_heads.bit_length() - 1)
+    steps = [(n + 1) / power for n in range(power)] + [(2 * n + 1) / (2 * power) for n in range(n_heads - power)]
+    slopes = 2.0 ** (-float(most) * np.array(steps))  # type: ignore[arg-type]
+    return np.asarray(slopes[:, None, None] * (np.arange(length)[None, :] - np.arange(length)[:, None]))
+
+
+def visible(run: Run, block: int | None, length: int) -> np.ndarray:
     """Which keys each query sees: bool [T, K]."""
     behind = np.arange(length)[:, None] - np.arange(length)[None, :]  # how far the key lies before the query
     least = {"missing": -length, "sees_next": -1, "not_self": 1}
     mask, window = run.setting("attention.mask"), run.setting("attention.window")
+    window = run.config.window(block or 0) if window == AS_CONFIGURED else window
     seen = behind <= 0 if mask == "reversed" else behind >= least.get(str(mask), 0)
     for start, end in run.case.steps:  # of a step's scores, what stands in a column of its own
         step = seen[start:end]
@@ -116,7 +136,13 @@ def _named_scales(config: DecoderConfig) -> dict[str, float]:
     }
 
 
-@convention("attention.scale", SCORES, "1/sqrt(head_dim)", number=scale_factor)
+def _standard_scale(config: DecoderConfig) -> Value:
+    """The decoder's own, by its name where it has one."""
+    names = _named_scales(config).items()
+    return next((name for name, one in names if np.isclose(one, config.scale_of_scores)), config.scale_of_scores)
+
+
+@convention("attention.scale", SCORES, _standard_scale, number=scale_factor)
 def scale(question: Question) -> Iterator[Value]:
     """What q times k is multiplied by: 1/sqrt(head_dim); 1 where it is missing; 1/head_dim where it is applied twice;
     the root of another width; or a number.
@@ -145,10 +171,19 @@ def mask(question: Question) -> Iterator[Value]:
         yield from ("top_left", "past_unseen", "new_unseen")
 
 
-@convention("attention.window", SCORES, None, rank=1)
+def _standard_window(config: DecoderConfig) -> Value:
+    of_blocks = {config.window(block) for block in range(config.n_blocks)}
+    return of_blocks.pop() if len(of_blocks) == 1 else AS_CONFIGURED
+
+
+@convention("attention.window", SCORES, _standard_window, rank=1)
 def window(question: Question) -> Iterator[Value]:
-    """How many keys a query sees at most, itself included; None where there is no sliding window."""
-    yield from ()
+    """How many keys a query sees at most, itself included; None where there is no sliding window; as_configured, as many
+    as the configuration says of the block.
+    """
+    if question.case.config.windows:
+        yield None
+        yield from sorted({one + more for one in question.case.config.windows if one for more in (-1, 0, 1)} - {0})
 
 
 @window.fitted
@@ -163,10 +198,10 @@ def counted_window(question: Question) -> Iterator[Fitted]:
         yield from (Fitted((width,)) for width in range(length - 1, 0, -1))
 
 
-@convention("attention.softcap", SCORES, None, rank=1)
+@convention("attention.softcap", SCORES, lambda config: config.score_softcap, rank=1)
 def softcap(question: Question) -> Iterator[Value]:
     """The cap c of the scores, c * tanh(scores / c), before the mask; None where there is none."""
-    yield from (50.0, 30.0)
+    yield from (None, 50.0, 30.0)
 
 
 @softcap.fitted
@@ -187,3 +222,32 @@ def softmax(question: Question) -> Iterator[Value]:
     the sum; or it is missing.
     """
     yield from ("queries", "heads", "missing", "plus_one")
+
+
+@convention("attention.sinks", PROBS, "in_sum")
+def sinks(question: Question) -> Iterator[Value]:
+    """What becomes of the heads' sinks: each adds its exp to the sum that softmax divides by; or they are left out (missing)."""
+    if question.case.config.sinks:
+        yield "missing"
+
+
+@convention("attention.alibi", SCORES, lambda config: config.max_alibi_bias)
+def alibi(question: Question) -> Iterator[Value]:
+    """ALiBi's largest bias, from which the slopes of the heads are made; None where the scores have no bias by position."""
+    yield from (None, 8.0)
+
+
+@convention(
+    "attention.clip", ("q_rope", "k_rope", "attn_scores", "attn_context"), lambda config: config.clip_qkv, rank=1
+)
+def clip(question: Question) -> Iterator[Value]:
+    """The largest size of q, k and v, which are clipped behind their norms; None where they are not."""
+    yield None
+
+
+@clip.fitted
+def solved_clip(question: Question) -> Iterator[Fitted]:
+    """Solved through the region."""
+    own = question.case.config.clip_qkv
+    if own is not None:
+        yield from solve(question, "attention.clip", [own, own / 2, own * 2], logarithmic=True)

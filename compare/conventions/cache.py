@@ -9,10 +9,9 @@ import numpy as np
 from .case import Array, Case
 from .evaluate import Run
 from .fit import Fitted, Question
-from .heads import read_heads
 from .registry import convention, model
 from .rope import rotated
-from .rotation import attention_input
+from .rotation import attention_input, v_read
 from .rounding import ROUNDINGS
 from .settings import Value
 
@@ -27,14 +26,14 @@ def k_cache(run: Run, block: int | None) -> Array:
     """The keys at the end of each step that is looked at: 0 to the first end, 0 to the second, ...: [sum of ends, KV, D]."""
     chosen = run.setting("cache.rotation")
     if chosen == "missing":
-        return _at_ends(run, run.tap("k_norm", block), "once")
-    return _at_ends(run, attention_input(run, "k", block), chosen)
+        return _at_ends(run, run.tap("k_norm", block), "once", block)
+    return _at_ends(run, attention_input(run, "k", block), chosen, block)
 
 
 @model("v_cache")
 def v_cache(run: Run, block: int | None) -> Array:
     """The values likewise."""
-    return _at_ends(run, read_heads(run, "v_proj", block), "once")
+    return _at_ends(run, v_read(run, block), "once", block)
 
 
 def keys_read(run: Run, block: int | None) -> list[Array]:
@@ -44,7 +43,7 @@ def keys_read(run: Run, block: int | None) -> list[Array]:
 
 def values_read(run: Run, block: int | None) -> list[Array]:
     """The values [K, KV, D] that each step reads."""
-    return _read(run, "v_cache", block) if run.case.has_cache else _rows(run, read_heads(run, "v_proj", block))
+    return _read(run, "v_cache", block) if run.case.has_cache else _rows(run, v_read(run, block))
 
 
 def _rows(run: Run, rows: Array) -> list[Array]:
@@ -60,7 +59,7 @@ def _read(run: Run, stage: str, block: int | None) -> list[Array]:
     return [cache[starts[end] : starts[end] + end] for _, end in run.case.steps]
 
 
-def _at_ends(run: Run, rows: Array, rotation: Value) -> Array:
+def _at_ends(run: Run, rows: Array, rotation: Value, block: int | None) -> Array:
     """Rows [T, KV, D], written step by step; what the cache is at each end, with zeros for what is not written."""
     stored, ends = _stored(run, rows), run.case.looked_at
     slots, ring = run.setting("cache.slot"), run.setting("cache.ring")
@@ -68,9 +67,9 @@ def _at_ends(run: Run, rows: Array, rotation: Value) -> Array:
     looks = []
     for n, (start, end) in enumerate(run.case.steps):
         if rotation == "again_in_each_step":
-            cache = rotated(run, cache)
+            cache = rotated(run, block, cache)
         cache = _written(cache, stored[start:end], start, str(slots) if n else "in_order", ring)
-        read = _turned(run, cache, rotation)
+        read = _turned(run, block, cache, rotation)
         looks += [_first(read, look) for look in ends if start < look <= end]
     return np.concatenate(looks)
 
@@ -92,11 +91,11 @@ def _written(cache: Array, new: Array, start: int, slots: str, ring: Value) -> A
     return made
 
 
-def _turned(run: Run, cache: Array, rotation: Value) -> Array:
+def _turned(run: Run, block: int | None, cache: Array, rotation: Value) -> Array:
     if rotation == "again_when_read":
-        return rotated(run, cache)
+        return rotated(run, block, cache)
     if str(rotation).startswith(TOO_FAR):
-        return rotated(run, cache, positions=np.full(len(cache), float(str(rotation).removeprefix(TOO_FAR))))
+        return rotated(run, block, cache, positions=np.full(len(cache), float(str(rotation).removeprefix(TOO_FAR))))
     return cache
 
 

@@ -89,6 +89,10 @@ class Case:
             return (sum(self.looked_at), config.n_kv_heads, config.head_dim)
         if stage in MAP_STAGES:
             return (config.n_heads, length, length + self.n_others)
+        if stage == "router_logits" and config.experts is not None:
+            return (length, config.experts.count)
+        if stage in ("expert_choice", "router_weights") and config.experts is not None:
+            return (length, config.experts.chosen)
         if stage in ("ffn_gate", "ffn_up", "ffn_act"):
             return (length, config.ffn_width)
         return (length, config.vocab_size if stage == "logits" else config.width)

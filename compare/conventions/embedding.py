@@ -14,7 +14,7 @@ from .registry import convention, model
 from .rounding import rounded_rows
 from .settings import Value
 
-STAGES = ("embed",)
+STAGES, POSITIONS = ("embed",), ("position_embed",)
 
 
 @model("embed")
@@ -25,12 +25,23 @@ def embed(run: Run, block: int | None) -> Array:
     return rows * _factor(run.setting("embedding.scale"), run.config)
 
 
+@model("position_embed")
+def position_embed(run: Run, block: int | None) -> Array:
+    """The embedding plus the learned rows of the positions: [T, C]."""
+    x = run.tap("embed")
+    if run.setting("embedding.positions") == "missing":
+        return x
+    rows = np.arange(len(x)) + int(run.number("embedding.position_offset"))
+    table = run.tensor("position_embd.weight")
+    return x + np.asarray(table[np.clip(rows, 0, len(table) - 1)], np.float64)
+
+
 def _factor(scale: Value, config: DecoderConfig) -> float:
     return float(np.sqrt(config.width)) if scale == "sqrt(width)" else float(scale)  # type: ignore[arg-type]
 
 
 def _standard_scale(config: DecoderConfig) -> Value:
-    return "sqrt(width)" if config.architecture.startswith("gemma") else 1.0
+    return "sqrt(width)" if np.isclose(config.embedding_scale, config.width**0.5) else float(config.embedding_scale)
 
 
 @convention("embedding.scale", STAGES, _standard_scale, number=_factor)
@@ -51,3 +62,15 @@ def table(question: Question) -> Iterator[Value]:
     weights = question.case.weights
     if "output.weight" in weights and weights["output.weight"].shape == weights["token_embd.weight"].shape:
         yield "head"
+
+
+@convention("embedding.positions", POSITIONS, "added")
+def positions(question: Question) -> Iterator[Value]:
+    """What becomes of the learned embedding of the positions: it is added, or missing."""
+    yield "missing"
+
+
+@convention("embedding.position_offset", POSITIONS, lambda config: config.position_offset or 0)
+def position_offset(question: Question) -> Iterator[Value]:
+    """The row of the first position in the table of learned ones."""
+    yield from (0, 1, 2)

@@ -31,17 +31,24 @@ def ffn_up(run: Run, block: int | None) -> Array:
 
 @model("ffn_act")
 def ffn_act(run: Run, block: int | None) -> Array:
-    """activation(gate) * up, [T, F]."""
+    """activation(gate) * up, [T, F]; where there is no gate, activation(up)."""
+    if not run.config.gated:
+        return activated(run, run.tap("ffn_up", block))
     gate, up = run.tap("ffn_gate", block), run.tap("ffn_up", block)
     if run.setting("ffn.gate_up") == "swapped":
         gate, up = up, gate
-    active = ACTIVATIONS[str(run.setting("ffn.activation"))](gate)
+    active = activated(run, gate)
     combine = run.setting("ffn.combine")
     return active if combine == "gate_only" else active + up if combine == "sum" else active * up
 
 
+def activated(run: Run, gate: Array) -> Array:
+    """The activation of a gate, of any shape."""
+    return ACTIVATIONS[str(run.setting("ffn.activation"))](gate)
+
+
 def _projected(run: Run, stage: str, block: int | None) -> Array:
-    swapped = run.is_target(stage, block) and run.setting("ffn.gate_up") == "swapped"
+    swapped = run.config.gated and run.is_target(stage, block) and run.setting("ffn.gate_up") == "swapped"
     return linear(run, block, SWAPPED[stage] if swapped else stage)
 
 
@@ -75,11 +82,11 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
 
 @convention(
     "ffn.activation",
-    ("ffn_act",),
-    lambda config: "gelu_tanh" if config.architecture.startswith("gemma") else "silu",
+    ("ffn_act", "expert_out", "shared_out"),
+    lambda config: "gelu_erf" if config.activation == "gelu" else config.activation,
 )
 def activation(question: Question) -> Iterator[Value]:
-    """The gate's activation."""
+    """The activation of the gate; of the only matrix before it where there is no gate; of the experts' gates."""
     yield from ACTIVATIONS
 
 

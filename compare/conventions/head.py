@@ -39,10 +39,10 @@ def table(question: Question) -> Iterator[Value]:
         yield "own"
 
 
-@convention("logits.scale", STAGES, 1.0, number=_factor)
+@convention("logits.scale", STAGES, lambda config: float(config.logit_scale), number=_factor)
 def scale(question: Question) -> Iterator[Value]:
     """What the logits are multiplied by."""
-    yield "1/sqrt(width)"
+    yield from (1.0, "1/sqrt(width)")
 
 
 @scale.fitted
@@ -51,10 +51,10 @@ def solved_scale(question: Question) -> Iterator[Fitted]:
     yield from solve(question, "logits.scale", [0.5])
 
 
-@convention("logits.softcap", STAGES, None, rank=1)
+@convention("logits.softcap", STAGES, lambda config: config.logit_softcap, rank=1)
 def softcap(question: Question) -> Iterator[Value]:
     """The cap c of the logits, c * tanh(logits / c); None where there is none."""
-    yield 30.0
+    yield from (None, 30.0)
 
 
 @softcap.fitted

@@ -15,6 +15,7 @@ from .distance import distance
 from .evaluate import Run, evaluate
 from .fit import Question
 from .heads import as_tapped, merged
+from .norm import attention_part_input, ffn_input
 from .registry import convention, model
 from .rope import rotate_v_at_projection
 from .rounding import helps_in_the_first_rows, rounded_rows
@@ -28,6 +29,7 @@ TENSORS = {
     "ffn_gate": "ffn_gate",
     "ffn_up": "ffn_up",
     "ffn_down": "ffn_down",
+    "router_logits": "ffn_gate_inp",
 }
 STAGES = tuple(TENSORS)
 # The linear layers that a region may hold, by the stage at which it ends.
@@ -38,6 +40,8 @@ READ_ABOVE = {
     "attn_scores": ("attn_q", "attn_k"),
     "attn_context": ("attn_v",),
     "attn_residual": ("attn_output",),
+    "attn_post_norm": ("attn_output",),
+    "ffn_post_norm": ("ffn_down",),
     "ffn_act": ("ffn_gate", "ffn_up"),
     "ffn_residual": ("ffn_down",),
 }
@@ -69,6 +73,12 @@ def v_proj(run: Run, block: int | None) -> Array:
 def o_proj(run: Run, block: int | None) -> Array:
     """[T, C], from the merged heads."""
     return linear(run, block, "attn_output")
+
+
+@model("router_logits")
+def router_logits(run: Run, block: int | None) -> Array:
+    """[T, E]."""
+    return linear(run, block, "ffn_gate_inp")
 
 
 @model("ffn_down")
@@ -248,8 +258,9 @@ def layer_input(run: Run, block: int | None, part: str) -> Array:
     """What a linear layer reads, [T, in]."""
     if part == "attn_output":
         return merged(run, run.tap("attn_context", block))
-    source = {"ffn_gate": "ffn_norm", "ffn_up": "ffn_norm", "ffn_down": "ffn_act"}.get(part, "attn_norm")
-    return run.tap(source, block)
+    if part == "ffn_down":
+        return run.tap("ffn_act", block)
+    return ffn_input(run, block) if part.startswith("ffn_") else attention_part_input(run, block)
 
 
 def _tensor_read(run: Run, block: int | None, part: str) -> str:

@@ -17,14 +17,18 @@ from .settings import Value
 KINDS = {
     "attn_norm": ("attn_norm",),
     "qk_norm": ("q_norm", "k_norm"),
+    "attn_post_norm": ("attn_post_norm",),
     "ffn_norm": ("ffn_norm",),
+    "ffn_post_norm": ("ffn_post_norm",),
     "final_norm": ("final_norm",),
 }
 GAINS = {
     "attn_norm": "attn_norm",
     "q_norm": "attn_q_norm",
     "k_norm": "attn_k_norm",
+    "attn_post_norm": "post_attention_norm",
     "ffn_norm": "ffn_norm",
+    "ffn_post_norm": "post_ffw_norm",
     "final_norm": "output_norm",
 }
 COMMON_EPS = (1e-5, 1e-6, 0.0, 1e-8, 1e-12)
@@ -39,7 +43,7 @@ def attn_norm(run: Run, block: int | None) -> Array:
 @model("ffn_norm")
 def ffn_norm(run: Run, block: int | None) -> Array:
     """[T, C]."""
-    return normed(run, "ffn_norm", block, run.tap("attn_residual", block))
+    return normed(run, "ffn_norm", block, before_ffn(run, block))
 
 
 @model("final_norm")
@@ -60,10 +64,61 @@ def k_norm(run: Run, block: int | None) -> Array:
     return _head_norm(run, "k", block)
 
 
+@model("attn_post_norm")
+def attn_post_norm(run: Run, block: int | None) -> Array:
+    """[T, C]."""
+    return normed(run, "attn_post_norm", block, run.tap("o_proj", block))
+
+
+@model("ffn_post_norm")
+def ffn_post_norm(run: Run, block: int | None) -> Array:
+    """[T, C]."""
+    return normed(run, "ffn_post_norm", block, ffn_output(run, block))
+
+
 def block_input(run: Run, block: int | None) -> Array:
     """The residual stream before a block; `n_blocks` asks for the stream after the last."""
     assert block is not None
-    return run.tap("ffn_residual", block - 1) if block else run.tap("embed")
+    if block:
+        return run.tap("ffn_residual", block - 1)
+    return run.tap("position_embed" if run.config.positions == "learned" else "embed")
+
+
+def is_parallel(run: Run) -> bool:
+    """Whether the feed-forward network reads the block's input, as attention does."""
+    return run.config.parallel != "no" and run.setting("residual.parallel") == "yes"
+
+
+def before_ffn(run: Run, block: int | None) -> Array:
+    """The residual stream before the feed-forward network, or before its norm."""
+    return block_input(run, block) if is_parallel(run) else run.tap("attn_residual", block)
+
+
+def attention_part_input(run: Run, block: int | None) -> Array:
+    """What q, k and v are projected from: [T, C]."""
+    return block_input(run, block) if run.config.norm_place == "after" else run.tap("attn_norm", block)
+
+
+def ffn_input(run: Run, block: int | None) -> Array:
+    """What the feed-forward network, or its router, reads: [T, C]."""
+    if run.config.norm_place == "after":
+        return before_ffn(run, block)
+    if run.config.parallel != "one_norm":
+        return run.tap("ffn_norm", block)
+    shared = run.tap("attn_norm", block)
+    return shared if is_parallel(run) else normed(run, "attn_norm", block, run.tap("attn_residual", block))
+
+
+def ffn_output(run: Run, block: int | None) -> Array:
+    """What the feed-forward network gives, or the experts with those that all tokens share: [T, C]."""
+    assert block is not None
+    experts = run.config.experts_of(block)
+    if experts is None:
+        return run.tap("ffn_down", block)
+    routed = run.tap("expert_out", block)
+    if experts.shared_width is None or run.setting("experts.shared") == "missing":
+        return routed
+    return routed + run.tap("shared_out", block)
 
 
 def _head_norm(run: Run, side: str, block: int | None) -> Array:
@@ -82,10 +137,13 @@ def normed(run: Run, stage: str, block: int | None, x: Array) -> Array:
         return x
     gain = _gain(run, stage, block)
     flat = x
-    if kind == "qk_norm" and (gain.size == x[0].size != x.shape[-1] or run.setting("qk_norm.per_head") == "no"):
+    if kind == "qk_norm" and run.setting("qk_norm.per_head") == "no":
         flat = x.reshape(len(x), -1)
         gain = np.resize(gain, flat.shape[-1])
-    return np.asarray(gain * standardised(run, kind, str(statistic), flat)).reshape(x.shape)
+    elif gain.size == x[0].size:  # of each head its own
+        gain = gain.reshape(x.shape[1:])
+    normalised = np.asarray(gain * standardised(run, kind, str(statistic), flat)).reshape(x.shape)
+    return normalised + _bias(run, stage, block, x.shape[1:])
 
 
 def standardised(run: Run, kind: str, statistic: str, x: Array) -> Array:
@@ -111,10 +169,18 @@ def _gain(run: Run, stage: str, block: int | None) -> Array:
     """The gain that multiplies the norm: [C], [D] or [H*D]."""
     own = GAINS[stage]
     chosen = str(run.setting(f"{_kind(stage)}.gain"))
-    if chosen in ("own", "one_plus", "none"):
+    if chosen in ("own", "one_plus", "less_one", "none"):
         stored = np.asarray(run.tensor(_tensor(own, block)), np.float64)
-        return {"own": stored, "one_plus": 1.0 + stored, "none": np.ones_like(stored)}[chosen]
+        return {"own": stored, "one_plus": stored + 1.0, "less_one": stored - 1.0, "none": np.ones_like(stored)}[chosen]
     return np.asarray(run.tensor(_tensor(chosen, block)), np.float64)
+
+
+def _bias(run: Run, stage: str, block: int | None, shape: tuple[int, ...]) -> Array:
+    """What is added to a norm: the bias, where the checkpoint has one and the settings add it."""
+    tensor = _tensor(GAINS[stage], block).replace(".weight", ".bias")
+    if tensor not in run.case.weights or run.setting(f"{_kind(stage)}.bias") == "missing":
+        return np.zeros(1)
+    return np.resize(np.asarray(run.tensor(tensor), np.float64), shape)
 
 
 def _tensor(name: str, block: int | None) -> str:
@@ -130,17 +196,24 @@ def _kind(stage: str) -> str:
 def _define(kind: str, stages: tuple[str, ...]) -> None:
     """Enter the conventions of one kind of norm."""
 
-    @convention(f"{kind}.kind", stages, "rms")
+    @convention(f"{kind}.kind", stages, lambda config: config.norm_kind)
     def statistic_kind(question: Question) -> Iterator[Value]:
-        """What x is divided by: its root mean square; layer_norm: its standard deviation, after its mean is subtracted;
+        """What x is divided by: rms, its root mean square; layer_norm: its standard deviation, after its mean is subtracted;
         sum: the root of the sum of squares; gain_only: nothing; missing: nothing, and no gain either.
         """
-        yield from ("layer_norm", "sum", "missing", "gain_only")
+        yield from ("rms", "layer_norm", "sum", "missing", "gain_only")
+
+    @convention(f"{kind}.bias", stages, "added")
+    def bias(question: Question) -> Iterator[Value]:
+        """What becomes of the bias of a norm that has one: it is added, or missing."""
+        yield "missing"
 
     @convention(f"{kind}.gain", stages, "own")
     def gain(question: Question) -> Iterator[Value]:
-        """What multiplies the norm: its own gain w, one_plus (1 + w), none, or another norm's tensor."""
-        yield from ("one_plus", "none")
+        """What multiplies the norm: its own gain w, one_plus (1 + w), less_one (w - 1: as Gemma's checkpoints store it), none,
+        or another norm's tensor.
+        """
+        yield from ("one_plus", "less_one", "none")
         if question.case.stage in stages:
             yield from _other_gains(question)
 
@@ -187,10 +260,10 @@ for _kind_name, _stages in KINDS.items():
     _define(_kind_name, _stages)
 
 
-@convention("qk_norm.per_head", KINDS["qk_norm"], "yes")
+@convention("qk_norm.per_head", KINDS["qk_norm"], lambda config: "no" if config.qk_norm_over == "projection" else "yes")
 def per_head(question: Question) -> Iterator[Value]:
     """Whether the QK-norm's mean runs over each head, or (no) over the whole projection."""
-    yield "no"
+    yield from ("no", "yes")
 
 
 @convention("qk_norm.place", ("q_norm", "k_norm", "q_rope", "k_rope", "attn_scores"), "before_rope")

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from .case import Array
 from .evaluate import Run
 from .fit import Fitted, Question, solve
-from .norm import block_input
+from .norm import block_input, ffn_output
 from .registry import convention, model
 from .settings import Value
 
@@ -17,13 +17,23 @@ STAGES = ("attn_residual", "ffn_residual")
 @model("attn_residual")
 def attn_residual(run: Run, block: int | None) -> Array:
     """The block's input plus the attention's output: [T, C]."""
-    return _sum(run, block, "attn", run.tap("o_proj", block))
+    return _sum(run, block, "attn", _attended(run, block))
 
 
 @model("ffn_residual")
 def ffn_residual(run: Run, block: int | None) -> Array:
-    """The stream after attention plus the feed-forward network's output: [T, C]."""
-    return _sum(run, block, "ffn", run.tap("ffn_down", block))
+    """The stream after attention, or the block's input and attention's output, plus the feed-forward network's output: [T, C]."""
+    branch = run.tap("ffn_post_norm", block) if _is_normed_after(run) else ffn_output(run, block)
+    return _sum(run, block, "ffn", branch)
+
+
+def _attended(run: Run, block: int | None) -> Array:
+    """What attention adds to the stream."""
+    return run.tap("attn_post_norm" if _is_normed_after(run) else "o_proj", block)
+
+
+def _is_normed_after(run: Run) -> bool:
+    return run.config.norm_place != "before"
 
 
 def _sum(run: Run, block: int | None, part: str, branch: Array) -> Array:
@@ -36,7 +46,7 @@ def _sum(run: Run, block: int | None, part: str, branch: Array) -> Array:
     elif source == "block_input" or part == "attn":
         stream = block_input(run, block)
     else:
-        stream = run.tap("attn_residual", block)
+        stream = run.tap("attn_residual", block)  # of a parallel block too, where it is no tap
     return stream * run.number("residual.stream_scale") + branch
 
 
@@ -54,10 +64,10 @@ def feed_forward_source(question: Question) -> Iterator[Value]:
     yield from ("missing", "normed", "block_input")
 
 
-@convention("residual.branch_scale", STAGES, 1.0, rank=1)
+@convention("residual.branch_scale", STAGES, lambda config: float(config.residual_scale), rank=1)
 def branch_scale(question: Question) -> Iterator[Value]:
     """What the branch is multiplied by before it is added; 0 where it is left out."""
-    yield from (0.0, 2.0)
+    yield from (1.0, 0.0, 2.0)
 
 
 @branch_scale.fitted
@@ -76,3 +86,11 @@ def stream_scale(question: Question) -> Iterator[Value]:
 def solved_stream_scale(question: Question) -> Iterator[Fitted]:
     """Solved: the sum is linear in it."""
     yield from solve(question, "residual.stream_scale", [0.5])
+
+
+@convention(
+    "residual.parallel", ("ffn_norm", "ffn_gate", "ffn_up"), lambda config: "no" if config.parallel == "no" else "yes"
+)
+def parallel(question: Question) -> Iterator[Value]:
+    """Whether the feed-forward network of a parallel block reads the block's input, or (no) the stream after attention."""
+    yield "no"

@@ -11,33 +11,14 @@ from .case import Array
 from .evaluate import Run
 from .fit import Question
 from .registry import convention, model
-from .rope_frequencies import frequencies
+from .rope_frequencies import amplitude, frequencies
 from .rotation import PAIRINGS, rope_input, rotary_dim_of, rotate
-from .settings import Value
+from .settings import AS_CONFIGURED, Value
 
 STAGES = ("q_rope", "k_rope")
 ON_V_STAGES = ("v_proj", "attn_context")
 ROTATING_STAGES = (*STAGES, *ON_V_STAGES)
 OFF_BY = "off_by_"
-# The architectures that llama.cpp rotates in pairs (2i, 2i + 1), LLAMA_ROPE_TYPE_NORM in llama-model.cpp.
-INTERLEAVED_ARCHITECTURES = frozenset(
-    {
-        "llama",
-        "llama4",
-        "glm4",
-        "deci",
-        "baichuan",
-        "starcoder",
-        "internlm2",
-        "minicpm",
-        "xverse",
-        "command-r",
-        "cohere2",
-        "olmo",
-    }
-    | {"arctic", "deepseek", "deepseek2", "plm", "chatglm", "granite", "granitemoe", "chameleon", "bailingmoe", "arcee"}
-    | {"ernie4_5", "smollm3", "mistral3"}
-)
 
 
 @model("q_rope")
@@ -53,36 +34,41 @@ def k_rope(run: Run, block: int | None) -> Array:
 
 
 def _rope(run: Run, side: str, block: int | None) -> Array:
-    return rotated(run, rope_input(run, side, block))
+    return rotated(run, block, rope_input(run, side, block))
 
 
 def rotate_v_at_projection(run: Run, block: int | None, v: Array) -> Array:
     """v [T, KV, D], rotated where a runtime does that and its tap lies behind it."""
-    return rotated(run, v) if run.is_target("v_proj", block) and run.setting("rope.on_v") == "yes" else v
+    return rotated(run, block, v) if run.is_target("v_proj", block) and run.setting("rope.on_v") == "yes" else v
 
 
-def rotate_v_in_attention(run: Run, v: Array) -> Array:
+def rotate_v_in_attention(run: Run, block: int | None, v: Array) -> Array:
     """v [T, KV, D] as the context is made of it."""
-    return rotated(run, v) if run.setting("rope.on_v") == "yes" else v
+    return rotated(run, block, v) if run.setting("rope.on_v") == "yes" else v
 
 
-def rotated(run: Run, x: Array, positions: Array | None = None) -> Array:
+def rotated(run: Run, block: int | None, x: Array, positions: Array | None = None) -> Array:
     """Rotate the pairs of each head of x [T, heads, D] by position times frequency.
 
     positions: [T]; None: what the settings say.
     """
-    if run.setting("rope.applied") == "no":
+    if not _is_applied(run, block):
         return x
     width, denominator = rotary_dim_of(run)
-    speeds = frequencies(run, width, denominator)  # [R/2]
+    speeds = frequencies(run, block, width, denominator)  # [R/2]
     by_head = positions is None and run.setting("rope.position_axis") == "head"
     if positions is None:
         positions = np.arange(x.shape[1], dtype=np.float64) if by_head else _positions(run, len(x))
     sign = -1.0 if run.setting("rope.direction") == "inverse" else 1.0
     angles = sign * (positions[:, None] + run.number("rope.offset")) * speeds  # [T, R/2]
     angles = angles[None] if by_head else angles[:, None]
-    turned = rotate(x[..., :width], angles, str(run.setting("rope.pairing")))
+    turned = rotate(x[..., :width], angles, str(run.setting("rope.pairing"))) * amplitude(run, block)
     return np.concatenate([turned, x[..., width:]], axis=-1)
+
+
+def _is_applied(run: Run, block: int | None) -> bool:
+    chosen = run.setting("rope.applied")
+    return run.config.is_rotated(block or 0) if chosen == AS_CONFIGURED else chosen == "yes"
 
 
 def _positions(run: Run, length: int) -> Array:
@@ -100,7 +86,7 @@ def _positions(run: Run, length: int) -> Array:
 
 
 def _standard_pairing(config: DecoderConfig) -> Value:
-    return "interleaved" if config.architecture in INTERLEAVED_ARCHITECTURES else "half_split"
+    return config.pairing
 
 
 @convention("rope.positions", ROTATING_STAGES, "absolute")
@@ -121,10 +107,14 @@ def pairing(question: Question) -> Iterator[Value]:
     yield from PAIRINGS
 
 
-@convention("rope.applied", ROTATING_STAGES, "yes")
+def _standard_rotation(config: DecoderConfig) -> Value:
+    return "no" if config.positions != "rotary" else AS_CONFIGURED if config.rotates else "yes"
+
+
+@convention("rope.applied", ROTATING_STAGES, _standard_rotation)
 def applied(question: Question) -> Iterator[Value]:
-    """Whether q and k are rotated at all."""
-    yield "no"
+    """Whether q and k are rotated: in all blocks, in none, or in those in which the configuration says so."""
+    yield from ("no", "yes")
 
 
 @convention("rope.direction", ROTATING_STAGES, "forward")
@@ -133,7 +123,11 @@ def direction(question: Question) -> Iterator[Value]:
     yield "inverse"
 
 
-@convention("rope.rotary_dim", ROTATING_STAGES, "head_dim", rank=1)
+def _standard_width(config: DecoderConfig) -> Value:
+    return "head_dim" if config.rotary_dim is None else (config.rotary_dim, config.rotary_dim)
+
+
+@convention("rope.rotary_dim", ROTATING_STAGES, _standard_width, rank=1)
 def rotary_dim(question: Question) -> Iterator[Value]:
     """How many of a head's channels are rotated, and the dimension in the exponent of their frequencies: (R, R) or
     (R, D); (D, d) rotates all of them with the exponents of another head dim d; (D, d, n) only the first n pairs of the
@@ -141,6 +135,7 @@ def rotary_dim(question: Question) -> Iterator[Value]:
     """
     dim, config = question.case.config.head_dim, question.case.config
     narrow = config.width // config.n_heads
+    yield "head_dim"
     for width in dict.fromkeys([dim // 2, dim // 4, 3 * dim // 4, narrow]):
         if 0 < width < dim and width % 2 == 0:
             yield from ((width, width), (width, dim), (dim, dim, width // 2), (dim, width, width // 2))

@@ -2,46 +2,148 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
+from ...graphs.decoder_config import DecoderConfig, RopeScaling
 from .case import Array
 from .evaluate import Run
 from .fit import Fitted, Question, shortened, solve
 from .registry import convention
 from .rotation import PAIRINGS, as_complex, n_turning, rope_input, rotary_dim_of
-from .settings import Value
+from .settings import AS_CONFIGURED, Value
 
 STAGES = ("q_rope", "k_rope", "v_proj", "attn_context")
 COMMON_BASES = (1e4, 1e5, 5e5, 1e6)
-LLAMA3 = "llama3"
+LLAMA3, SHORT, LONG = "llama3", "longrope_short", "longrope_long"
 MOST_OFFSET = 4096
 
 
-def frequencies(run: Run, width: int, denominator: int) -> Array:
+def frequencies(run: Run, block: int | None, width: int, denominator: int) -> Array:
     """Radians per position of each pair: base ** (-2i / denominator), scaled: float64 [width / 2]."""
     measured = run.setting("rope.frequencies")
     if isinstance(measured, tuple):
         return np.resize(np.array(measured, np.float64), width // 2)
-    speeds = run.number("rope.base") ** (-2.0 * np.arange(width // 2) / denominator)
-    scaled = _scaled(run, np.asarray(speeds, np.float64))
+    exponents = 2.0 * np.arange(width // 2) / denominator
+    is_local, number = _is_local(run, block), _base(run, block)
+    speeds = number**-exponents
+    scaled = speeds if is_local else _scaled(run, speeds, number, exponents)
     n = n_turning(run)
     return scaled if n is None else np.where(np.arange(len(scaled)) < n, scaled, 0.0)
 
 
-def _scaled(run: Run, speeds: Array) -> Array:
+def amplitude(run: Run, block: int | None) -> float:
+    """What the cosines and sines are multiplied by; asked only of a decoder whose RoPE is scaled."""
+    is_plain = run.config.rope_scaling is None or _is_local(run, block)
+    return 1.0 if is_plain else run.number("rope.amplitude")
+
+
+def _is_local(run: Run, block: int | None) -> bool:
+    """Whether the block has the local table of angles, where a decoder has two."""
+    if run.config.local_rope_base is None:
+        return False
+    chosen = run.setting("rope.table")
+    return chosen == "local" or (chosen == "own" and run.config.window(block or 0) is not None)
+
+
+def _base(run: Run, block: int | None) -> float:
+    chosen, config = run.setting("rope.base"), run.config
+    if chosen != AS_CONFIGURED:
+        return float(chosen)  # type: ignore[arg-type]
+    local = config.local_rope_base
+    return local if local is not None and _is_local(run, block) else config.rope_base
+
+
+def _scaled(run: Run, speeds: Array, base: float, exponents: Array) -> Array:
+    """The frequencies as the settings scale them: every one of them, or as a kind of scaling has it."""
     scaling = run.setting("rope.scaling")
-    if scaling == "as_stored":
-        name = "rope_freqs.weight"
-        if name not in run.case.weights:
-            return speeds
-        factors = np.asarray(run.tensor(name), np.float64)
-        return speeds / factors if factors.shape == speeds.shape else speeds
-    if not isinstance(scaling, tuple):
-        return speeds
-    numbers = [float(part) for part in scaling[1:] if isinstance(part, (int, float))]
-    return speeds / numbers[0] if scaling[0] == "linear" else llama3_scaled(speeds, *numbers)
+    if scaling in ("as_stored", "none"):
+        return speeds / _listed(run, "rope_freqs.weight", speeds) if scaling == "as_stored" else speeds
+    if str(scaling).startswith("longrope"):
+        return speeds / _longrope(run, str(scaling), speeds)
+    assert isinstance(scaling, tuple)
+    kind, *numbers = scaling
+    return SCALINGS[str(kind)](run, speeds, base, exponents, *numbers)
+
+
+def _longrope(run: Run, chosen: str, speeds: Array) -> Array:
+    """The divisors of the frequencies [R/2]: of the long list behind the original context, of the short one before."""
+    scaling = run.config.rope_scaling
+    assert scaling is not None
+    is_long = len(run.case.tokens) > (scaling.original_context or 0) if chosen == "longrope" else chosen == LONG
+    listed = scaling.long_factors if is_long else scaling.short_factors
+    return (
+        np.asarray(listed) if listed else _listed(run, f"rope_factors_{'long' if is_long else 'short'}.weight", speeds)
+    )
+
+
+def _listed(run: Run, tensor: str, speeds: Array) -> Array:
+    """A tensor of divisors; ones where there is none that fits."""
+    factors = np.asarray(run.case.weights[tensor], np.float64) if tensor in run.case.weights else np.ones_like(speeds)
+    return factors if factors.shape == speeds.shape else np.ones_like(speeds)
+
+
+def _linear(run: Run, speeds: Array, base: float, exponents: Array, factor: float) -> Array:
+    return speeds / factor
+
+
+def _dynamic(run: Run, speeds: Array, base: float, exponents: Array, factor: float, context: float) -> Array:
+    """The base grows with the tokens behind the original context. Source: _compute_dynamic_ntk_parameters in transformers."""
+    beyond = max(len(run.case.tokens), context) / context
+    dim = 2 * len(speeds)
+    return np.asarray((base * (factor * beyond - (factor - 1)) ** (dim / (dim - 2))) ** -exponents)
+
+
+def _llama3(
+    run: Run, speeds: Array, base: float, exponents: Array, factor: float, low: float, high: float, context: float
+) -> Array:
+    return llama3_scaled(speeds, factor, low, high, context)
+
+
+def _yarn(
+    run: Run,
+    speeds: Array,
+    base: float,
+    exponents: Array,
+    factor: float,
+    fast: float,
+    slow: float,
+    context: float,
+    truncated: bool = True,
+) -> Array:
+    """Low frequencies divided, high ones not, between them a ramp over the channels. Source: Peng et al. 2023."""
+    dim = 2 * len(speeds)
+    low, high = (dim * np.log(context / (turns * 2 * np.pi)) / (2 * np.log(base)) for turns in (fast, slow))
+    low, high = (np.floor(low), np.ceil(high)) if truncated else (low, high)
+    low, high = max(low, 0.0), min(high, dim - 1.0)
+    divided = np.clip((np.arange(len(speeds)) - low) / max(high - low, 0.001), 0, 1)
+    return np.asarray(speeds * (divided / factor + 1 - divided))
+
+
+SCALINGS: dict[str, Callable[..., Array]] = {
+    "linear": _linear,
+    "dynamic": _dynamic,
+    LLAMA3: _llama3,
+    "yarn": _yarn,
+}
+
+
+def standard_scaling(config: DecoderConfig) -> Value:
+    """A decoder's own scaling as a value of the convention."""
+    scaling = config.rope_scaling
+    if scaling is None or scaling.kind == "factors":
+        return "as_stored"
+    if scaling.kind == "longrope":
+        return "longrope"
+    context = scaling.original_context or config.context_length
+    numbers: dict[str, tuple[Value, ...]] = {
+        "linear": (scaling.factor,),
+        "dynamic": (scaling.factor, context),
+        "llama3": (scaling.factor, scaling.low_freq_factor, scaling.high_freq_factor, context),
+        "yarn": (scaling.factor, scaling.beta_fast, scaling.beta_slow, context, scaling.truncated),
+    }
+    return (scaling.kind, *numbers[scaling.kind])
 
 
 def llama3_scaled(speeds: Array, factor: float, low: float, high: float, context: float) -> Array:
@@ -54,10 +156,23 @@ def llama3_scaled(speeds: Array, factor: float, low: float, high: float, context
     return np.asarray((1 - blend) * speeds / factor + blend * speeds)
 
 
-@convention("rope.base", STAGES, lambda config: float(config.rope_base))
+def _standard_base(config: DecoderConfig) -> Value:
+    return float(config.rope_base) if config.local_rope_base is None else AS_CONFIGURED
+
+
+@convention("rope.base", STAGES, _standard_base)
 def base(question: Question) -> Iterator[Value]:
     """The base of the angles: position * base ** (-2i / D)."""
-    yield from COMMON_BASES
+    config = question.case.config
+    yield from (*COMMON_BASES, config.rope_base, *([] if config.local_rope_base is None else [config.local_rope_base]))
+
+
+@convention("rope.table", STAGES, "own")
+def table(question: Question) -> Iterator[Value]:
+    """Of a decoder with two tables of angles, one for blocks with a window and one for the others: the block's own, or the
+    global one, or the local one.
+    """
+    yield from ("global", "local")
 
 
 @base.fitted
@@ -98,19 +213,41 @@ def measured_offset(question: Question) -> Iterator[Fitted]:
     angles = measured_angles(question)
     if angles is None or question.run().setting("rope.direction") == "inverse":
         return
-    speeds = frequencies(question.run(), *rotary_dim_of(question.run()))
+    speeds = frequencies(question.run(), question.case.block, *rotary_dim_of(question.run()))
     candidates = np.arange(-len(angles), MOST_OFFSET)
     agreement = np.cos(candidates[:, None] * speeds - angles[0]).sum(axis=1)
     yield Fitted((int(candidates[np.argmax(agreement)]),))
 
 
-@convention("rope.scaling", STAGES, "as_stored", rank=1)
+@convention("rope.amplitude", STAGES, lambda config: _attention_factor(config), rank=1)
+def turned_longer(question: Question) -> Iterator[Value]:
+    """What the cosines and sines of a scaled RoPE are multiplied by: yarn's and longrope's attention factor."""
+    own = _attention_factor(question.case.config)
+    yield from (1.0, own**2, own**0.5)
+
+
+@turned_longer.fitted
+def solved_amplitude(question: Question) -> Iterator[Fitted]:
+    """Solved: the rotated channels are linear in it."""
+    yield from solve(question, "rope.amplitude", [1.0])
+
+
+def _attention_factor(config: DecoderConfig) -> float:
+    return 1.0 if config.rope_scaling is None else float(config.rope_scaling.attention_factor)
+
+
+@convention("rope.scaling", STAGES, standard_scaling, rank=1)
 def scaling(question: Question) -> Iterator[Value]:
-    """How the frequencies are scaled for a longer context: as the checkpoint's rope_freqs say, not at all (none),
-    linear (divided by a factor), or llama3 (factor, low and high frequency factor, original context).
+    """How the frequencies are scaled for a longer context: as the checkpoint's rope_freqs say, not at all (none), linear
+    (divided by a factor), dynamic (factor, original context), llama3 (factor, low and high frequency factor, original
+    context), yarn (factor, fast and slow beta, original context, whether its bounds are whole channels), longrope by its two
+    lists, or by the short or the long one alone.
     """
-    if "rope_freqs.weight" in question.case.weights:
+    own = question.case.config.rope_scaling
+    if own is not None or "rope_freqs.weight" in question.case.weights:
         yield "none"
+    if own is not None:
+        yield from _near(own, question.case.config.context_length)
     yield from (("linear", factor) for factor in (2.0, 4.0, 8.0))
     yield from ((LLAMA3, factor, 1.0, 4.0, 8192) for factor in (8.0, 32.0))
 
@@ -123,14 +260,28 @@ def solved_scaling(question: Question) -> Iterator[Fitted]:
     speeds, run = measured_frequencies(question), question.run()
     if speeds is None:
         return
-    plain = run.number("rope.base") ** (-np.arange(len(speeds)) / len(speeds))
+    plain = _base(run, question.case.block) ** (-np.arange(len(speeds)) / len(speeds))
     factor = float(plain[-1] / speeds[-1]) if speeds[-1] > 0 else 1.0
     for context in dict.fromkeys([8192, 4096, 2048, 16384, 32768, question.case.config.context_length]):
-        yield _llama3(factor, context)
+        yield _fitted_llama3(factor, context)
 
 
-def _llama3(factor: float, context: int) -> Fitted:
+def _fitted_llama3(factor: float, context: int) -> Fitted:
     return shortened(factor, lambda number: (LLAMA3, number, 1.0, 4.0, context))
+
+
+def _near(own: RopeScaling, context_length: int) -> Iterator[Value]:
+    """What a decoder's own scaling is mistaken for: another kind with its numbers, or one of its numbers left as it is by default."""
+    factor, context = own.factor, own.original_context or context_length
+    if own.kind == "longrope":
+        yield from (SHORT, LONG)
+        return
+    yield ("linear", factor)
+    yield ("dynamic", factor, context)
+    yield (LLAMA3, factor, 1.0, 4.0, context)
+    for fast, slow in dict.fromkeys([(own.beta_fast, own.beta_slow), (32.0, 1.0)]):
+        for length in dict.fromkeys([context, context_length]):
+            yield from (("yarn", factor, fast, slow, length, truncated) for truncated in (True, False))
 
 
 @convention("rope.frequencies", STAGES, "from_base", rank=2, last_resort=True)

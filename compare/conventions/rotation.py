@@ -10,10 +10,21 @@ from .heads import read_heads
 
 
 def rope_input(run: Run, side: str, block: int | None) -> Array:
-    """What is rotated: the normed heads, or those of the projection where the norm comes after."""
+    """What is rotated: the normed heads, or those of the projection where the norm comes after; clipped where they are."""
     if run.config.qk_norm and run.setting("qk_norm.place") == "after_rope":
         return read_heads(run, f"{side}_proj", block)
-    return run.tap(f"{side}_norm", block)
+    return clipped(run, run.tap(f"{side}_norm", block))
+
+
+def v_read(run: Run, block: int | None) -> Array:
+    """The heads of v as the cache, or attention, takes them: [T, KV, D]."""
+    return clipped(run, read_heads(run, "v_proj", block))
+
+
+def clipped(run: Run, x: Array) -> Array:
+    """x with no value larger than the limit in size, where there is one."""
+    most = None if run.config.clip_qkv is None else run.setting("attention.clip")
+    return x if most is None else np.clip(x, -float(most), float(most))  # type: ignore[arg-type]
 
 
 def attention_input(run: Run, side: str, block: int | None) -> Array:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+AS_CONFIGURED = "as_configured"  # what the configuration says of the block
 Value = str | float | int | bool | None | tuple["Value", ...]
 
 

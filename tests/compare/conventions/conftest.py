@@ -11,30 +11,31 @@ import numpy as np
 import pytest
 
 from opdiff.compare.conventions import Case, Explanation, Settings, distance, evaluate, explain
+from opdiff.graphs.decoder_config import DecoderConfig
 from opdiff.graphs.stages import AFTER_BLOCKS, IN_BLOCK, tap_name
 
 MET = 1e-12
 
 
-@dataclass(frozen=True)
-class Config:
-    architecture: str = "qwen3"
-    n_blocks: int = 3
-    width: int = 24
-    n_heads: int = 4
-    n_kv_heads: int = 2
-    head_dim: int = 8
-    ffn_width: int = 40
-    vocab_size: int = 50
-    context_length: int = 64
-    rope_base: float = 1e6
-    rms_norm_eps: float = 1e-6
-    tied_head: bool = False
-    qk_norm: bool = True
-    attention_bias: bool = False
+_TINY = {
+    "architecture": "qwen3",
+    "n_blocks": 3,
+    "width": 24,
+    "n_heads": 4,
+    "n_kv_heads": 2,
+    "head_dim": 8,
+    "ffn_width": 40,
+    "vocab_size": 50,
+    "context_length": 64,
+    "rope_base": 1e6,
+    "rms_norm_eps": 1e-6,
+    "tied_head": False,
+    "qk_norm": True,
+    "attention_bias": False,
+}
 
 
-def random_weights(config: Config, seed: int) -> dict[str, np.ndarray]:
+def random_weights(config: DecoderConfig, seed: int) -> dict[str, np.ndarray]:
     """Every tensor of a decoder by its GGUF name, float32; gains far from 1."""
     rng = np.random.default_rng(seed)
     q, kv, c, f = config.n_heads * config.head_dim, config.n_kv_heads * config.head_dim, config.width, config.ffn_width
@@ -64,7 +65,7 @@ def random_weights(config: Config, seed: int) -> dict[str, np.ndarray]:
 class Tiny:
     """A tiny decoder with the standard value of every tap."""
 
-    config: Config
+    config: DecoderConfig
     weights: dict[str, np.ndarray]
     tokens: np.ndarray = field(default_factory=lambda: np.array([7, 3, 41, 19, 3, 28]))
 
@@ -108,8 +109,14 @@ def named(explanation: Explanation) -> Named:
 
 def make(seed: int = 0, **changes: Any) -> Tiny:
     """A tiny decoder; what is not given is the tiny Qwen3's."""
-    config = Config(**changes)
+    config = DecoderConfig(**{**_TINY, **changes})
     return Tiny(config, random_weights(config, seed))
+
+
+@pytest.fixture(scope="session")
+def made() -> Callable[..., Tiny]:
+    """Makes a tiny decoder with these fields of its configuration."""
+    return make
 
 
 @pytest.fixture(scope="session")

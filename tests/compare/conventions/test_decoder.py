@@ -11,7 +11,7 @@ from opdiff.compare.conventions import CONVENTIONS, CannotEvaluate, Case, Settin
 from opdiff.compare.conventions.evaluate import Memo, evaluate_with_reads
 from opdiff.compare.conventions.registry import MODELS
 from opdiff.graphs.errors import ShapeError
-from opdiff.graphs.stages import CACHES, STAGES
+from opdiff.graphs.stages import CACHES, OF_SOME, STAGES
 
 PARTS = {
     "attn_q": "self_attn.q_proj",
@@ -100,7 +100,7 @@ def test_the_standard_model_is_transformers_model(kind, request):
 
 
 def test_every_stage_of_the_vocabulary_has_a_model():
-    assert set(MODELS) == {*STAGES, *CACHES}
+    assert set(MODELS) == {*STAGES, *CACHES, *OF_SOME}
 
 
 def test_values_are_read_where_there_are_and_the_target_never_is(qwen3):
@@ -154,7 +154,7 @@ def test_every_convention_is_described():
         assert family
         assert aspect
         assert len(convention.description) > 20
-        assert set(convention.stages) <= {*STAGES, *CACHES}
+        assert set(convention.stages) <= {*STAGES, *CACHES, *OF_SOME}
 
 
 def test_what_cannot_be_evaluated_says_why(qwen3):

@@ -128,13 +128,13 @@ def test_a_wrong_eps_is_found_through_the_stages_below(qwen3, names):
     assert names(qwen3, "q_rope", rotated, without=("q_norm",)) == [{"qk_norm.eps": 1e-4}]
 
 
-def test_a_gain_as_wide_as_the_projection_is_applied_to_it_whole(qwen3, names):
-    """As in OLMo 2: the tensor's length says so."""
-    x, rng = qwen3.values["blk.1.q_proj"], np.random.default_rng(3)
-    wide = rng.normal(1, 0.2, 32)
-    qwen3.weights["blk.1.attn_q_norm.weight"], kept = wide, qwen3.weights["blk.1.attn_q_norm.weight"]
-    output = (x.reshape(6, 32) / np.sqrt((x**2).mean((1, 2))[:, None] + 1e-6) * wide).reshape(x.shape)
-    found = qwen3.explain(qwen3.case("q_norm"), output)
-    qwen3.weights["blk.1.attn_q_norm.weight"] = kept
+@pytest.mark.parametrize(("over", "axes"), [("projection", (1, 2)), ("each_head", (2,))])
+def test_a_gain_as_wide_as_the_projection_belongs_to_it_whole_or_to_each_head(over, axes, made):
+    """As in OLMo 2, and as in StableLM: the configuration says so."""
+    tiny = made(qk_norm_over=over)
+    x, wide = tiny.values["blk.1.q_proj"], np.random.default_rng(3).normal(1, 0.2, 32)
+    tiny.weights["blk.1.attn_q_norm.weight"] = wide
+    output = x / np.sqrt((x**2).mean(axes, keepdims=True) + 1e-6) * wide.reshape(x.shape[1:])
+    found = tiny.explain(tiny.case("q_norm"), output)
     assert found.found
     assert not found.deviations
