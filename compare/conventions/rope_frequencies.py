@@ -72,15 +72,20 @@ def _longrope(run: Run, chosen: str, speeds: Array) -> Array:
     scaling = run.config.rope_scaling
     assert scaling is not None
     is_long = len(run.case.tokens) > (scaling.original_context or 0) if chosen == "longrope" else chosen == LONG
-    listed = scaling.long_factors if is_long else scaling.short_factors
-    return (
-        np.asarray(listed) if listed else _listed(run, f"rope_factors_{'long' if is_long else 'short'}.weight", speeds)
-    )
+    listed = np.asarray(scaling.long_factors if is_long else scaling.short_factors)
+    if not len(listed):
+        return _listed(run, f"rope_factors_{'long' if is_long else 'short'}.weight", speeds)
+    return _fitting(listed, speeds)
 
 
 def _listed(run: Run, tensor: str, speeds: Array) -> Array:
-    """A tensor of divisors; ones where there is none that fits."""
-    factors = np.asarray(run.case.weights[tensor], np.float64) if tensor in run.case.weights else np.ones_like(speeds)
+    """A tensor of divisors; ones where there is none."""
+    stored = run.case.weights[tensor] if tensor in run.case.weights else np.ones_like(speeds)
+    return _fitting(np.asarray(stored, np.float64), speeds)
+
+
+def _fitting(factors: Array, speeds: Array) -> Array:
+    """The divisors; ones where they are not as many as there are frequencies."""
     return factors if factors.shape == speeds.shape else np.ones_like(speeds)
 
 
