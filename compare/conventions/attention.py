@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 
 import numpy as np
@@ -176,7 +177,12 @@ def _standard_window(config: DecoderConfig) -> Value:
     return of_blocks.pop() if len(of_blocks) == 1 else AS_CONFIGURED
 
 
-@convention("attention.window", SCORES, _standard_window, rank=1)
+def _windows(config: DecoderConfig) -> str:
+    known = Counter(config.windows[: config.n_blocks])
+    return ", ".join(f"{size} in {n} of {config.n_blocks} blocks" for size, n in known.items())
+
+
+@convention("attention.window", SCORES, _standard_window, rank=1, configured=_windows)
 def window(question: Question) -> Iterator[Value]:
     """How many keys a query sees at most, itself included; None where there is no sliding window; as_configured, as many
     as the configuration says of the block.

@@ -10,7 +10,7 @@ from ...graphs.decoder_config import DecoderConfig
 from .case import Array
 from .evaluate import Run
 from .fit import Fitted, Question
-from .settings import Settings, Value
+from .settings import AS_CONFIGURED, Settings, Value
 from .tables import MODELS, STANDARDS
 
 Model = Callable[[Run, int | None], Array]
@@ -33,6 +33,7 @@ class Convention:
         last_resort: tried only when nothing else fits, because it can imitate other conventions.
         fit: values solved from the region's output, each raw and then shortened.
         number: for values that are names of numbers ("1/sqrt(width)"), the number.
+        configured: what AS_CONFIGURED means for a configuration, in words.
     """
 
     name: str
@@ -43,9 +44,12 @@ class Convention:
     last_resort: bool = False
     fit: Fit | None = None
     number: Callable[[Value, DecoderConfig], float] | None = None
+    configured: Callable[[DecoderConfig], str] | None = None
 
     def written(self, value: Value, config: DecoderConfig) -> str:
         """A value for a reader; the name of a number is one reading of it, and comes behind it."""
+        if self.configured is not None and value == AS_CONFIGURED:
+            return self.configured(config)
         if self.number is None or not isinstance(value, str):
             return str(value)
         number = f"{self.number(value, config):.7g}"
@@ -70,13 +74,14 @@ def convention(
     rank: int = 0,
     last_resort: bool = False,
     number: Callable[[Value, DecoderConfig], float] | None = None,
+    configured: Callable[[DecoderConfig], str] | None = None,
 ) -> Callable[[Alternatives], Convention]:
     """Decorate the function that yields a convention's alternatives, and enter it in the register."""
     default = standard if callable(standard) else lambda config: standard
 
     def enter(alternatives: Alternatives) -> Convention:
         assert name not in REGISTER, name
-        entered = Convention(name, tuple(stages), default, alternatives, rank, last_resort, number=number)
+        entered = Convention(name, tuple(stages), default, alternatives, rank, last_resort, None, number, configured)
         REGISTER[name] = entered
         STANDARDS[name] = default
         return entered

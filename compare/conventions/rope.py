@@ -111,7 +111,11 @@ def _standard_rotation(config: DecoderConfig) -> Value:
     return "no" if config.positions != "rotary" else AS_CONFIGURED if config.rotates else "yes"
 
 
-@convention("rope.applied", ROTATING_STAGES, _standard_rotation)
+def _rotating(config: DecoderConfig) -> str:
+    return f"yes in {sum(config.rotates[: config.n_blocks])} of {config.n_blocks} blocks"
+
+
+@convention("rope.applied", ROTATING_STAGES, _standard_rotation, configured=_rotating)
 def applied(question: Question) -> Iterator[Value]:
     """Whether q and k are rotated: in all blocks, in none, or in those in which the configuration says so."""
     yield from ("no", "yes")

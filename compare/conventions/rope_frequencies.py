@@ -165,7 +165,11 @@ def _standard_base(config: DecoderConfig) -> Value:
     return float(config.rope_base) if config.local_rope_base is None else AS_CONFIGURED
 
 
-@convention("rope.base", STAGES, _standard_base)
+def _two_bases(config: DecoderConfig) -> str:
+    return f"{config.rope_base:.7g}, {config.local_rope_base:.7g} in blocks with a window"
+
+
+@convention("rope.base", STAGES, _standard_base, configured=_two_bases)
 def base(question: Question) -> Iterator[Value]:
     """The base of the angles: position * base ** (-2i / D)."""
     config = question.case.config
