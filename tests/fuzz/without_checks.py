@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -19,6 +20,8 @@ import click
 
 ROOT = Path(__file__).parent.parent.parent
 _LIES = "tests/fuzz/test_fuzz.py::test_files_that_lie_are_used_or_refused_in_one_line"
+_SECONDS = 300
+_ADDRESSES = 12 << 30  # bytes
 READERS: dict[str, Sequence[str]] = {
     "graphs/soundness.py": ("tests/graphs/test_soundness.py",),
     "graphs/reading.py": ("tests/graphs/test_reading.py",),
@@ -77,13 +80,25 @@ def main(files: tuple[str, ...]) -> None:
     sys.exit(1 if survivors else 0)
 
 
+def _limit_memory() -> None:
+    """What reads without a bound may not take the machine with it."""
+    resource.setrlimit(resource.RLIMIT_AS, (_ADDRESSES, _ADDRESSES))
+
+
 def _failing(copy: Path, tests: Sequence[str]) -> str | None:
     """The first test that fails in the copy."""
     for test in tests:
         command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "--no-header", test]
         env = {**os.environ, "PYTHONPATH": str(copy.parent), "PYTHONDONTWRITEBYTECODE": "1"}
-        ran = subprocess.run(command, cwd=copy, env=env, capture_output=True, text=True)
+        try:
+            ran = subprocess.run(
+                command, cwd=copy, env=env, capture_output=True, text=True, timeout=_SECONDS, preexec_fn=_limit_memory
+            )
+        except subprocess.TimeoutExpired:
+            return f"{test} does not come to an end"
         failed = next((line for line in ran.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))), None)
+        if ran.returncode < 0:
+            return f"{test} ends by signal {-ran.returncode}"
         if ran.returncode not in (0, 1):
             raise RuntimeError(f"pytest cannot run {test}: {ran.stdout[-1000:]}")
         if failed is not None:
