@@ -12,6 +12,7 @@ from .evaluate import Run
 from .fit import Question
 from .linear import linear
 from .registry import convention, model
+from .rounding import to_float16
 from .settings import Value
 
 SWAPPED = {"ffn_gate": "ffn_up", "ffn_up": "ffn_gate"}
@@ -67,10 +68,22 @@ def gelu_erf(x: Array) -> Array:
     return np.asarray(0.5 * x * (1.0 + np.vectorize(math.erf, otypes=[np.float64])(x / math.sqrt(2.0))))
 
 
+def gelu_by_table(x: Array) -> Array:
+    """The tanh approximation as ggml looks it up, in a table of float16 by the nearest float16. Source: ggml_vec_gelu_f32.
+
+    The table's entries are computed in float32, which decides to which float16 those are rounded that lie between two.
+    """
+    near = to_float16(x)
+    inner = np.float32(math.sqrt(2.0 / math.pi)) * near * (1 + np.float32(0.044715) * near * near)
+    looked_up = to_float16(np.float32(0.5) * near * (1 + np.tanh(inner)))
+    return np.where(x <= -10, 0.0, np.where(x >= 10, x, looked_up))
+
+
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "silu": lambda x: x * sigmoid(x),
     "gelu_tanh": gelu_tanh,
     "gelu_erf": gelu_erf,
+    "gelu_tanh_float16_table": gelu_by_table,
     "gelu_sigmoid": lambda x: x * sigmoid(1.702 * x),
     "relu": lambda x: np.maximum(x, 0.0),
     "relu2": lambda x: np.square(np.maximum(x, 0.0)),

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from families.converter import family_gguf
-from families.models import KINDS, N_TOKENS, family_model, tokens
+from families.models import AS_GGUF_SAYS, KINDS, N_TOKENS, family_model, tokens
 
 from opdiff.compare.measure import deviation
 from opdiff.exporters.bound import BoundCheckpoint
@@ -30,15 +30,6 @@ from opdiff.graphs.stages import IN_BLOCK, OF_SOME, is_stage, split_tap_name
 
 FLOOR = 1e-10  # NMSE of float32 against float32
 GELU_FLOOR = 1e-6  # llama.cpp looks its gelu up in a table of float16; measured: 2e-7
-# What GGUF cannot say of a family is as llama.cpp has it.
-AS_GGUF_SAYS: dict[str, dict[str, Any]] = {
-    "mistral": {"sliding_window": None},
-    "starcoder2": {"sliding_window": None},
-    "gemma2": {"query_pre_attn_scalar": 16},
-    "gemma3": {"query_pre_attn_scalar": 16},
-    "gpt_oss": {"swiglu_limit": 7.0},
-    "qwen3_moe with a dense block": {"norm_topk_prob": True},
-}
 WITHOUT_GGUF = {"llama with dynamic scaling"}
 PAIRED = ("llama", "granite", "granitemoe", "smollm3")
 

@@ -114,6 +114,15 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     "llama with linear scaling": ("Llama", _rope("linear", factor=4.0)),
     "llama with dynamic scaling": ("Llama", {"max_position_embeddings": 12, **_rope("dynamic", factor=4.0)}),
 }
+# What GGUF cannot say of a family is as llama.cpp has it.
+AS_GGUF_SAYS: dict[str, dict[str, Any]] = {
+    "mistral": {"sliding_window": None},
+    "starcoder2": {"sliding_window": None},
+    "gemma2": {"query_pre_attn_scalar": 16},
+    "gemma3": {"query_pre_attn_scalar": 16},
+    "gpt_oss": {"swiglu_limit": 7.0},
+    "qwen3_moe with a dense block": {"norm_topk_prob": True},
+}
 _CLASSES = {"Gemma3Text": "Gemma3ForCausalLM", "GPT2": "GPT2LMHeadModel"}
 
 

@@ -12,8 +12,9 @@ import pytest
 import torch
 from filelock import FileLock
 
+from families.converter import family_gguf
 from families.faults import FAULTS, FamilyFault
-from families.models import KINDS, N_TOKENS, family_model, tokens
+from families.models import AS_GGUF_SAYS, KINDS, N_TOKENS, family_model, tokens
 from opdiff.compare.diagnose import compare
 from opdiff.compare.result import Result
 from opdiff.exporters.bound import BoundCheckpoint
@@ -92,6 +93,26 @@ def assert_named(result: Result, placed: Sequence[Placed]) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_nothing_is_blamed_in_transformers_own_run_of_a_family(kind, root, tmp_path):
     result = compare(right(kind, root), traced(kind, [], tmp_path / "t.safetensors"))
+    assert result.parity, [cause.text for cause in result.root_causes]
+
+
+IN_LLAMA_CPP = (
+    *("mistral", "gemma2", "gemma3", "olmo2", "granite", "glm4", "cohere2", "smollm3", "stablelm", "gpt_neox"),
+    *("mixtral", "qwen3_moe", "glm4_moe"),
+)
+
+
+@pytest.mark.parametrize("kind", IN_LLAMA_CPP)
+def test_nothing_is_blamed_in_llama_cpps_run_of_a_family(kind, tmp_path):
+    pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed; it is compiled, so it is an extra")
+    from opdiff.exporters.runtimes.llama_cpp import write_trace
+
+    model = family_model(kind, **AS_GGUF_SAYS.get(kind, {}))
+    checkpoint = open_checkpoint(str(family_gguf(model, tmp_path / "model.gguf")))
+    write_trace(checkpoint, TOKENS, tmp_path / "t.safetensors")
+    variant = "reference" if checkpoint.config.experts else "reference:activations=ggml"
+    (path,) = export(checkpoint, [parse_variant(variant)], tmp_path / "out", link=False, length=N_TOKENS)
+    result = compare(path, tmp_path / "t.safetensors")
     assert result.parity, [cause.text for cause in result.root_causes]
 
 

@@ -4,11 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from ...tapping import tap
 from .layers import Layers
+
+
+def gelu_by_table(x: Tensor) -> Tensor:
+    """gelu as ggml looks it up on the CPU, in a table of float16 by the float16 that is nearest. Source: ggml_vec_gelu_f32."""
+    looked_up = F.gelu(x.half().float(), approximate="tanh").half().float()
+    return torch.where(x <= -10, torch.zeros_like(x), torch.where(x >= 10, x, looked_up))
+
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "silu": F.silu,
@@ -16,6 +24,7 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),
     "relu2": lambda x: F.relu(x).square(),
 }
+OF_GGML = {"gelu": gelu_by_table, "gelu_tanh": gelu_by_table}  # llama.cpp has the tanh form in the place of either
 
 
 class FeedForward(Layers):
