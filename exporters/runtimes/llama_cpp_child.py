@@ -132,6 +132,7 @@ def opened(model: str, n_tokens: int, n_threads: int, callback: Any = None, cach
     llama_cpp.llama_backend_init()
     model_options = llama_cpp.llama_model_default_params()
     model_options.n_gpu_layers = 0
+    model_options.use_extra_bufts = False  # weights as they are stored, in the same kernels on every processor
     loaded = llama_cpp.llama_model_load_from_file(model.encode(), model_options)
     if not loaded:
         raise InputError("llama.cpp cannot load it")
