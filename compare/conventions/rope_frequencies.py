@@ -224,7 +224,8 @@ def measured_offset(question: Question) -> Iterator[Fitted]:
         return
     speeds = frequencies(question.run(), question.case.block, *rotary_dim_of(question.run()))
     candidates = np.arange(-len(angles), MOST_OFFSET)
-    agreement = np.cos(candidates[:, None] * speeds - angles[0]).sum(axis=1)
+    turned = (question.case.first_position + candidates)[:, None] * speeds
+    agreement = np.cos(turned - angles[0]).sum(axis=1)
     yield Fitted((int(candidates[np.argmax(agreement)]),))
 
 
