@@ -39,8 +39,19 @@ class Port(Reference):
         return super().forward(tokens, positions)
 
 
+class NextRow(Reference):
+    """Reads the table of positions one row further."""
+
+    def forward(self, tokens, positions):
+        return super().forward(tokens, positions + 1)
+
+
 def port(checkpoint):
     return Port(checkpoint, "as_stored")
+
+
+def next_row(checkpoint):
+    return NextRow(checkpoint, "as_stored")
 '''
 
 
@@ -73,7 +84,8 @@ def placed(tmp_path_factory, worker_id) -> Path:
             folder / "llama3" / "hf", "reference", "hf", f"{folder}/port.py:port", out=folder / "llama3", positions=True
         )
         export(folder / "dynamic" / "hf", "reference", out=folder / "dynamic", positions=True)
-        export(folder / "learned" / "hf", "reference", "hf", out=folder / "learned", positions=True)
+        own = f"{folder}/port.py:next_row"
+        export(folder / "learned" / "hf", "reference", "hf", own, out=folder / "learned", positions=True)
         export(folder / "longrope" / "hf", "reference", out=folder / "plain")
 
     return made_once(tmp_path_factory, worker_id, "positions", make)
@@ -88,6 +100,7 @@ def test_a_fault_behind_the_original_context_shows_with_an_offset_only(placed: P
     for offset in (1, 8, FAR):
         far = compare(a, b, tokens=TOKENS, position_offset=offset)
         assert {one.tap for one in far.divergences} == {"blk.0.q_rope", "blk.0.k_rope"}
+        assert [(cause.convention, cause.b_value) for cause in far.root_causes] == [("rope.scaling", "longrope_short")]
         assert far.closed.complete
         assert not any("q_rope" in spot.stages for spot in far.blind_spots)
 
@@ -107,11 +120,17 @@ def test_graphs_that_take_positions_are_those_that_count_them_at_0(placed: Path)
     assert all(row.propagated.max_abs == 0 for row in result.rows)
 
 
-def test_conventions_are_named_at_an_offset(placed: Path):
-    a, b = placed / "llama3" / "reference.onnx", placed / "llama3" / "port.onnx"
-    result = compare(a, b, tokens=TOKENS, position_offset=1000)
-    (cause,) = result.root_causes
-    assert (cause.convention, cause.b_value, cause.taps) == ("rope.offset", "3", ("blk.0.q_rope",))
+@pytest.mark.parametrize(
+    ("model", "port", "offset", "named"),
+    [
+        ("llama3", "port", 1000, ("rope.offset", "3", ("blk.0.q_rope",))),
+        ("learned", "next_row", 40, ("embedding.position_offset", "1", ("position_embed",))),
+    ],
+)
+def test_conventions_are_named_at_an_offset(placed: Path, model: str, port: str, offset: int, named: tuple):
+    a, b = placed / model / "reference.onnx", placed / model / f"{port}.onnx"
+    (cause,) = compare(a, b, tokens=TOKENS, position_offset=offset).root_causes
+    assert (cause.convention, cause.b_value, cause.taps) == named
 
 
 @pytest.mark.parametrize("schedule", ["whole", "3+4+1"])
