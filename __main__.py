@@ -133,6 +133,7 @@ def main() -> None:
 @click.option("--copy-weights", is_flag=True, help="Copy the checkpoint's tensors, instead of a hard link to its file.")
 @click.option("--length", type=click.IntRange(min=1), help="Export for exactly so many tokens.", metavar="N")
 @click.option("--cache", is_flag=True, help="Let the graphs take and give a KV cache, for any schedule of steps.")
+@click.option("--positions", is_flag=True, help="Let the graphs take positions, for compare --position-offset.")
 @_talks
 def export(
     model: str | None,
@@ -142,6 +143,7 @@ def export(
     copy_weights: bool,
     length: int | None,
     cache: bool,
+    positions: bool,
 ) -> None:
     """Write one .onnx for each variant of MODEL, every stage exposed, beside the weights that all share.
 
@@ -156,6 +158,9 @@ def export(
     A graph takes any number of tokens, or as many as a table in it has rows. What loops over its tokens, or has a shape
     that is fixed, is exported for exactly N tokens with --length N, and compared on N tokens.
 
+    With --positions a graph takes position_ids beside the tokens: reference, hf where the family has them, and modules of
+    your own whose forward has an argument `positions`.
+
     --module takes a function of yours that returns any torch module and its example inputs. It is written as torch
     exports it, beside the inputs as an .npz; opdiff compare aligns two of them by their weights and values.
 
@@ -163,6 +168,7 @@ def export(
     Example:
       opdiff export seed --variant dsl --variant legacy --variant reference:weights=q8_0 --out demo/seed
       opdiff export seed --variant dsl --length 8 --out demo/eight
+      opdiff export seed --variant reference --variant hf --positions --out demo/placed
       opdiff export --module old.py:model --module new.py:model2 --out demo/ports
     """
     if bool(modules) == bool(model or variants):
@@ -178,7 +184,7 @@ def export(
         raise click.UsageError("give a MODEL and at least one --variant" if model else "give a MODEL for the variants")
     from .exporters.command import run_export
 
-    for path in run_export(model, variants, folder, link=not copy_weights, length=length, cache=cache):
+    for path in run_export(model, variants, folder, not copy_weights, length, cache, positions):
         click.echo(path)
 
 
@@ -189,6 +195,9 @@ def export(
 @click.option("--tokens", help="The input as token ids, as 1,5,3.")
 @click.option("--schedule", default="whole", show_default=True, metavar="STEPS", help="In which steps it is fed.")
 @click.option("--cache", help="The KV cache: dynamic or static of hf; f32, f16 or q8_0 of llama.cpp.")
+@click.option(
+    "--position-offset", type=int, default=0, show_default=True, metavar="N", help="The position of the first token."
+)
 @click.option("--out", type=_FILE, required=True, help="The .safetensors file to write.")
 @_talks
 def trace(model: str, runtime: str, prompt: str | None, tokens: str | None, out: Path, **options: Any) -> None:
@@ -220,6 +229,9 @@ def trace(model: str, runtime: str, prompt: str | None, tokens: str | None, out:
 @click.option("--optimization-b", type=_LEVEL, help="The same for B: A and B may be one file.")
 @click.option("--schedule-a", default="whole", show_default=True, metavar="STEPS", help="In which steps A is fed.")
 @click.option("--schedule-b", default="whole", show_default=True, metavar="STEPS", help="The same for B.")
+@click.option(
+    "--position-offset", type=int, metavar="N", help="Feed positions N, N+1, ... to graphs that take them. [default: 0]"
+)
 @click.option("--values", type=_FILE, metavar="FOLDER", help="Keep every side's values of each tap here, as traces.")
 @click.option("--provider", default="CPUExecutionProvider", show_default=True, help="onnxruntime's execution provider.")
 @_reports
@@ -244,6 +256,10 @@ def compare(
     STEPS: whole, each (token by token), chunks:64 or 4+1+1; with a comma also batch:3 (among other prompts), pad-left:5
     or pad-right:5. Steps want a graph that keeps a cache: opdiff export --cache.
 
+    With --position-offset RoPE turns by positions from N on, so that what it does behind a long context shows with a few
+    tokens; masks and windows still count the tokens. It wants graphs that take position_ids: opdiff export --positions. A
+    trace brings its own.
+
     Exit status: 0 they compute the same (with --baseline: no cause is new), 1 they differ, 2 the input cannot be used.
 
     \b
@@ -253,6 +269,7 @@ def compare(
       opdiff compare torch.onnx optimised.onnx --tokens 1,5,3 --inputs mask.npz
       opdiff compare model.onnx model.onnx --tokens 1,5,3 --optimization-b all
       opdiff compare demo/cached/reference.onnx demo/cached/legacy.onnx --tokens 1,5,3 --schedule-b each
+      opdiff compare demo/placed/reference.onnx demo/placed/hf.onnx --tokens 1,5,3 --position-offset 100000
     """
     from .compare.command import Asked, run_compare
     from .exporters.tokenizers.beside import pieces_of

@@ -21,6 +21,7 @@ def export(
     length: int | None = None,
     cache: bool = False,
     link: bool = True,
+    positions: bool = False,
 ) -> list[Path]:
     """Write one .onnx for each variant of a model; the Python side of `opdiff export`.
 
@@ -31,6 +32,7 @@ def export(
         length: export for exactly so many tokens; None: for any number, where the variant can.
         cache: let the graphs take and give a KV cache.
         link: let the graphs read the checkpoint's own file through a hard link, where its tensors are plain.
+        positions: let the graphs take the positions of the tokens.
     Returns:
         the graphs, in the order of the variants.
     Raises:
@@ -38,7 +40,7 @@ def export(
     """
     from .exporters.command import run_export
 
-    return run_export(str(model), variants, Path(out), link, length, cache)
+    return run_export(str(model), variants, Path(out), link, length, cache, positions)
 
 
 def trace(
@@ -50,6 +52,7 @@ def trace(
     prompt: str | None = None,
     schedule: str = "whole",
     cache: str | None = None,
+    position_offset: int = 0,
 ) -> Path:
     """Run a real runtime once and write the values of its stages; the Python side of `opdiff trace`.
 
@@ -59,12 +62,13 @@ def trace(
         out: the .safetensors file.
         tokens, prompt: one of the two.
         schedule, cache: as for the command.
+        position_offset: the position of the first token.
     Raises:
         InputError: what the runtime cannot do, or the command would refuse.
     """
     from .exporters.runtimes.command import run_trace
 
-    return run_trace(str(model), runtime, prompt, _written(tokens), Path(out), schedule, cache)
+    return run_trace(str(model), runtime, prompt, _written(tokens), Path(out), schedule, cache, position_offset)
 
 
 def compare(
@@ -78,6 +82,7 @@ def compare(
     schedule_a: str = "whole",
     schedule_b: str = "whole",
     values: str | Path | None = None,
+    position_offset: int | None = None,
 ) -> Result:
     """Compare two runtimes; the Python side of `opdiff compare`.
 
@@ -88,6 +93,7 @@ def compare(
         inputs: for graphs without taps, further inputs by name.
         schedule_a, schedule_b: in which steps each side is fed.
         values: a folder in which every side's values of each tap are kept.
+        position_offset: the position of the first token, for graphs that take positions; None: that of a trace, or 0.
     Returns:
         the result, which shows itself in a notebook.
     Raises:
@@ -112,6 +118,7 @@ def compare(
             inputs=({**given.get("a", {}), **named}, {**given.get("b", {}), **named}),
             schedules=(parse_schedule(schedule_a), parse_schedule(schedule_b)),
             values=None if values is None else Path(values),
+            first_position=position_offset,
         )
         return with_pieces(result, pieces_of)
 

@@ -43,7 +43,7 @@ class Compared:
         gone: causes of the baseline that this run did not find, where it compared the same taps.
         unseen: those of which this run did not compare the taps.
         left_over: a difference that no region accounts for, where the baseline had none; None: there is none.
-        has_same_tokens: whether both are of the same tokens; other ones may show less, or more.
+        has_same_tokens: whether both are of the same tokens at the same positions; other ones may show less, or more.
     """
 
     known: tuple[Placed, ...]
@@ -85,7 +85,7 @@ def compared(result: Result, baseline: Result, path: Path) -> Compared:
         gone=_placed((cause, taps & seen) for cause, taps in missing),
         unseen=_placed((cause, taps - seen) for cause, taps in missing),
         left_over=result.closed.text if is_left_over else None,
-        has_same_tokens=result.tokens == baseline.tokens,
+        has_same_tokens=(result.tokens, result.first_position) == (baseline.tokens, baseline.first_position),
     )
 
 

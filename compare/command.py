@@ -51,6 +51,7 @@ class Asked:
         names, inputs, inputs_b, map_path: files, as the command's help says.
         optimization_a, optimization_b: onnxruntime's levels.
         values: the folder for every side's whole values.
+        position_offset: the position of the first token; None: that of a trace, or 0.
     """
 
     a: Path
@@ -67,6 +68,7 @@ class Asked:
     schedule_a: str = "whole"
     schedule_b: str = "whole"
     values: Path | None = None
+    position_offset: int | None = None
 
 
 def run_compare(
@@ -140,6 +142,7 @@ def _compared(asked: Asked) -> Result:
                 () if asked.map_path is None else read_map(asked.map_path),
                 (parse_schedule(asked.schedule_a), parse_schedule(asked.schedule_b)),
                 asked.values,
+                asked.position_offset,
             )
         except KeyboardInterrupt as e:
             names = f"{asked.a.name} and {asked.b.name}"

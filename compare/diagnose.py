@@ -11,6 +11,7 @@ import numpy as np
 from ..graphs.adopt.opened import Foreign
 from ..graphs.artifact import Artifact, Maps
 from ..graphs.errors import InputError, OpdiffError
+from ..graphs.positions import check_positions
 from ..graphs.provenance import versions
 from ..graphs.run import Runner
 from ..graphs.run import Settings as RunSettings
@@ -42,9 +43,11 @@ from .mend.unreached import unreached
 from .opening import (
     Opened,
     are_foreign,
+    at_positions,
     check_can_be_fed_in_steps,
     check_one_is_a_graph,
     check_sizes,
+    first_position_of,
     open_either,
     schedules_of,
     sides_of,
@@ -74,6 +77,7 @@ def compare(
     mapped: Sequence[Mapped] = (),
     schedules: Sequence[Schedule] = (WHOLE, WHOLE),
     values: Path | None = None,
+    first_position: int | None = None,
 ) -> Result:
     """Compare two runtimes on the same tokens.
 
@@ -87,6 +91,7 @@ def compare(
         mapped: for graphs without taps, values that stand for each other, as the user says.
         schedules: in which steps A and B are fed their tokens.
         values: a folder in which every side's values of the common taps are kept whole.
+        first_position: that of the first token, for graphs that take positions; None: that of a trace, or 0.
     Raises:
         InputError: a file or a token that cannot be used, or two traces, which nothing could be run on.
     """
@@ -96,12 +101,13 @@ def compare(
     found_files = [open_either(path, names, maps) for path in (a_path, b_path, reference_path) if path is not None]
     if not all(one.is_whole for one in schedules):
         check_can_be_fed_in_steps(found_files)
-    opened, alignment, tokens, told = _aligned(found_files, tokens, runner, progress, inputs, mapped)
+    start = first_position_of(found_files, first_position)
+    opened, alignment, tokens, told = _aligned(found_files, tokens, runner, progress, inputs, mapped, start)
     progress("run")
     schedules = schedules_of(opened, schedules)
     sides = sides_of(opened, alignment, tokens, runner, schedules)
     if values is not None:
-        write_values(values, sides, tokens)
+        write_values(values, sides, tokens, start)
     a, b, reference = sides[0], sides[1], sides[2] if len(sides) > 2 else None
     progress("replay")
     ordered = in_one_order(a, b, locate(a, b))
@@ -123,10 +129,11 @@ def compare(
     graphs = [side for side in sides if isinstance(side, GraphSide)]
     by_side = [(side, first) for side in graphs if (first := first_nonfinite(side)) is not None]
     nonfinite, judged_on = tuple(first for _, first in by_side), replayed(a, b)
+    artifact = runnable(a, b).artifact
     blind = (
         *_blind_spots(runnable(a, b), tokens),
         *_blind_to_steps(opened[:2], schedules[:2]),
-        *unreached(runnable(a, b).artifact.config, len(tokens)),
+        *unreached(artifact.config, len(tokens), artifact.first_position, artifact.takes_positions),
     )
     only_a, only_b = alignment.only_a, alignment.only_b
     return Result(
@@ -164,6 +171,7 @@ def compare(
         schedules=(schedules[0].text, schedules[1].text),
         first_step=first_step(a, b, at_fault.taps, found),
         next_capture=next_capture(alignment.common, only_a, only_b, causes, closed, blind, reference is not None),
+        first_position=start,
     )
 
 
@@ -174,16 +182,20 @@ def _aligned(
     progress: Progress,
     inputs: Sequence[Mapping[str, np.ndarray]],
     mapped: Sequence[Mapped],
+    first_position: int,
 ) -> tuple[list[Artifact | Trace], Alignment, Sequence[int], tuple[str, ...]]:
     """What is compared, its common taps, the tokens, and what a reader should know of how they were aligned.
 
+    Args:
+        first_position: that of the first token.
     Raises:
         InputError: they cannot be compared.
     """
     if are_foreign(found):
         progress("align")
         a, b = (one for one in found if not isinstance(one, Trace))
-        pair = align_foreign(a, b, tokens, runner, inputs, mapped)
+        check_positions(first_position, len(tokens or ()))
+        pair = align_foreign(a, b, tokens, runner, inputs, mapped, first_position)
         return list(pair.artifacts()), pair.alignment(), tokens or (), pair.notes
     if mapped or any(inputs):
         raise InputError("--inputs and --map are for graphs without taps, and both of these have taps; leave them out")
@@ -191,6 +203,7 @@ def _aligned(
     check_one_is_a_graph(opened[0], opened[1])
     check_sizes(opened)
     tokens = tokens_of(opened, tokens)
+    opened = at_positions(opened, first_position, len(tokens))
     return opened, align(opened[0], opened[1]), tokens, ()
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from ..graphs.adopt.opened import Foreign, open_foreign
 from ..graphs.artifact import Artifact, Maps, NoTaps, load_artifact
 from ..graphs.cache import with_cache_stages
 from ..graphs.errors import InputError
+from ..graphs.positions import POSITIONS, check_positions, check_table
 from ..graphs.run import Runner
 from ..graphs.schedule.steps import WHOLE, Schedule
 from ..graphs.stages import CACHES
@@ -130,6 +132,53 @@ def _check_tokens(one: Artifact | Trace, tokens: Sequence[int]) -> None:
             raise InputError(f"{one.path}: it is of {one.n_tokens} tokens, where {len(tokens)} are given; give its own")
         return
     one.check_tokens(tokens)
+
+
+def first_position_of(opened: Sequence[Opened], asked: int | None) -> int:
+    """The position of the first token: what was asked for, or that at which a trace was recorded; else 0.
+
+    Raises:
+        InputError: traces are of other positions, or a graph with taps takes none.
+    """
+    known = {
+        str(one.path): one.first_position for one in opened if isinstance(one, Trace) and one.first_position is not None
+    }
+    if asked is not None:
+        known = {"--position-offset": asked, **known}
+    if not known:
+        return 0
+    first, *others = known
+    check_positions(known[first], 1)
+    for other in others:
+        if known[other] != known[first]:
+            begins = f"{first} is {asked}" if asked is not None else f"those of {first} begin with {known[first]}"
+            raise InputError(
+                f"{other}: recorded at positions from {known[other]} on, where {begins}; "
+                "trace it again with --position-offset, or leave that out"
+            )
+    for one in opened:
+        if known[first] and isinstance(one, Artifact) and not one.takes_positions:
+            raise InputError(
+                f"{one.path}: takes no positions ({POSITIONS}), and cannot be run at those from {known[first]} on"
+                f"{'' if asked is not None else f', at which {first} was recorded'}; export it with opdiff export --positions"
+            )
+    return known[first]
+
+
+def at_positions(opened: Sequence[Artifact | Trace], first: int, n_tokens: int) -> list[Artifact | Trace]:
+    """The same, with graphs that are fed positions from `first` on.
+
+    Raises:
+        InputError: there are no such positions.
+    """
+    check_positions(first, n_tokens)
+    placed: list[Artifact | Trace] = []
+    for one in opened:
+        if isinstance(one, Artifact):
+            check_table(str(one.path), one.decoder, first, n_tokens)
+            one = replace(one, first_position=first)
+        placed.append(one)
+    return placed
 
 
 def check_sizes(opened: Sequence[Artifact | Trace]) -> None:

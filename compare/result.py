@@ -260,6 +260,7 @@ class Result:
     """All that a comparison found.
 
     Args:
+        first_position: that of the first token, where the graphs are fed positions; elsewhere positions count the tokens from 0.
         pieces: the text of tokens, where a tokenizer is known.
         next_capture: None where nothing is open.
     """
@@ -288,6 +289,7 @@ class Result:
     first_step: FirstStep | None = None
     next_capture: NextCapture | None = None
     pieces: Mapping[int, str] = field(default_factory=dict)
+    first_position: int = 0
 
     def to_json(self) -> str:
         """The result as JSON; numbers that JSON cannot hold (NaN, Inf) become text."""

@@ -19,11 +19,12 @@ def run_export(
     link: bool = True,
     length: int | None = None,
     cache: bool = False,
+    positions: bool = False,
 ) -> list[Path]:
     """Export the variants of a model into a folder, with their progress on stderr.
 
     Args:
-        link, length, cache: as for `export`.
+        link, length, cache, positions: as for `export`.
     Raises:
         Interrupted: the user stopped it; what was written before is whole.
     """
@@ -31,9 +32,8 @@ def run_export(
     with steps_shown() as steps:
         steps.enter("reading the checkpoint")
         try:
-            return export(
-                open_checkpoint(model, folder), requests, folder, steps.enter, steps.note, link, length, cache
-            )
+            checkpoint = open_checkpoint(model, folder)
+            return export(checkpoint, requests, folder, steps.enter, steps.note, link, length, cache, positions)
         except KeyboardInterrupt as e:
             done = ", ".join(name.removeprefix("exporting ") for name in steps.names[1:-1]) or "nothing"
             raise Interrupted(f"{folder}: interrupted while {steps.current}; written before, and whole: {done}") from e

@@ -47,6 +47,7 @@ def export(
     link: bool = True,
     length: int | None = None,
     cache: bool = False,
+    positions: bool = False,
 ) -> list[Path]:
     """Write one .onnx for each variant into `folder`, and the weights that they share.
 
@@ -55,9 +56,14 @@ def export(
         link: let the graphs read the checkpoint's own file, by a hard link, where its tensors can be read in place.
         length: export for exactly so many tokens; None: for as many as the variant can.
         cache: let the graphs take and give a KV cache.
+        positions: let the graphs take the positions of the tokens.
     Raises:
         InputError: a variant cannot run this checkpoint, or the folder cannot be written.
     """
+    if cache and positions:
+        raise InputError(
+            "--positions: a graph with a cache counts its positions by itself; leave --cache or --positions out"
+        )
     stems = _stems(variants)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -73,7 +79,7 @@ def export(
         for n, (variant, stem) in enumerate(zip(variants, stems, strict=True)):
             progress(f"exporting {stem}")
             count(n, len(variants))
-            graph = exported(variant, bound, length, cache)
+            graph = exported(variant, bound, length, cache, positions)
             options = json.dumps(dict(variant.options))
             facts = {"runtime": variant.name, "options": options, "checkpoint": checkpoint.sha256, **tokenizer}
             paths.append(write_graph(graph, bound, weights, folder / f"{stem}.onnx", facts))
@@ -147,7 +153,11 @@ def _is_linear(checkpoint: Checkpoint, name: str) -> bool:
 
 
 def exported(
-    variant: VariantRequest, checkpoint: BoundCheckpoint, length: int | None = None, cache: bool = False
+    variant: VariantRequest,
+    checkpoint: BoundCheckpoint,
+    length: int | None = None,
+    cache: bool = False,
+    positions: bool = False,
 ) -> ExportedGraph:
     """The variant's graph; where its blocks are known to be alike, two are exported and the rest instantiated.
 
@@ -160,7 +170,7 @@ def exported(
     module = variant.build(built_from)
     try:
         with variant.at_home():
-            graph = to_onnx(module, canonical_names(built_from), n_tokens=length, cache=cache)
+            graph = to_onnx(module, canonical_names(built_from), n_tokens=length, cache=cache, positions=positions)
     except InputError as e:
         raise InputError(f"variant {variant.name}: {e}") from e
     if not is_pattern:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import os
 import traceback
@@ -26,6 +27,7 @@ from ..graphs.cache import BEFORE
 from ..graphs.errors import InputError
 from ..graphs.kernels import FLOAT32_DOMAIN
 from ..graphs.naming import named_by_region
+from ..graphs.positions import POSITIONS
 from . import marks
 from .lengths import Guards, traced
 from .refusal import export_reason, with_own_line
@@ -106,11 +108,25 @@ class _Tapped(nn.Module):
         """Whether, with a cache, it takes `tokens` [B, T] and an `attention_mask` [B, P + T]."""
         return bool(getattr(self.variant, "takes_batch", False))
 
-    def forward(self, tokens: Tensor, states: Sequence[Tensor] = (), mask: Tensor | None = None) -> tuple[Tensor, ...]:
+    @property
+    def takes_positions(self) -> bool:
+        """Whether its forward takes `positions`, int64 [T]."""
+        own = getattr(self.variant, "takes_positions", None)
+        return "positions" in inspect.signature(self.variant.forward).parameters if own is None else bool(own)
+
+    def forward(
+        self,
+        tokens: Tensor,
+        states: Sequence[Tensor] = (),
+        mask: Tensor | None = None,
+        positions: Tensor | None = None,
+    ) -> tuple[Tensor, ...]:
         self.notes.guards.watch(tokens)
         given = dict(zip(self.states, states, strict=True)) if states else None
         with collected(marks.mark, given) as taps:
-            if mask is None:
+            if positions is not None:
+                self.variant(tokens, positions=positions)
+            elif mask is None:
                 self.variant(tokens)
             else:
                 self.variant(tokens, mask)
@@ -125,6 +141,7 @@ def to_onnx(
     optimize: bool = True,
     n_tokens: int | None = None,
     cache: bool = False,
+    positions: bool = False,
 ) -> ExportedGraph:
     """Export `variant` (tokens int64 [T], of any length or of as many as torch can) with its taps as outputs.
 
@@ -135,11 +152,17 @@ def to_onnx(
         opset: the least; a module that calls operators of a later one gets that.
         n_tokens: export for this length only, in less than half the time.
         cache: let what the module takes from the step before (`opdiff.past`) be inputs.
+        positions: let the positions of the tokens be an input, int64 [T]; not together with a cache.
     Raises:
-        InputError: the module marks no tap, or torch cannot export it.
+        InputError: the module marks no tap, or torch cannot export it; it takes no positions.
     """
     wrapper = _Tapped(variant).eval()
-    program, lengths = _exported(wrapper, opset, n_tokens, cache)
+    if positions and not wrapper.takes_positions:
+        raise InputError(
+            "takes no positions; --positions is for reference, hf where the family has position_ids, and modules whose forward "
+            "has an argument `positions`"
+        )
+    program, lengths = _exported(wrapper, opset, n_tokens, cache, positions)
     outside = _detached(program.model, wrapper, canonical)
     if optimize:
         with quiet(), _lines_kept(program.model.graph):
@@ -155,6 +178,8 @@ def to_onnx(
     _expose(model.graph, dict(zip(wrapper.axes, (types[value] for value in values), strict=True)))
     read = {initializer.name for initializer in model.graph.initializer}
     parameters = {name: outside[fqn] for fqn, name in names.items() if name in read}
+    if positions and not any(POSITIONS in node.input for node in model.graph.node):
+        raise InputError("reads no positions: it has neither RoPE nor a table of positions; leave --positions out")
     return ExportedGraph(model, wrapper.axes, parameters, lengths, wrapper.states)
 
 
@@ -198,13 +223,17 @@ def storage_key(tensor: Tensor) -> tuple:
 
 
 def _exported(
-    wrapper: _Tapped, opset: int, n_tokens: int | None, cache: bool
+    wrapper: _Tapped, opset: int, n_tokens: int | None, cache: bool, positions: bool
 ) -> tuple[torch.onnx.ONNXProgram, Lengths]:
     states: list[Tensor] = []
     grown: list[dict[int, Dim | _DimHint]] = []
 
     def trace(shapes: dict | None, length: int) -> torch.export.ExportedProgram:
         tokens = torch.arange(length, dtype=torch.int64)
+        if positions:
+            open_sizes = None if shapes is None else {"tokens": shapes, "positions": shapes}
+            named = {"positions": tokens.clone()}
+            return torch.export.export(wrapper, (tokens,), named, dynamic_shapes=open_sizes, strict=False)
         if states and wrapper.takes_batch:
             mask = torch.ones(_SAMPLE_ROWS, _SAMPLE_PAST + length, dtype=torch.int64)
             args: tuple = (tokens.expand(_SAMPLE_ROWS, -1).contiguous(), tuple(states), mask)
@@ -234,7 +263,12 @@ def _exported(
                 dynamo=True,
                 optimize=False,
                 opset_version=max(opset, _needed_opset(exported)),
-                input_names=["tokens", *(tap + BEFORE for tap in wrapper.states), *_mask_name(wrapper)],
+                input_names=[
+                    "tokens",
+                    *(tap + BEFORE for tap in wrapper.states),
+                    *_mask_name(wrapper),
+                    *([POSITIONS] if positions else []),
+                ],
                 verbose=False,
                 custom_translation_table=_TRANSLATIONS,
             )

@@ -16,6 +16,7 @@ from google.protobuf.message import DecodeError
 
 from .decoder_config import DecoderConfig
 from .errors import InputError
+from .positions import POSITIONS
 from .reading import contents, is_regular
 from .slices import producers
 from .soundness import check_by_onnx, check_sound
@@ -72,6 +73,7 @@ class Artifact:
     """A graph with its taps. `weights` holds the external initializers by name; `facts` what the exporter wrote.
 
     given: the inputs, where it was made for these alone.
+    first_position: what the first token is fed as its position, where it takes positions.
     """
 
     path: Path
@@ -81,6 +83,7 @@ class Artifact:
     facts: Mapping[str, str] = field(repr=False)
     sha256: str = ""
     given: Mapping[str, np.ndarray] | None = field(default=None, repr=False)
+    first_position: int = 0
 
     @property
     def name(self) -> str:
@@ -94,6 +97,11 @@ class Artifact:
     @property
     def tap_names(self) -> tuple[str, ...]:
         return tuple(tap.name for tap in self.taps)
+
+    @property
+    def takes_positions(self) -> bool:
+        """Whether it is fed the positions of its tokens."""
+        return any(info.name == POSITIONS for info in self.model.graph.input)
 
     @cached_property
     def config(self) -> dict[str, object]:

@@ -10,6 +10,7 @@ import onnx
 from .artifact import Artifact
 from .cache import empty
 from .errors import InputError
+from .positions import POSITIONS
 from .schedule.steps import WHOLE, Step
 
 _TOKENS = ("tokens", "input_ids", "token_ids")
@@ -36,7 +37,7 @@ def graph_inputs(
     if not len(tokens):
         raise InputError("no tokens given; give at least one, as in --tokens 1,5,3")
     step = step or WHOLE.steps(len(tokens))[0]
-    known = fed(tokens, step)
+    known = fed(tokens, step, artifact.first_position)
     initializers = {i.name for i in artifact.model.graph.initializer}
     infos = [info for info in artifact.model.graph.input if info.name not in initializers]
     if not known["attention_mask"].all() and all(info.name != "attention_mask" for info in infos):
@@ -59,9 +60,11 @@ def graph_inputs(
     return values
 
 
-def fed(tokens: Sequence[int], step: Step) -> dict[str, np.ndarray]:
+def fed(tokens: Sequence[int], step: Step, first_position: int = 0) -> dict[str, np.ndarray]:
     """What the step is fed, [rows, columns]. Other rows of the batch hold the same tokens in another order; where the
     prompt has padding, they have tokens.
+
+    first_position: that of the prompt's first token.
     """
     is_prompt = np.zeros(step.n_keys, bool)
     is_prompt[step.keys] = True
@@ -71,5 +74,5 @@ def fed(tokens: Sequence[int], step: Step) -> dict[str, np.ndarray]:
     ids = np.stack([np.asarray(tokens)[shift % len(tokens)] for shift in shifts])
     ids[step.row] = _PADDING
     ids[step.row, step.own] = np.asarray(tokens)[step.start : step.end]
-    positions = np.maximum(np.cumsum(mask, axis=1) - 1, 0)[:, step.n_before :]
-    return {**dict.fromkeys(_TOKENS, ids), "attention_mask": mask, "position_ids": positions}
+    positions = np.maximum(np.cumsum(mask, axis=1) - 1, 0)[:, step.n_before :] + first_position
+    return {**dict.fromkeys(_TOKENS, ids), "attention_mask": mask, POSITIONS: positions}

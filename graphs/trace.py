@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -27,6 +28,7 @@ from .tensor_files import TensorFile
 from .weights import TensorSource, write_safetensors
 
 FORMAT = "opdiff.trace/1"
+FIRST_POSITION = "first_position"  # the fact: the position of the first token
 _KEY = "opdiff."
 Sizes = tuple[int, int] | None  # tokens, and keys; None: not known
 _OWN_FACTS = {"format", "runtime", "taps"}
@@ -44,6 +46,7 @@ class Trace:
     facts: what the tracer wrote: `config` (DecoderConfig as JSON), `checkpoint` (SHA-256), `options` (JSON), and others.
     unknown: tensors that neither the stage vocabulary nor the name map knows.
     schedule: in which steps the runtime was fed; the values are by position (`graphs/schedule/placing.py`).
+    first_position: that of the first token; None where the file does not say.
     """
 
     path: Path
@@ -56,6 +59,7 @@ class Trace:
     unknown: tuple[str, ...]
     sha256: str
     schedule: Schedule = WHOLE
+    first_position: int | None = None
 
     @property
     def name(self) -> str:
@@ -135,10 +139,10 @@ def load_trace(path: str | Path, names: str | Path | None = None) -> Trace:
         part, schedule = _put_together(path, whole, steps, name_map, recorded)
     else:
         part, schedule = _part(str(path), whole, name_map, recorded), _schedule(path, facts)
-    runtime = facts.pop("runtime", path.stem)
+    runtime, first = facts.pop("runtime", path.stem), _first_position(path, facts)
     values = _Values(part.stored)
     return Trace(
-        path, runtime, part.tokens, part.taps, values, part.units, facts, part.unknown, _sha256(path), schedule
+        path, runtime, part.tokens, part.taps, values, part.units, facts, part.unknown, _sha256(path), schedule, first
     )
 
 
@@ -210,6 +214,16 @@ def _schedule(path: Path, facts: dict[str, str]) -> Schedule:
         return parse_schedule(facts.pop("schedule", WHOLE.text))
     except InputError as e:
         raise InputError(f"{path}: {e}") from e
+
+
+def _first_position(path: Path, facts: dict[str, str]) -> int | None:
+    """The position of the first token that a tracer wrote down."""
+    text = facts.pop(FIRST_POSITION, None)
+    if text is None:
+        return None
+    if not re.fullmatch(r"[0-9]{1,10}", text):
+        raise InputError(f"{path}: its first position is {text!r:.40}, which is none; trace it again")
+    return int(text)
 
 
 def _unit(dtype: np.dtype) -> float:

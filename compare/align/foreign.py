@@ -81,6 +81,7 @@ def align_foreign(
     runner: Runner,
     given: Sequence[Inputs] = ({}, {}),
     mapped: Sequence[Mapped] = (),
+    first_position: int = 0,
 ) -> ForeignPair:
     """Run both on the same input, and find which value of one is which of the other.
 
@@ -88,6 +89,7 @@ def align_foreign(
         tokens: for the input that takes them; None where there is none.
         given: further inputs by name, for A and for B.
         mapped: values that stand for each other, as a user says.
+        first_position: that of the first token, for inputs that take positions.
     Raises:
         InputError: an input that is missing or does not fit, a node that cannot run, or two graphs that share nothing.
     """
@@ -97,7 +99,7 @@ def align_foreign(
     if wanted and not tokens and not any(name for inputs in given for name in inputs):
         raise InputError(f"{wanted[0]}: no tokens: give the input, as in --tokens 1,5,3")
     asked = tokens or ()
-    feeds = _fed(opened, asked, given, runner)
+    feeds = _fed(opened, asked, given, runner, first_position)
     ours, theirs = (flatten(one, its.data, its.fixed, runner) for one, its in zip(opened, feeds, strict=True))
     cut = [cut_to_last_position(*pair) for pair in ((ours, theirs), (theirs, ours))]
     ours, theirs = (
@@ -134,11 +136,13 @@ def align_foreign(
     return replace(pair, notes=(*notes, _told(pair)))
 
 
-def _fed(opened: Sequence[Foreign], tokens: Sequence[int], given: Sequence[Inputs], runner: Runner) -> list[Fed]:
+def _fed(
+    opened: Sequence[Foreign], tokens: Sequence[int], given: Sequence[Inputs], runner: Runner, first_position: int
+) -> list[Fed]:
     """What both are fed. Sizes that a file leaves open and nobody tells are the first with which onnxruntime runs it."""
 
     def with_sizes(sizes: tuple[int, int]) -> list[Fed]:
-        return [fed(one, tokens, inputs, sizes) for one, inputs in zip(opened, given, strict=True)]
+        return [fed(one, tokens, inputs, sizes, first_position) for one, inputs in zip(opened, given, strict=True)]
 
     first, second = with_sizes(SIZES[0]), with_sizes(SIZES[1])
     are_open = [one.made != other.made for one, other in zip(first, second, strict=True)]

@@ -43,7 +43,8 @@ class Case:
         values: A's values by tap name, in canonical axes without the batch axis, or flattened; the target is not read.
         weights: the checkpoint's tensors by GGUF name; any float dtype, `[out, in]`.
         config: the decoder's configuration.
-        tokens: int64 [T]; the positions are 0 to T - 1.
+        tokens: int64 [T].
+        first_position: that of the first token, for RoPE and a table of positions; elsewhere positions count the tokens from 0.
         spans: the positions of each step, (start, end), where the tokens are fed in several.
         ends: at which positions caches are looked at; with `spans`.
         n_others: how many columns that are no position stand behind the keys of scores and probabilities.
@@ -62,11 +63,17 @@ class Case:
     ends: tuple[int, ...] = ()
     has_cache: bool = False
     n_others: int = 0
+    first_position: int = 0
 
     @property
     def steps(self) -> tuple[tuple[int, int], ...]:
         """The positions of each step, (start, end)."""
         return self.spans or ((0, len(self.tokens)),)
+
+    @property
+    def end(self) -> int:
+        """The position behind the last token: how many tokens there are, or seem to be, from position 0 on."""
+        return self.first_position + len(self.tokens)
 
     @property
     def looked_at(self) -> tuple[int, ...]:

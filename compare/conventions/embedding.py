@@ -31,7 +31,7 @@ def position_embed(run: Run, block: int | None) -> Array:
     x = run.tap("embed")
     if run.setting("embedding.positions") == "missing":
         return x
-    rows = np.arange(len(x)) + int(run.number("embedding.position_offset"))
+    rows = np.arange(run.case.first_position, run.case.end) + int(run.number("embedding.position_offset"))
     table = run.tensor("position_embd.weight")
     return x + np.asarray(table[np.clip(rows, 0, len(table) - 1)], np.float64)
 

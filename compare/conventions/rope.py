@@ -73,13 +73,14 @@ def _is_applied(run: Run, block: int | None) -> bool:
 
 def _positions(run: Run, length: int) -> Array:
     """The position of each row, as each step counts it."""
-    positions = np.arange(length, dtype=np.float64)
+    first = run.case.first_position
+    positions = np.arange(first, first + length, dtype=np.float64)
     chosen = run.setting("rope.positions") if len(run.case.steps) > 1 else "absolute"
     for start, end in run.case.steps:
         if chosen == "from_each_step":
             positions[start:end] -= start
         elif chosen == "that_of_the_step":
-            positions[start:end] = start
+            positions[start:end] = first + start
         elif str(chosen).startswith(OFF_BY) and start:
             positions[start:end] += int(str(chosen).removeprefix(OFF_BY))
     return positions

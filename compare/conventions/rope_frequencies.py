@@ -71,7 +71,7 @@ def _longrope(run: Run, chosen: str, speeds: Array) -> Array:
     """The divisors of the frequencies [R/2]: of the long list behind the original context, of the short one before."""
     scaling = run.config.rope_scaling
     assert scaling is not None
-    is_long = len(run.case.tokens) > (scaling.original_context or 0) if chosen == "longrope" else chosen == LONG
+    is_long = run.case.end > (scaling.original_context or 0) if chosen == "longrope" else chosen == LONG
     listed = np.asarray(scaling.long_factors if is_long else scaling.short_factors)
     if not len(listed):
         return _listed(run, f"rope_factors_{'long' if is_long else 'short'}.weight", speeds)
@@ -95,7 +95,7 @@ def _linear(run: Run, speeds: Array, base: float, exponents: Array, factor: floa
 
 def _dynamic(run: Run, speeds: Array, base: float, exponents: Array, factor: float, context: float) -> Array:
     """The base grows with the tokens behind the original context. Source: _compute_dynamic_ntk_parameters in transformers."""
-    beyond = max(len(run.case.tokens), context) / context
+    beyond = max(run.case.end, context) / context
     dim = 2 * len(speeds)
     return np.asarray((base * (factor * beyond - (factor - 1)) ** (dim / (dim - 2))) ** -exponents)
 
@@ -224,7 +224,8 @@ def measured_offset(question: Question) -> Iterator[Fitted]:
         return
     speeds = frequencies(question.run(), question.case.block, *rotary_dim_of(question.run()))
     candidates = np.arange(-len(angles), MOST_OFFSET)
-    agreement = np.cos(candidates[:, None] * speeds - angles[0]).sum(axis=1)
+    turned = (question.case.first_position + candidates)[:, None] * speeds
+    agreement = np.cos(turned - angles[0]).sum(axis=1)
     yield Fitted((int(candidates[np.argmax(agreement)]),))
 
 

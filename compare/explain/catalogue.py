@@ -75,7 +75,7 @@ class Explainer:
         graphs = [side for side in sides if isinstance(side, GraphSide)]
         recorded = (side.artifact.decoder for side in graphs)
         self._config = next((config for config in recorded if config is not None), None)
-        self._multiply = graphs[0].multiply
+        self._multiply, self._first = graphs[0].multiply, graphs[0].artifact.first_position
         self.weights = SharedWeights(graphs)
         self._tokens = np.asarray(tokens, np.int64)
         self._fed = dict(zip(("a", "b", "reference"), sides, strict=False))
@@ -173,7 +173,16 @@ class Explainer:
         """What this region offers to the catalogue, as the side `a`, `b` or `reference` is fed."""
         block, stage = split_tap_name(tap)
         assert self._config is not None
-        case = Case(stage, block, self._values, self.weights, self._config, self._tokens, self._multiply)
+        case = Case(
+            stage,
+            block,
+            self._values,
+            self.weights,
+            self._config,
+            self._tokens,
+            self._multiply,
+            first_position=self._first,
+        )
         fed, has_cache = self._fed.get(side), f"blk.{block}.k_cache" in self._values
         return (
             case

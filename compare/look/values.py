@@ -10,15 +10,17 @@ import numpy as np
 
 from ...graphs.axes import canonical_axes
 from ...graphs.errors import InputError
-from ...graphs.trace import save_trace
+from ...graphs.trace import FIRST_POSITION, save_trace
 from ..sides.side import Side
 
 ROLES = ("a", "b", "reference")
 
 
-def write_values(folder: Path, sides: Iterable[Side], tokens: Iterable[int]) -> None:
+def write_values(folder: Path, sides: Iterable[Side], tokens: Iterable[int], first_position: int) -> None:
     """Write `a.safetensors`, `b.safetensors` and, where there is one, `reference.safetensors`.
 
+    Args:
+        first_position: that of the first token.
     Raises:
         InputError: the folder cannot be written.
     """
@@ -27,7 +29,8 @@ def write_values(folder: Path, sides: Iterable[Side], tokens: Iterable[int]) -> 
     except OSError as e:
         raise InputError(f"{folder}: cannot be made ({e.strerror}); choose another folder for --values") from e
     for role, side in zip(ROLES, sides, strict=False):
-        save_trace(folder / f"{role}.safetensors", side.info.runtime, list(tokens) or None, _pairs(side), {})
+        facts = {FIRST_POSITION: str(first_position)}
+        save_trace(folder / f"{role}.safetensors", side.info.runtime, list(tokens) or None, _pairs(side), facts)
 
 
 def _pairs(side: Side) -> Iterable:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from ...graphs.positions import positions_text
 from ...graphs.printable import shortened
 from ...graphs.stages import LOGITS
 from ..result import Effect, Result, RootCause
@@ -170,8 +171,9 @@ def from_here(source: str) -> str:
 
 
 def coverage(result: Result) -> str:
-    """How many taps were compared, how they were matched, and what only one side has."""
-    text = f"{len(result.rows)} taps compared, matched by {result.matched_by}"
+    """How many taps were compared, at which positions, how they were matched, and what only one side has."""
+    at = f" at {positions_text(result.first_position, len(result.tokens))}" if result.first_position else ""
+    text = f"{len(result.rows)} taps compared{at}, matched by {result.matched_by}"
     for side, names in ((result.a, result.only_a), (result.b, result.only_b)):
         if names:
             text += f"; only in {side.name}: {places(names)}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ...graphs.errors import InputError
+from ...graphs.positions import check_positions, check_table
 from ...graphs.progress import steps_shown
 from ...graphs.schedule.steps import WHOLE, Schedule, parse_schedule
 from ..checkpoints import Checkpoint, open_checkpoint
@@ -18,9 +19,12 @@ def run_trace(
     out: Path,
     schedule: str = WHOLE.text,
     cache: str | None = None,
+    position_offset: int = 0,
 ) -> Path:
     """Trace one pass of a runtime over a prompt or over token ids, with its progress on stderr.
 
+    Args:
+        position_offset: the position of the first token.
     Raises:
         InputError: neither or both of prompt and tokens, a token that the model has not, another ending than
             .safetensors; and what the runtime cannot do.
@@ -40,22 +44,32 @@ def run_trace(
         ids = _encoded(checkpoint, prompt) if prompt is not None else _parsed(tokens or "")
         _check_tokens(ids, checkpoint)
         steps.steps(len(ids))
+        check_positions(position_offset, len(ids))
+        check_table(model, checkpoint.config, position_offset, len(ids))
         shown.enter(f"running {runtime}")
-        _run(runtime, checkpoint, ids, out, steps, cache)
+        _run(runtime, checkpoint, ids, out, steps, cache, position_offset)
     return out
 
 
 def _run(
-    runtime: str, checkpoint: Checkpoint, tokens: list[int], out: Path, schedule: Schedule, cache: str | None
+    runtime: str,
+    checkpoint: Checkpoint,
+    tokens: list[int],
+    out: Path,
+    schedule: Schedule,
+    cache: str | None,
+    first_position: int,
 ) -> None:
     if runtime == "hf":
         from . import hf
 
-        hf.write_trace(checkpoint, tokens, out, schedule, _cache(runtime, cache, hf.CACHES))
+        hf.write_trace(checkpoint, tokens, out, schedule, _cache(runtime, cache, hf.CACHES), first_position)
     else:
         from . import llama_cpp
 
-        llama_cpp.write_trace(checkpoint, tokens, out, schedule, _cache(runtime, cache, llama_cpp.CACHES))
+        llama_cpp.write_trace(
+            checkpoint, tokens, out, schedule, _cache(runtime, cache, llama_cpp.CACHES), first_position
+        )
 
 
 def _cache(runtime: str, asked: str | None, known: tuple[str, ...]) -> str:

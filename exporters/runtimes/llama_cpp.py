@@ -14,9 +14,11 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from ...graphs.cores import n_usable_cores
+from ...graphs.decoder_config import RopeScaling
 from ...graphs.errors import InputError
 from ...graphs.provenance import versions
 from ...graphs.schedule.steps import WHOLE, Schedule
+from ...graphs.trace import FIRST_POSITION
 from ..checkpoints import Checkpoint
 from ..checkpoints.families import family_of_architecture
 from ..tokenizers.beside import tokenizer_facts
@@ -26,13 +28,19 @@ _INSTALL = "pip install llama-cpp-python==0.3.36 (it is compiled, which takes so
 
 
 def write_trace(
-    checkpoint: Checkpoint, tokens: Sequence[int], path: Path, schedule: Schedule = WHOLE, cache: str = CACHES[0]
+    checkpoint: Checkpoint,
+    tokens: Sequence[int],
+    path: Path,
+    schedule: Schedule = WHOLE,
+    cache: str = CACHES[0],
+    first_position: int = 0,
 ) -> None:
     """Run llama.cpp in a process of its own and write the trace to `path`, whole or not at all.
 
     Args:
         schedule: in which steps it is fed.
         cache: the type of its KV cache.
+        first_position: that of the first token.
     Raises:
         InputError: a schedule with a batch or padding; llama-cpp-python is not installed, the checkpoint is no GGUF file, or llama.cpp cannot run it.
     """
@@ -51,6 +59,8 @@ def write_trace(
         "model": str(checkpoint.path.resolve()),
         "tokens": list(tokens),
         "steps": schedule.text,
+        "first_position": first_position,
+        "n_context": _n_context(checkpoint.config.rope_scaling, first_position + len(tokens), len(tokens)),
         "cache": cache,
         "n_threads": n_threads,
         "out": str(path.resolve()),
@@ -62,6 +72,7 @@ def write_trace(
             "versions": json.dumps({**versions(), "llama-cpp-python": found}),
             "options": json.dumps({"flash_attention": "off", "kv_cache": cache, "n_threads": str(n_threads)}),
             "schedule": schedule.text,
+            FIRST_POSITION: str(first_position),
             **tokenizer_facts(checkpoint, path.parent),
         },
     }
@@ -70,6 +81,14 @@ def write_trace(
     if ran.returncode:
         why = reason(ran.returncode, ran.stderr)
         raise InputError(f"{checkpoint.path}: {why}; try another version of llama-cpp-python, or --runtime hf")
+
+
+def _n_context(scaling: RopeScaling | None, end: int, n_tokens: int) -> int:
+    """The size of llama.cpp's context, by which it chooses longrope's factors: the tokens, or one that has the long ones where
+    the positions reach behind the original context.
+    """
+    original = scaling.original_context if scaling is not None and scaling.kind == "longrope" else None
+    return n_tokens if original is None or end <= original else max(n_tokens, original + 1)
 
 
 def is_gguf(path: Path) -> bool:

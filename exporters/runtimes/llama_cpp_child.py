@@ -1,8 +1,8 @@
 """llama.cpp's forward pass as a program: a question as JSON on stdin, a trace as a file.
 
 It runs in a process of its own, for llama.cpp ends the whole process where an assumption of its breaks.
-The question: {"model": path, "tokens": [...], "steps": text, "cache": text, "n_threads": int, "out": path, "runtime": text,
-"facts": {...}, "renamed": {...}}.
+The question: {"model": path, "tokens": [...], "steps": text, "first_position": int, "n_context": int, "cache": text,
+"n_threads": int, "out": path, "runtime": text, "facts": {...}, "renamed": {...}}.
 What goes wrong is one line on stderr that begins with `opdiff: `.
 """
 
@@ -123,9 +123,12 @@ class Recorder:
 
 
 @contextmanager
-def opened(model: str, n_tokens: int, n_threads: int, callback: Any = None, cache: str = F32) -> Iterator[Any]:
+def opened(
+    model: str, n_tokens: int, n_threads: int, callback: Any = None, cache: str = F32, n_context: int | None = None
+) -> Iterator[Any]:
     """A context for passes over at most so many tokens: no flash attention, everything on the CPU.
 
+    n_context: of how many tokens the context is, where that is more.
     cache: the type of the KV cache; of a quantised one, that of the keys, for llama.cpp quantises values with flash attention
         only.
     """
@@ -137,7 +140,8 @@ def opened(model: str, n_tokens: int, n_threads: int, callback: Any = None, cach
     if not loaded:
         raise InputError("llama.cpp cannot load it")
     options = llama_cpp.llama_context_default_params()
-    options.n_ctx = options.n_batch = options.n_ubatch = n_tokens
+    options.n_batch = options.n_ubatch = n_tokens
+    options.n_ctx = n_context or n_tokens
     options.n_seq_max = 1
     options.n_threads = options.n_threads_batch = n_threads
     options.flash_attn_type = llama_cpp.LLAMA_FLASH_ATTN_TYPE_DISABLED
@@ -170,11 +174,18 @@ def decode(context: Any, tokens: Sequence[int], all_logits: bool, start: int = 0
 
 
 def record(
-    model: str, tokens: Sequence[int], n_threads: int, steps: Sequence[Step], cache: str, renamed: Mapping[str, str]
+    model: str,
+    tokens: Sequence[int],
+    n_threads: int,
+    steps: Sequence[Step],
+    cache: str,
+    renamed: Mapping[str, str],
+    first_position: int,
+    n_context: int,
 ) -> list[tuple[Tap, np.ndarray]]:
     """The taps of the model's pass over the tokens in these steps, with the logits of all positions.
 
-    renamed: as for `tap_of`.
+    renamed: as for `tap_of`. first_position: that of the first token. n_context: as for `opened`.
 
     Raises:
         InputError: llama.cpp cannot load or run it, or lays its graph out in a way that is not known here.
@@ -187,9 +198,9 @@ def record(
         return now(address, ask, data)
 
     callback = llama_cpp.ggml_backend_sched_eval_callback(answer)  # kept: the library does not
-    with opened(model, len(tokens), n_threads, callback, cache) as context:
+    with opened(model, len(tokens), n_threads, callback, cache, n_context) as context:
         for step in steps:
-            status = decode(context, tokens[step.start : step.end], all_logits=True, start=step.start)
+            status = decode(context, tokens[step.start : step.end], all_logits=True, start=first_position + step.start)
             if now.error is not None:
                 raise now.error
             if status or "logits" not in now.taps:
@@ -206,7 +217,8 @@ def main() -> None:
     try:
         tokens = question["tokens"]
         steps = parse_schedule(question["steps"]).steps(len(tokens))
-        pairs = record(question["model"], tokens, question["n_threads"], steps, question["cache"], question["renamed"])
+        how = (question[name] for name in ("cache", "renamed", "first_position", "n_context"))
+        pairs = record(question["model"], tokens, question["n_threads"], steps, *how)
         save_trace(Path(question["out"]), question["runtime"], tokens, pairs, question["facts"])
     except InputError as e:
         print(f"opdiff: {e}", file=sys.stderr)

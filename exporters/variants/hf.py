@@ -59,6 +59,7 @@ def tapped(model: nn.Module, cache: MakeCache | None = None) -> TappedModel:
 class TappedModel(nn.Module):
     """An HF causal LM that takes `tokens`, int64 [T], and marks its stages in HF's own layouts.
 
+    `positions`, int64 [T], are HF's position_ids, where they are not to be counted from 0.
     In an export with `--cache` it takes a batch, `tokens` [B, T], and an `attention_mask` [B, P + T] of what is no padding.
 
     A pass over a few tokens is watched first, and shows what is tapped where: what a module gives or reads, and what has no
@@ -75,15 +76,28 @@ class TappedModel(nn.Module):
         self._make_cache = cache or _dynamic_cache
         self._marks = _Marks(self._planned())
 
-    def forward(self, tokens: Tensor, attention_mask: Tensor | None = None, cache: Any = None) -> Tensor:
-        """cache: one that is kept from step to step, by `marking_cache`; None: what `past` gives."""
+    @property
+    def takes_positions(self) -> bool:
+        return "position_ids" in inspect.signature(self.model.forward).parameters
+
+    def forward(
+        self,
+        tokens: Tensor,
+        attention_mask: Tensor | None = None,
+        cache: Any = None,
+        positions: Tensor | None = None,
+    ) -> Tensor:
+        """cache: one that is kept from step to step, by `marking_cache`; None: what `past` gives.
+
+        positions: [T]; in a step [B, T].
+        """
         self._marks.reset()
         with _watched(self.model, self._marks):
             if attention_mask is None:
-                logits = self.model(**_whole(self.model, tokens)).logits
+                logits = self.model(**_whole(self.model, tokens, positions)).logits
             else:
                 cache = cache or self._taken_over(tokens.shape[0])
-                logits = self.model(**_step(tokens, attention_mask, cache)).logits
+                logits = self.model(**_step(tokens, attention_mask, cache, positions)).logits
         logits = self._marks.mark("logits", logits, "batch token vocab")
         self._marks.reset()
         return logits
@@ -142,15 +156,20 @@ class TappedModel(nn.Module):
         return cache, empty
 
 
-def _whole(model: nn.Module, tokens: Tensor) -> dict[str, Any]:
+def _whole(model: nn.Module, tokens: Tensor, positions: Tensor | None = None) -> dict[str, Any]:
     """What a pass over all tokens hands to the model."""
     knows_caches = "use_cache" in inspect.signature(model.forward).parameters
-    return {"input_ids": tokens[None], **({"use_cache": False} if knows_caches else {})}
+    return {
+        "input_ids": tokens[None],
+        **({} if positions is None else {"position_ids": positions[None]}),
+        **({"use_cache": False} if knows_caches else {}),
+    }
 
 
-def _step(tokens: Tensor, attention_mask: Tensor, cache: Any) -> dict[str, Any]:
+def _step(tokens: Tensor, attention_mask: Tensor, cache: Any, positions: Tensor | None = None) -> dict[str, Any]:
     """What a step hands to the model, as transformers' `generate` does: positions count what is no padding."""
-    positions = (attention_mask.cumsum(-1) - 1).clamp(min=0)[:, -tokens.shape[1] :]
+    if positions is None:
+        positions = (attention_mask.cumsum(-1) - 1).clamp(min=0)[:, -tokens.shape[1] :]
     return {
         "input_ids": tokens,
         "attention_mask": attention_mask,

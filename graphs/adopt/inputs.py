@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 
 from ..errors import InputError
+from ..positions import POSITIONS
 from .opened import Foreign
 
 _TOKENS = ("tokens", "input_ids", "token_ids", "decoder_input_ids")
@@ -38,15 +39,23 @@ def takes_tokens(foreign: Foreign) -> bool:
 
 
 def fed(
-    foreign: Foreign, tokens: Sequence[int], given: Mapping[str, np.ndarray], sizes: tuple[int, int] = SIZES[0]
+    foreign: Foreign,
+    tokens: Sequence[int],
+    given: Mapping[str, np.ndarray],
+    sizes: tuple[int, int] = SIZES[0],
+    first_position: int = 0,
 ) -> Fed:
     """The inputs of a graph: those that are given by name, the tokens, and what their roles tell of the others.
 
     Args:
         sizes: what a size is that is left open: of a last axis, and of any other.
+        first_position: that of the first token.
     Raises:
-        InputError: an input that is given has another type or rank, or one has no role and cannot be made.
+        InputError: an input that is given has another type or rank, or one has no role and cannot be made; the positions do
+            not begin with 0, and no input takes them.
     """
+    if first_position:
+        _check_takes_positions(foreign, given)
     data, fixed, made = dict[str, np.ndarray](), dict[str, np.ndarray](), list[str]()
     for info in _inputs(foreign):
         kind = info.type.tensor_type
@@ -63,7 +72,7 @@ def fed(
             if dims and isinstance(dims[-1], int) and dims[-1] != len(tokens):
                 raise InputError(f"{foreign.path}: takes exactly {dims[-1]} tokens, where {len(tokens)} are given")
         else:
-            value = _made_for(info.name, dtype, dims, len(tokens), sizes)
+            value = _made_for(info.name, dtype, dims, len(tokens), sizes, first_position)
             made.append(f"{info.name} {list(value.shape)}")
         is_data = info.name in given or info.name in _TOKENS or (value.dtype.kind == "f" and value.size > 0)
         (data if is_data else fixed)[info.name] = value
@@ -92,10 +101,31 @@ def _checked(
     return value.astype(dtype)
 
 
+def _check_takes_positions(foreign: Foreign, given: Mapping[str, np.ndarray]) -> None:
+    names = [info.name for info in _inputs(foreign) if _is_of_positions(info.name)]
+    if not names:
+        raise InputError(
+            f"{foreign.path}: has no input {POSITIONS}, and cannot be run at other positions than 0 and up; export it with "
+            "one, or leave --position-offset out"
+        )
+    if all(name in given for name in names):
+        raise InputError(f"{foreign.path}: {names[0]} is given; leave it out of --inputs, or --position-offset")
+
+
+def _is_of_positions(name: str) -> bool:
+    """Whether an input takes the positions of the tokens, and not their places in a cache."""
+    return "position" in name and "cache" not in name
+
+
 def _made_for(
-    name: str, dtype: np.dtype, dims: Sequence[int | str | None], n_tokens: int, sizes: tuple[int, int]
+    name: str,
+    dtype: np.dtype,
+    dims: Sequence[int | str | None],
+    n_tokens: int,
+    sizes: tuple[int, int],
+    first_position: int,
 ) -> np.ndarray:
-    """A value for an input by its role: a mask of ones, positions from 0, an empty cache; else seeded random numbers."""
+    """A value for an input by its role: a mask of ones, positions, an empty cache; else seeded random numbers."""
     is_past = bool(_PAST.search(name)) and dtype.kind == "f"
     shape = [
         dim if isinstance(dim, int) else _size(dim, place == 0, is_past, n_tokens, sizes[place < len(dims) - 1])
@@ -106,7 +136,8 @@ def _made_for(
     if "mask" in name:
         return np.ones(shape, dtype)
     if "position" in name:
-        return np.broadcast_to(np.arange(shape[-1] if shape else 0), shape).astype(dtype)
+        first = first_position if _is_of_positions(name) else 0
+        return np.broadcast_to(np.arange(shape[-1] if shape else 0) + first, shape).astype(dtype)
     if name == "seqlens_k":
         return np.full(shape, n_tokens - 1, dtype)
     if name == "total_sequence_length":

@@ -32,7 +32,11 @@ def reference(
 
 
 class Reference(nn.Module):
-    """tokens int64 [T] -> logits float32 [T, V]."""
+    """tokens int64 [T] -> logits float32 [T, V].
+
+    Positions, int64 [T], are those by which RoPE turns and a table of positions is read, where they are not to be counted from 0;
+    what a token sees goes by its place among the tokens.
+    """
 
     def __init__(self, checkpoint: BoundCheckpoint, weights: Weights, activations: Activations = "exact") -> None:
         super().__init__()
@@ -48,19 +52,20 @@ class Reference(nn.Module):
         self.rotary = Rotary(checkpoint, config.rope_base, config.rope_scaling)
         self.local_rotary = None if config.local_rope_base is None else Rotary(checkpoint, config.local_rope_base, None)
 
-    def forward(self, tokens: Tensor) -> Tensor:
+    def forward(self, tokens: Tensor, positions: Tensor | None = None) -> Tensor:
         x = F.embedding(tokens, self.embedding).float()
         x = tap("embed", multiplied(x, self.config.embedding_scale), axes="token channel")
         n_before = n_past(x.new_zeros(0, self.config.n_kv_heads, self.config.head_dim))
         keys = torch.arange(n_before + tokens.shape[0], device=tokens.device)
-        positions = keys[n_before:]
+        queries = keys[n_before:]
+        positions = queries if positions is None else positions
         if self.learned_positions is not None:
             rows = F.embedding(positions + (self.config.position_offset or 0), self.learned_positions).float()
             x = tap("position_embed", x + rows, axes="token channel")
         tables = {False: self.rotary_table(positions)}
         if self.local_rotary is not None:
             tables[True] = self.local_rotary(positions)
-        visible = {window: visible_keys(keys, positions, window) for window in self.windows()}  # each [T, K]
+        visible = {window: visible_keys(keys, queries, window) for window in self.windows()}  # each [T, K]
         for n, block in enumerate(self.blocks):
             window = self.config.window(n)
             cos, sin = tables[window is not None and self.local_rotary is not None]
@@ -79,10 +84,10 @@ class Reference(nn.Module):
         return dict.fromkeys(self.config.window(n) for n in range(self.config.n_blocks))
 
 
-def visible_keys(keys: Tensor, positions: Tensor, window: int | None) -> Tensor:
-    """Which of the keys [K] the queries at these positions [T] see: itself and those before, or the last `window` of them."""
-    visible = keys[None, :] <= positions[:, None]
-    return visible if window is None else visible & (keys[None, :] > positions[:, None] - window)
+def visible_keys(keys: Tensor, queries: Tensor, window: int | None) -> Tensor:
+    """Which of the keys [K] the queries at these places [T] see: itself and those before, or the last `window` of them."""
+    visible = keys[None, :] <= queries[:, None]
+    return visible if window is None else visible & (keys[None, :] > queries[:, None] - window)
 
 
 def multiplied(x: Tensor, scale: float) -> Tensor:

@@ -44,11 +44,11 @@ class Rotary(nn.Module):
         return (cos, sin) if self.amplitude == 1 else (cos * self.amplitude, sin * self.amplitude)
 
     def frequencies(self, positions: Tensor) -> Tensor:
-        """Those of a pass that ends with these positions: [R/2]."""
+        """Those of a pass over these positions, by the greatest of them: [R/2]."""
         scaling = self.scaling
         if scaling is None or scaling.original_context is None or scaling.kind not in ("dynamic", "longrope"):
             return self.inv_freq
-        n_tokens = positions[-1] + 1
+        n_tokens = positions.max() + 1
         if scaling.kind == "longrope":
             return torch.where(n_tokens > scaling.original_context, self.long_inv_freq, self.inv_freq)
         beyond = n_tokens.float().clamp(min=scaling.original_context) / scaling.original_context
