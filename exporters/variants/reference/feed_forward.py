@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
+import numpy as np
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ....graphs.decoder_config import DecoderConfig, Xielu
 from ...tapping import tap
 from .layers import Layers
 
@@ -16,6 +20,18 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),
     "relu2": lambda x: F.relu(x).square(),
 }
+
+
+def activation_of(config: DecoderConfig, block: int) -> Callable[[Tensor], Tensor]:
+    """The activation of a block."""
+    return partial(xielu, of=config.xielu[block]) if config.activation == "xielu" else ACTIVATIONS[config.activation]
+
+
+def xielu(x: Tensor, of: Xielu) -> Tensor:
+    """a x^2 + beta x where x > 0, else b (exp(min(x, eps)) - 1 - x) + beta x. Source: Huang and Schlag 2024."""
+    a, b = (float(np.logaddexp(0, alpha)) for alpha in (of.alpha_p, of.alpha_n))  # softplus
+    below = (torch.expm1(x.clamp(max=of.eps)) - x) * (of.beta + b) + of.beta * x
+    return torch.where(x > 0, a * x * x + of.beta * x, below)
 
 
 class FeedForward(Layers):
