@@ -83,6 +83,27 @@ class Experts:
 
 
 @dataclass(frozen=True, slots=True)
+class Xielu:
+    """The numbers of one block's xIELU: a x^2 + beta x where x > 0, else b (exp(min(x, eps)) - 1 - x) + beta x.
+
+    alpha_p, alpha_n: as they are learned: a is softplus(alpha_p), b is beta + softplus(alpha_n).
+    """
+
+    alpha_p: float
+    alpha_n: float
+    beta: float
+    eps: float
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if type(value) not in (int, float) or not abs(value) <= _LARGEST_FLOAT:  # NaN is not
+                raise InputError(
+                    f"config: {field.name} of xIELU is {value!r:.80}, no finite number; correct it at its source"
+                )
+
+
+@dataclass(frozen=True, slots=True)
 class DecoderConfig:
     """The shape, the constants and the choices of one decoder. What has a default is so in a Llama.
 
@@ -105,6 +126,7 @@ class DecoderConfig:
     clip_qkv: the largest size of q, k and v.
     logit_scale: what the logits are multiplied by.
     expert_blocks: which blocks have experts, where there are `experts`; empty: all.
+    xielu: the numbers of each block's activation, where that is xielu.
     """
 
     architecture: str
@@ -126,7 +148,7 @@ class DecoderConfig:
     parallel: Literal["no", "one_norm", "two_norms"] = "no"
     qk_norm_over: Literal["head", "projection", "each_head"] = "head"
     biases: tuple[str, ...] = ()
-    activation: Literal["silu", "gelu", "gelu_tanh", "relu2"] = "silu"
+    activation: Literal["silu", "gelu", "gelu_tanh", "relu2", "xielu"] = "silu"
     gated: bool = True
     positions: Literal["rotary", "learned", "none"] = "rotary"
     position_offset: int | None = None
@@ -147,6 +169,7 @@ class DecoderConfig:
     logit_scale: float = 1.0
     experts: Experts | None = None
     expert_blocks: tuple[bool, ...] = ()
+    xielu: tuple[Xielu, ...] = ()
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -159,7 +182,9 @@ class DecoderConfig:
             name = "head_dim" if self.rotary_dim is None else f"rotary_dim {rotated} of head_dim"
             odd = "is odd, and RoPE turns pairs" if rotated % 2 else "is more than there is"
             raise InputError(f"config: {name} {self.head_dim} {odd}; correct it")
-        for name in ("windows", "rotates", "expert_blocks"):
+        if self.activation == "xielu" and not self.xielu:
+            raise InputError("config: the activation is xielu, and its numbers are missing; correct it at its source")
+        for name in ("windows", "rotates", "expert_blocks", "xielu"):
             if 0 < len(getattr(self, name)) < self.n_blocks:
                 raise InputError(f"config: {name} tells of {len(getattr(self, name))} of {self.n_blocks} blocks")
 
@@ -188,7 +213,8 @@ class DecoderConfig:
     @property
     def has_equal_blocks(self) -> bool:
         """Whether all blocks compute the same of their weights."""
-        return all(len(set(of_blocks)) <= 1 for of_blocks in (self.windows, self.rotates, self.expert_blocks))
+        of_all = (self.windows, self.rotates, self.expert_blocks, self.xielu)
+        return all(len(set(of_blocks)) <= 1 for of_blocks in of_all)
 
     @property
     def is_plain(self) -> bool:
@@ -245,7 +271,7 @@ def _made(value: object, kind: object) -> object:
         inner = next(part for part in get_args(kind) if part is not NoneType)
         return None if value is None else _made(value, inner)
     if get_origin(kind) is tuple:
-        return tuple(value) if isinstance(value, list) else value
+        return tuple(_made(one, get_args(kind)[0]) for one in value) if isinstance(value, list) else value
     return _record(value, kind) if isinstance(kind, type) and is_dataclass(kind) else value
 
 

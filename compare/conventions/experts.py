@@ -66,7 +66,7 @@ def shared_out(run: Run, block: int | None) -> Array:
     """What the experts give that all tokens go through, [T, C]."""
     x, name = ffn_input(run, block), f"blk.{block}."
     gate, up = (_multiplied(run, x, f"{name}ffn_{part}_shexp.weight") for part in ("gate", "up"))
-    out = _multiplied(run, activated(run, gate) * up, f"{name}ffn_down_shexp.weight")
+    out = _multiplied(run, activated(run, block, gate) * up, f"{name}ffn_down_shexp.weight")
     tensor = f"{name}ffn_gate_inp_shexp.weight"
     if tensor not in run.case.weights or run.setting("experts.shared_gate") == "missing":
         return out
@@ -122,14 +122,14 @@ def _expert(run: Run, block: int | None, expert: int, x: Array) -> Array:
     gate, up = (_of_expert(run, block, f"ffn_{part}_exps", expert, x) for part in ("gate", "up"))
     if run.setting("experts.gate_up") == "swapped":
         gate, up = up, gate
-    return _of_expert(run, block, "ffn_down_exps", expert, _active(run, gate, up))
+    return _of_expert(run, block, "ffn_down_exps", expert, _active(run, block, gate, up))
 
 
-def _active(run: Run, gate: Array, up: Array) -> Array:
+def _active(run: Run, block: int | None, gate: Array, up: Array) -> Array:
     """The gated activation; gpt-oss's is clamped, and takes up + 1."""
     experts = run.config.experts
     if experts is None or experts.swiglu_limit is None or run.setting("experts.swiglu") == "plain":
-        return activated(run, gate) * up
+        return activated(run, block, gate) * up
     limit = run.setting("experts.swiglu_limit")
     if limit is not None:
         most = float(limit)  # type: ignore[arg-type]

@@ -13,8 +13,11 @@ from .fit import Question
 from .linear import linear
 from .registry import convention, model
 from .rounding import to_float16
-from .settings import Value
+from .settings import AS_CONFIGURED, Value
 
+ACTIVE = ("ffn_act", "expert_out", "shared_out")
+XIELU = "xielu"
+UNTRAINED = 0.8  # what multiplies x^2, and its counterpart below 0, before any training
 SWAPPED = {"ffn_gate": "ffn_up", "ffn_up": "ffn_gate"}
 
 
@@ -34,18 +37,33 @@ def ffn_up(run: Run, block: int | None) -> Array:
 def ffn_act(run: Run, block: int | None) -> Array:
     """activation(gate) * up, [T, F]; where there is no gate, activation(up)."""
     if not run.config.gated:
-        return activated(run, run.tap("ffn_up", block))
+        return activated(run, block, run.tap("ffn_up", block))
     gate, up = run.tap("ffn_gate", block), run.tap("ffn_up", block)
     if run.setting("ffn.gate_up") == "swapped":
         gate, up = up, gate
-    active = activated(run, gate)
+    active = activated(run, block, gate)
     combine = run.setting("ffn.combine")
     return active if combine == "gate_only" else active + up if combine == "sum" else active * up
 
 
-def activated(run: Run, gate: Array) -> Array:
-    """The activation of a gate, of any shape."""
-    return ACTIVATIONS[str(run.setting("ffn.activation"))](gate)
+def activated(run: Run, block: int | None, gate: Array) -> Array:
+    """The block's activation of a gate, of any shape."""
+    name = str(run.setting("ffn.activation"))
+    return _xielu(run, block, gate) if name == XIELU else ACTIVATIONS[name](gate)
+
+
+def _xielu(run: Run, block: int | None, x: Array) -> Array:
+    """With the block's numbers. Source: Huang and Schlag 2024."""
+    kind = run.setting("ffn.xielu")
+    of = run.config.xielu[0 if kind == "of_first_block" else block or 0]
+    p, n = (of.alpha_n, of.alpha_p) if kind == "swapped" else (of.alpha_p, of.alpha_n)
+    if kind != "without_softplus":
+        p, n = float(np.logaddexp(0.0, p)), float(np.logaddexp(0.0, n))
+    n += 0.0 if kind == "without_beta" else of.beta
+    if kind == "untrained":
+        p = n = UNTRAINED
+    below = (np.expm1(np.minimum(x, of.eps)) - x) * n
+    return np.asarray(np.where(x > 0, p * x * x, below) + of.beta * x)
 
 
 def _projected(run: Run, stage: str, block: int | None) -> Array:
@@ -95,12 +113,21 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
 
 @convention(
     "ffn.activation",
-    ("ffn_act", "expert_out", "shared_out"),
+    ACTIVE,
     lambda config: "gelu_erf" if config.activation == "gelu" else config.activation,
 )
 def activation(question: Question) -> Iterator[Value]:
     """The activation of the gate; of the only matrix before it where there is no gate; of the experts' gates."""
     yield from ACTIVATIONS
+
+
+@convention("ffn.xielu", ACTIVE, AS_CONFIGURED, configured=lambda config: "the checkpoint's numbers")
+def xielu_numbers(question: Question) -> Iterator[Value]:
+    """The numbers of xIELU: as_configured, the block's own with softplus on both alphas and beta added to alpha_n;
+    without_softplus; without_beta, which is then not added; with the two alphas swapped; untrained, both 0.8 in the end; or
+    of_first_block, in every block.
+    """
+    yield from ("without_softplus", "without_beta", "swapped", "untrained", "of_first_block")
 
 
 @convention("ffn.gate_up", ("ffn_gate", "ffn_up", "ffn_act"), "own")

@@ -6,6 +6,9 @@ from dataclasses import dataclass, field
 
 from ...graphs.decoder_config import RopeScaling
 from ...graphs.errors import InputError
+from ...graphs.weights import WeightFile
+from .metadata import shortest
+from .shapes import missing
 
 SLIDING, FULL = "sliding_attention", "full_attention"
 _ACTIVATIONS = {
@@ -15,6 +18,7 @@ _ACTIVATIONS = {
     "gelu_new": "gelu_tanh",
     "gelu_pytorch_tanh": "gelu_tanh",
     "relu2": "relu2",
+    "xielu": "xielu",
 }
 
 
@@ -24,10 +28,14 @@ class Unsupported(InputError):
 
 @dataclass(frozen=True, slots=True)
 class Fields:
-    """Reads the fields; `names` has what the family calls otherwise: `hidden_size` is GPT-2's `n_embd`."""
+    """Reads the fields; `names` has what the family calls otherwise: `hidden_size` is GPT-2's `n_embd`.
+
+    files: the file of each tensor, for the few settings that are tensors.
+    """
 
     values: Mapping[str, object]
     names: Mapping[str, str] = field(default_factory=dict)
+    files: Mapping[str, WeightFile] = field(default_factory=dict)
 
     def get(self, key: str) -> object:
         return self.values.get(self.names.get(key, key))
@@ -83,6 +91,18 @@ class Fields:
             return ()
         window = self.count("sliding_window")
         return tuple(window if kind == SLIDING else None for kind in kinds)
+
+    def of_blocks(self, part: str) -> tuple[float, ...]:
+        """The number that each block has as a tensor: `mlp.act_fn.beta`."""
+        return tuple(self._stored(f"model.layers.{n}.{part}") for n in range(self.count("num_hidden_layers")))
+
+    def _stored(self, name: str) -> float:
+        if name not in self.files:
+            raise missing(name)
+        value = self.files[name][name]
+        if value.size != 1:
+            raise InputError(f"tensor {name} has shape {value.shape}, where one number is needed; download it again")
+        return shortest(float(value.reshape(1)[0]))
 
     def rope(self, kind: str = FULL) -> Mapping[str, object]:
         """RoPE's parameters in blocks of a kind: `rope_parameters` in transformers 5; in 4 `rope_scaling`, or nothing."""

@@ -3,27 +3,31 @@
 from collections.abc import Mapping
 
 from ...graphs.decoder_config import DecoderConfig
+from ...graphs.weights import WeightFile
 from .families import family_of_model_type
 from .families.family import DecoderFamily, Settings
 from .fields import Fields, unsupported
 
 
-def read_hf_config(fields: Mapping[str, object], tied_head: bool) -> DecoderConfig:
+def read_hf_config(fields: Mapping[str, object], tied_head: bool, files: Mapping[str, WeightFile]) -> DecoderConfig:
     """The config of a decoder of a family that is known.
 
     Args:
         fields: what config.json holds.
         tied_head: whether the head is tied where config.json does not say.
+        files: the file of each tensor: some families have settings that are tensors.
     Raises:
         InputError: another model type, a field that is missing or senseless, a choice that opdiff's decoder has not, quantised
             weights. The message does not name the file.
     Source: transformers' configuration_*.py.
     """
     family = family_of_model_type(fields.get("model_type"))
-    read = Fields(fields, family.hf_names)
+    read = Fields(fields, family.hf_names, files)
     if fields.get("quantization_config"):
         raise unsupported("a quantised HF checkpoint", "quantization_config", fields["quantization_config"])
     settings = {**_common(read, family, tied_head), **family.settings, **family.from_hf(read)}
+    if settings["activation"] == "xielu" and "xielu" not in settings:
+        raise unsupported("this activation here", "hidden_act", "xielu")
     return DecoderConfig(architecture=family.architecture, **settings)  # type: ignore[arg-type]
 
 

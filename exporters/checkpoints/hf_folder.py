@@ -30,7 +30,7 @@ class HfFolder(Checkpoint):
     def __init__(self, files: HfFiles) -> None:
         self.path, self._files, self._places = files.path, files, dict(files.places)
         try:
-            self.config = read_hf_config(files.fields, tied_head=_HEAD not in self._places)
+            self.config = read_hf_config(files.fields, tied_head=_HEAD not in self._places, files=self._places)
             self._drop_copy_of_the_embedding()
             self._recipes = recipes(self.config, {name: file[name].shape for name, file in self._places.items()})
             check_tensors(self.config, {name: self.shape(name) for name in self._recipes})

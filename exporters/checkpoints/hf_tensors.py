@@ -98,6 +98,8 @@ def _sources(family: DecoderFamily, hf_names: Iterable[str]) -> dict[str, list[s
     known = get_tensor_name_map(_ARCHITECTURES[family.architecture], 1)
     numbered: dict[str, dict[int, str]] = {}
     for hf_name in hf_names:
+        if _of_block(hf_name) in family.hf_tensors.settings:
+            continue
         name, number = _gguf_name(family, known, hf_name)
         if number in numbered.setdefault(name, {}):
             raise _unknown(hf_name)
@@ -124,6 +126,12 @@ def _gguf_name(family: DecoderFamily, known: TensorNameMap, hf_name: str) -> tup
     if found is None:
         raise _unknown(hf_name)
     return found.replace("blk.0.", f"blk.{block}."), number
+
+
+def _of_block(hf_name: str) -> str:
+    """The name within a block; empty outside of the blocks."""
+    found = re.fullmatch(r"[a-z_.]+\.\d+\.(.+)", hf_name)
+    return found[1] if found else ""
 
 
 @cache

@@ -65,6 +65,15 @@ class Metadata:
         every = self.count("attention.sliding_window_pattern", every)
         return () if window is None else tuple(window if (n + 1) % every else None for n in range(n_blocks))
 
+    def of_blocks(self, key: str) -> tuple[float, ...]:
+        """A number for each block, under a key that has no architecture before it: `xielu.beta`."""
+        n_blocks, value = self.count("block_count"), self.values.get(key)
+        if not isinstance(value, np.ndarray) or value.dtype.kind not in "fiu" or len(value) != n_blocks:
+            found = f"an array of {len(value)}" if isinstance(value, np.ndarray | tuple) else f"{value!r:.80}"
+            found = "missing" if value is None else found
+            raise InputError(f"metadata {key} is {found}, not {n_blocks} numbers; convert the checkpoint again")
+        return tuple(shortest(float(one)) for one in value)
+
     def rope_scaling(self) -> RopeScaling | None:
         """How RoPE is scaled. Source: llama.cpp's load_hparams and llama_context; a factor without a type is linear there."""
         kind = self.get("rope.scaling.type")

@@ -49,6 +49,8 @@ _BY_NAME = {
     ("ADD", "inpL"): "position_embed",
     ("ROPE", "Qcur"): "q_rope",
     ("ROPE", "Kcur"): "k_rope",
+    ("ROPE", "Qcur_pos"): "q_rope",
+    ("ROPE", "Kcur_pos"): "k_rope",
     ("MUL_MAT", "kq"): "attn_scores",
     ("SCALE", "kq_scaled_2"): "attn_scores",  # capped
     ("SOFT_MAX", "kq_soft_max"): "attn_probs",
@@ -59,6 +61,7 @@ _BY_NAME = {
     ("GEGLU", "ffn_geglu"): "ffn_act",
     ("GELU", "ffn_gelu"): "ffn_act",
     ("SQR", "ffn_sqr(relu)"): "ffn_act",
+    ("XIELU", "ffn_xielu"): "ffn_act",
     ("VIEW", "ffn_moe_topk"): "expert_choice",
     ("GET_ROWS", "ffn_moe_weights"): "router_weights",
     ("RESHAPE", "ffn_moe_weights_softmax"): "router_weights",

@@ -179,8 +179,9 @@ def test_a_runtime_of_llamas_refuses_another_family_in_one_line(variant, tmp_pat
         parse_variant(variant).build(checkpoint)
 
 
-def test_blocks_that_differ_are_not_instantiated_from_two(tmp_path):
-    checkpoint = bound(opened("gemma2", tmp_path), tmp_path)
+@pytest.mark.parametrize("kind", ["gemma2", "apertus"])
+def test_blocks_that_differ_are_not_instantiated_from_two(kind, tmp_path):
+    checkpoint = bound(opened(kind, tmp_path), tmp_path)
     assert not parse_variant("reference").has_uniform_blocks(checkpoint)
     equal = bound(opened("mistral", tmp_path / "other"), tmp_path / "other")
     assert parse_variant("reference").has_uniform_blocks(equal)

@@ -41,11 +41,12 @@ def family_gguf(model: Any, path: Path) -> Path:
     writer = GGUFWriter(path, architecture)
     _write_shape(writer, config, architecture)
     _write_rope(writer, config, architecture)
-    _write_choices(writer, config, architecture)
-    write_vocabulary(writer, VOCAB_SIZE)
     folder = path.with_suffix(".hf")
     model.save_pretrained(folder)
-    for name, value in _tensors(load_file(folder / "model.safetensors"), config, architecture):
+    stored = load_file(folder / "model.safetensors")
+    _write_choices(writer, config, architecture, stored)
+    write_vocabulary(writer, VOCAB_SIZE)
+    for name, value in _tensors(stored, config, architecture):
         writer.add_tensor(name, value.contiguous().float().numpy())
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
@@ -98,7 +99,7 @@ def _write_rope(writer: GGUFWriter, config: Any, architecture: str) -> None:
         )
 
 
-def _write_choices(writer: GGUFWriter, config: Any, architecture: str) -> None:
+def _write_choices(writer: GGUFWriter, config: Any, architecture: str, tensors: dict[str, Tensor]) -> None:
     if architecture in ("gemma2", "gemma3", "cohere2", "phi3", "gpt-oss"):
         writer.add_sliding_window(config.sliding_window or 0)
     if architecture == "gemma3":
@@ -115,10 +116,25 @@ def _write_choices(writer: GGUFWriter, config: Any, architecture: str) -> None:
         writer.add_logit_scale(config.logit_scale)
     if architecture in ("gptneox", "stablelm"):
         writer.add_parallel_residual(config.use_parallel_residual)
+    if architecture == "apertus":
+        _write_xielu(writer, tensors)
     if getattr(config, "clip_qkv", None):
         writer.add_clamp_kqv(config.clip_qkv)
     if getattr(config, "num_experts_per_tok", None):
         _write_experts(writer, config, architecture)
+
+
+def _write_xielu(writer: GGUFWriter, tensors: dict[str, Tensor]) -> None:
+    """Takes the numbers of each block's activation out of the tensors. Source: ApertusModel.modify_tensors."""
+    adds = {
+        "alpha_p": writer.add_xielu_alpha_p,
+        "alpha_n": writer.add_xielu_alpha_n,
+        "beta": writer.add_xielu_beta,
+        "eps": writer.add_xielu_eps,
+    }
+    for name, add in adds.items():
+        by_block = {int(key.split(".")[2]): key for key in tensors if key.endswith(f".act_fn.{name}")}
+        add([tensors.pop(by_block[n]).float().item() for n in sorted(by_block)])
 
 
 def _write_experts(writer: GGUFWriter, config: Any, architecture: str) -> None:

@@ -303,7 +303,7 @@ for _kind in ("olmo2", "olmoe"):
             norm.forward = by_head
 
 
-for _kind in ("gemma3", "qwen3_moe"):
+for _kind in ("gemma3", "qwen3_moe", "apertus"):
 
     @fault(_kind, "q and k not normed", "q_norm k_norm", "qk_norm.kind")
     def _(model: Any, block: int) -> None:
@@ -413,12 +413,36 @@ for _kind, _function in (
     ("gpt2", nn.functional.gelu),
     ("gpt_neox", nn.functional.silu),
     ("starcoder2", nn.functional.gelu),
+    ("apertus", nn.functional.silu),
 ):
 
     @fault(_kind, "another activation", "ffn_act", "ffn.activation")
     def _(model: Any, block: int, function: Any = _function) -> None:
         one = mlp(model, block)
         (one.act_fn if hasattr(one, "act_fn") else one.act).forward = function
+
+
+def xielu(x: Tensor, a: Tensor, b: Tensor, act: Any) -> Tensor:
+    below = (torch.expm1(torch.minimum(x, act.eps)) - x) * b + act.beta * x
+    return torch.where(x > 0, a * x * x + act.beta * x, below)
+
+
+@fault("apertus", "alphas without softplus", "ffn_act", "ffn.xielu")
+def _(model: Any, block: int) -> None:
+    act = mlp(model, block).act_fn
+    act.forward = lambda x: xielu(x, act.alpha_p, act.beta + act.alpha_n, act)
+
+
+@fault("apertus", "alpha_n without beta", "ffn_act", "ffn.xielu")
+def _(model: Any, block: int) -> None:
+    act = mlp(model, block).act_fn
+    act.forward = lambda x: xielu(x, nn.functional.softplus(act.alpha_p), nn.functional.softplus(act.alpha_n), act)
+
+
+@fault("apertus", "alphas as before training", "ffn_act", "ffn.xielu")
+def _(model: Any, block: int) -> None:
+    act = mlp(model, block).act_fn
+    act.forward = lambda x: xielu(x, torch.tensor(0.8), torch.tensor(0.8), act)
 
 
 for _kind, _name, _stage in (

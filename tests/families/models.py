@@ -109,6 +109,7 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {
             ),
         },
     ),
+    "apertus": ("Apertus", _LLAMA3),
     "qwen3 with yarn": ("Qwen3", {**_HEAD, **_YARN}),
     "llama with llama3 scaling": ("Llama", _LLAMA3),
     "llama with linear scaling": ("Llama", _rope("linear", factor=4.0)),

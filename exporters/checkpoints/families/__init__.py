@@ -1,6 +1,7 @@
 """The families of decoders that opdiff's own decoder covers, each in a file of its own."""
 
 from ..fields import Unsupported
+from .apertus import APERTUS
 from .cohere2 import COHERE2
 from .family import DecoderFamily
 from .gemma import GEMMA2, GEMMA3
@@ -19,7 +20,7 @@ from .starcoder2 import STARCODER2
 
 FAMILIES = (
     *(QWEN3, QWEN2, LLAMA, GEMMA2, GEMMA3, PHI3, OLMO2, GRANITE, GLM4, COHERE2, SMOLLM3, STABLELM, GPT_NEOX, GPT2),
-    *(STARCODER2, QWEN3_MOE, QWEN2_MOE, OLMOE, GRANITE_MOE, GLM4_MOE, GPT_OSS),
+    *(STARCODER2, QWEN3_MOE, QWEN2_MOE, OLMOE, GRANITE_MOE, GLM4_MOE, GPT_OSS, APERTUS),
 )
 
 

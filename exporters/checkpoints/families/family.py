@@ -25,6 +25,7 @@ class HfTensors:
     qkv_by_head: the fused projection has q, k and v of a head after each other, where GGUF has all of q first.
     renamed: GGUF's part of what gguf's table does not have, by its name within a block without `.weight` or `.bias`; of gate
         and up of all experts in one tensor, `ffn_gate_up_exps`.
+    settings: what holds one number, which the configuration has, by its name within a block.
     """
 
     paired_rows: bool = False
@@ -33,6 +34,7 @@ class HfTensors:
     experts_in_out: bool = False
     qkv_by_head: bool = False
     renamed: Mapping[str, str] = field(default_factory=dict)
+    settings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

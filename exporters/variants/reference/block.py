@@ -11,7 +11,7 @@ from ..activations import Activations
 from ..linear import Weights
 from .attention import Attention
 from .experts import MixtureOfExperts
-from .feed_forward import ACTIVATIONS, OF_GGML, FeedForward
+from .feed_forward import FeedForward, activation_of
 from .norms import Norm
 
 STAGES = {"post_attention_norm": "attn_post_norm", "post_ffw_norm": "ffn_post_norm"}
@@ -24,8 +24,7 @@ class Block(Attention, FeedForward):
         super().__init__()
         config, self.name = checkpoint.config, f"blk.{n}."
         self.add_attention(checkpoint, n)
-        known = {**ACTIVATIONS, **(OF_GGML if activations == "ggml" else {})}
-        self.activation, self.is_gated = known[config.activation], config.gated
+        self.activation, self.is_gated = activation_of(config, n, activations), config.gated
         has_experts = config.experts_of(n) is not None
         self.experts = MixtureOfExperts(checkpoint, self.name, self.activation) if has_experts else None
         dense = ("ffn_gate", "ffn_up", "ffn_down") if config.gated else ("ffn_up", "ffn_down")

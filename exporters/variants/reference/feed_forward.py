@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ....graphs.decoder_config import DecoderConfig, Xielu
 from ...tapping import tap
+from ..activations import Activations
 from .layers import Layers
 
 
@@ -25,6 +29,21 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu2": lambda x: F.relu(x).square(),
 }
 OF_GGML = {"gelu": gelu_by_table, "gelu_tanh": gelu_by_table}  # llama.cpp has the tanh form in the place of either
+
+
+def activation_of(config: DecoderConfig, block: int, activations: Activations) -> Callable[[Tensor], Tensor]:
+    """The activation of a block; gelu as ggml has it, where its activations are."""
+    if config.activation == "xielu":
+        return partial(xielu, of=config.xielu[block])
+    known = {**ACTIVATIONS, **(OF_GGML if activations == "ggml" else {})}
+    return known[config.activation]
+
+
+def xielu(x: Tensor, of: Xielu) -> Tensor:
+    """a x^2 + beta x where x > 0, else b (exp(min(x, eps)) - 1 - x) + beta x. Source: Huang and Schlag 2024."""
+    a, b = (float(np.logaddexp(0, alpha)) for alpha in (of.alpha_p, of.alpha_n))  # softplus
+    below = (torch.expm1(x.clamp(max=of.eps)) - x) * (of.beta + b) + of.beta * x
+    return torch.where(x > 0, a * x * x + of.beta * x, below)
 
 
 class FeedForward(Layers):
