@@ -7,7 +7,7 @@ side's values are then read in the other's order, so that a fault among them sta
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -22,13 +22,17 @@ Order = tuple[int, ...]
 @dataclass(frozen=True, slots=True)
 class Ordered:
     """Both sides with their channels in one order: B's are read in A's, or a trace's in those of the graph beside it,
-    whose weights have that order too. `taps` are those that it concerns.
+    whose weights have that order too. `orders` has the order at each tap that it concerns.
     """
 
     a: Side
     b: Side
     found: Mapping[str, Local]
-    taps: tuple[str, ...] = ()
+    orders: Mapping[str, Order] = field(default_factory=dict)
+
+    @property
+    def taps(self) -> tuple[str, ...]:
+        return tuple(self.orders)
 
     def with_order(self, order: Order, taps: Sequence[str]) -> Ordered:
         """The same with these taps in that order: channel i of one side is channel order[i] of the other."""
@@ -39,7 +43,7 @@ class Ordered:
             b = b.with_orders(dict.fromkeys(taps, order))
         affected = list(dict.fromkeys((*taps, *a.readers(taps), *b.readers(taps))))
         after = {tap: judge_region(a, b, tap) for tap in affected}
-        return Ordered(a, b, {**self.found, **after}, (*self.taps, *taps))
+        return Ordered(a, b, {**self.found, **after}, {**self.orders, **dict.fromkeys(taps, order)})
 
     def n_at_fault(self) -> int:
         return sum(local.verdict == "semantic" for local in self.found.values())
@@ -55,14 +59,31 @@ def in_one_order(a: Side, b: Side, found: Mapping[str, Local]) -> Ordered:
 
     An order is taken for meant where fewer regions are at fault with it than without: at the taps that show it; there and
     as far down as heads have such channels; or, where a fault hides the order of one of two that are multiplied, as q and
-    k are, at both of them. Of those that leave equally many at fault, the one is taken with which they are the least so: a
-    rotation that is left out turns nothing far at the first positions, and another order puts everything elsewhere.
+    k are, at both of them.
     """
     best = Ordered(a, b, found)
     for block in dict.fromkeys(split_tap_name(tap)[0] for tap in found):
-        while (tried := min(_tried(best, block), key=Ordered.fault, default=best)).n_at_fault() < best.n_at_fault():
+        while (
+            tried := min(_tried(best, block), key=Ordered.n_at_fault, default=best)
+        ).n_at_fault() < best.n_at_fault():
             best = tried
+        best = _followed(best, block)
     return best
+
+
+def _followed(sides: Ordered, block: int | None) -> Ordered:
+    """An order is followed to what is at fault behind it in either order, where it is the less so: a rotation that is left out
+    turns nothing far at the first positions, and another order puts everything elsewhere.
+    """
+    inside = {tap: order for tap, order in sides.orders.items() if split_tap_name(tap)[0] == block}
+    for order in dict.fromkeys(inside.values()):
+        taps = [tap for tap in inside if inside[tap] == order]  # q's and k's go together
+        behind = _carried(sides.a, sides.b, taps, len(order))
+        open_ones = [tap for tap in behind if tap not in inside and sides.found[tap].verdict == "semantic"]
+        moved = sides.with_order(order, open_ones) if open_ones else sides
+        if moved.fault() < sides.fault():
+            sides = moved
+    return sides
 
 
 def _tried(sides: Ordered, block: int | None) -> Iterator[Ordered]:
