@@ -36,6 +36,21 @@ def check_sound(where: str, model: onnx.ModelProto) -> None:
         raise InputError(f"{where}: {what}")
 
 
+def tidied(graph: onnx.GraphProto) -> None:
+    """Let each node stand after those that it reads, and leave dimensions below 0 open: others do without the one and write the
+    other, and onnx's inference relies on both.
+    """
+    nodes = _in_order(graph, [_reads(node) for node in graph.node])
+    if nodes is not graph.node:
+        copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
+        del graph.node[:]
+        graph.node.extend(copies)
+    for info in (*graph.input, *graph.output, *graph.value_info):
+        for dim in info.type.tensor_type.shape.dim:
+            if dim.dim_value < 0:
+                dim.ClearField("dim_value")
+
+
 def check_by_onnx(model: onnx.ModelProto, nodes: Sequence[onnx.NodeProto] | None = None) -> None:
     """What onnx.checker asks, with initializers as inputs: it refuses a file of weights that has several hard links.
 
@@ -53,6 +68,7 @@ def _wrong(model: onnx.ModelProto) -> Iterator[str]:
     nodes = [*_with_inner(model.graph.node), *(node for one in model.functions for node in _with_inner(one.node))]
     yield from _wrong_names(model, nodes)
     yield from _wrong_operators(model, nodes)
+    yield from _wrong_references(model.graph)
     yield from (problem for tensor in _tensors(model.graph, nodes) for problem in _wrong_tensor(tensor))
     yield from _wrong_types(model.graph)
     reads = [_reads(node) for node in model.graph.node]
@@ -175,6 +191,14 @@ def _wrong_operators(model: onnx.ModelProto, nodes: Sequence[onnx.NodeProto]) ->
             yield f"{named:.200}, and its file says no version of that domain; {_AGAIN}"
 
 
+def _wrong_references(graph: onnx.GraphProto) -> Iterator[str]:
+    """An attribute that is to be a function's, of a node that stands in none."""
+    for node in _with_inner(graph.node):
+        for one in node.attribute:
+            if one.ref_attr_name:
+                yield f"node {node.name!r:.80} takes {one.name!r:.40} from a function, and stands in none; {_AGAIN}"
+
+
 def _tensors(graph: onnx.GraphProto, nodes: Sequence[onnx.NodeProto]) -> Iterator[onnx.TensorProto]:
     """Every tensor of a file: initializers, and constants in attributes."""
     attributes = [one for node in nodes for one in node.attribute]
@@ -225,10 +249,11 @@ def _bits() -> Mapping[int, int]:
 
 
 def _wrong_types(graph: onnx.GraphProto) -> Iterator[str]:
-    """A value whose element type there is not, or an input without one; what nodes make may still be inferred."""
-    for info in graph.input:
-        if info.type.HasField("tensor_type") and not info.type.tensor_type.elem_type:
-            yield f"input {info.name!r:.80} has no data type; {_AGAIN}"
+    """A value whose element type there is not, or an input or output without one; what is between may still be inferred."""
+    for what, infos in (("input", graph.input), ("output", graph.output)):
+        for info in infos:
+            if info.type.HasField("tensor_type") and not info.type.tensor_type.elem_type:
+                yield f"{what} {info.name!r:.80} has no data type; {_AGAIN}"
     for info in (*graph.input, *graph.output, *graph.value_info):
         kind = info.type.tensor_type
         if info.type.HasField("tensor_type") and kind.elem_type and kind.elem_type not in _bits():

@@ -26,7 +26,12 @@ READERS: dict[str, Sequence[str]] = {
     "graphs/soundness.py": ("tests/graphs/test_soundness.py",),
     "graphs/reading.py": ("tests/graphs/test_reading.py",),
     "graphs/weights.py": ("tests/graphs/test_weights.py", "tests/graphs/test_artifact.py"),
-    "graphs/artifact.py": ("tests/graphs/test_artifact.py",),
+    "graphs/artifact.py": (
+        "tests/graphs/test_artifact.py",
+        "tests/exporters/test_export.py",
+        "tests/exporters/test_lengths.py",
+        "tests/test_bad_input.py",
+    ),
     "graphs/tensor_files.py": ("tests/graphs/test_trace.py",),
     "graphs/name_map.py": ("tests/graphs/test_trace.py",),
     "exporters/checkpoints/gguf_header.py": ("tests/exporters/test_checkpoints.py",),

@@ -80,6 +80,15 @@ def constant_with_less_data_than_its_shape(graph: onnx.GraphProto) -> None:
     )
 
 
+def output_without_a_type(graph: onnx.GraphProto) -> None:
+    graph.output[0].type.tensor_type.elem_type = 0
+
+
+def attribute_of_a_function(graph: onnx.GraphProto) -> None:
+    transposed = next(node for node in graph.node if node.op_type == "Transpose")
+    transposed.attribute[0].ref_attr_name = "perm"
+
+
 def made_twice(graph: onnx.GraphProto) -> None:
     graph.node.append(graph.node[1])
 
@@ -101,6 +110,8 @@ def made_twice(graph: onnx.GraphProto) -> None:
         (fewer_numbers_than_shape, "'fewer' has 1"),
         (unknown_type_of_a_number, "'odd' has an unknown data type"),
         (constant_with_less_data_than_its_shape, "'short' has 1"),
+        (output_without_a_type, "output 'embed' has no data type"),
+        (attribute_of_a_function, "takes 'perm' from a function, and stands in none"),
         (made_twice, "no valid ONNX graph"),
     ],
 )
