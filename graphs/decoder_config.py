@@ -12,6 +12,7 @@ from .errors import InputError
 
 _LARGEST = 2**31 - 1
 _LARGEST_FLOAT = float(np.finfo(np.float32).max)
+MOST_BLOCKS = 10_000
 AGAIN = "give the text that to_json wrote"
 
 
@@ -173,6 +174,8 @@ class DecoderConfig:
 
     def __post_init__(self) -> None:
         check_fields(self)
+        if self.n_blocks > MOST_BLOCKS:
+            raise InputError(f"config: {self.n_blocks} blocks, where {MOST_BLOCKS} are the most that opdiff reads")
         if self.n_heads % self.n_kv_heads:
             raise InputError(
                 f"config: n_heads {self.n_heads} is no multiple of n_kv_heads {self.n_kv_heads}; correct them"

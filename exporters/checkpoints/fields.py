@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from ...graphs.decoder_config import RopeScaling
+from ...graphs.decoder_config import MOST_BLOCKS, RopeScaling
 from ...graphs.errors import InputError
 from ...graphs.weights import WeightFile
 from .metadata import shortest
@@ -45,6 +45,8 @@ class Fields:
         value = default if value is None else value
         if type(value) is not int or value < 1:
             raise self._senseless(key, value, "a positive whole number")
+        if key == "num_hidden_layers" and value > MOST_BLOCKS:
+            raise self._senseless(key, value, f"{MOST_BLOCKS} at most")
         return value
 
     def number(self, key: str, default: float | None = None) -> float:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ...graphs.decoder_config import RopeScaling
+from ...graphs.decoder_config import MOST_BLOCKS, RopeScaling
 from ...graphs.errors import InputError
 
 _LARGEST = 2**31 - 1
@@ -27,6 +27,8 @@ class Metadata:
         value = self._present(key, default)
         if type(value) is not int or not 1 <= value <= _LARGEST:
             raise self._refusal(key, value, "a positive whole number")
+        if key == "block_count" and value > MOST_BLOCKS:
+            raise self._refusal(key, value, f"{MOST_BLOCKS} at most")
         return value
 
     def number(self, key: str, default: float | None = None) -> float:
