@@ -5,12 +5,15 @@ from __future__ import annotations
 import errno
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import click
 
 from .graphs.faults import faults_told, open_streams
+from .graphs.printable import printable
 from .graphs.watch import watched
 
 
@@ -98,15 +101,25 @@ def _shown(tables: bool = False, every_tap: bool = False) -> Any:
 
 
 class _Commands(click.Group):
-    """Prints the project's own errors, and the machine's, as one line."""
+    """Prints the project's own errors, and the machine's, as one line, and no text as a terminal would take it."""
 
     def make_context(self, *arguments: Any, **options: Any) -> click.Context:
-        with faults_told():
+        with faults_told(), _escaped():
             return super().make_context(*arguments, **options)
 
     def invoke(self, ctx: click.Context) -> Any:
-        with faults_told():
+        with faults_told(), _escaped():
             return super().invoke(ctx)
+
+
+@contextmanager
+def _escaped() -> Iterator[None]:
+    """Click's own errors repeat what was typed."""
+    try:
+        yield
+    except click.UsageError as e:
+        e.message = printable(e.message)
+        raise
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -35,9 +36,22 @@ def read_saved(path: Path) -> Result | Verdict:
         )
     without = {key: value for key, value in content.items() if key not in ("schema", "passes")}
     try:
-        return adapter(_KINDS[schema]).validate_python(without)
+        found: Result | Verdict = adapter(_KINDS[schema]).validate_python(without)
     except (ValidationError, RecursionError) as e:
         raise InputError(f"{path}: no whole result ({_first(e)}); run the comparison again") from e
+    if isinstance(found, Result):
+        for what in _loose(found):
+            raise InputError(f"{path}: no whole result ({what}); run the comparison again")
+    return found
+
+
+def _loose(result: Result) -> Iterator[str]:
+    """What names a tap that is not there."""
+    shown, apart = ({one.tap for one in records} for records in (result.rows, result.divergences))
+    yield from (f"divergences: {tap!r:.80} has no row" for tap in apart - shown)
+    for n, cause in enumerate(result.root_causes):
+        if not cause.taps or not set(cause.taps) <= apart:
+            yield f"root_causes.{n}: it has taps that do not differ, or none"
 
 
 def read_result(path: Path) -> Result:

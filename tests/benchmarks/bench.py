@@ -50,6 +50,10 @@ def main() -> None:
             "\nGrowth (8 blocks of that width, 8192 tokens in the vocabulary, 16 tokens, where nothing else is said):\n"
         )
         _print(("what grows", "size", "compare, s", "anonymous, MB", ""), _growth(Path(folder), options.runs))
+        print(
+            "\nDecoding SmolLM2 against llama.cpp, each prefix anew (plain) and through the candidate's own cache (opdiff):\n"
+        )
+        _print(("figure", "plain", "opdiff", "ratio", "wanted"), _decoding(Path(folder), options.runs))
         print("\nThe shape of Qwen3-8B in bfloat16, 16 tokens, one run:\n")
         _print(("step", "blocks", "seconds", "anonymous, GB", "wanted"), _large(Path(folder), options.with_8b))
 
@@ -97,6 +101,28 @@ def _growth(folder: Path, n_runs: int) -> Iterator[Row]:
         yield _grown("width", width, shape, 16, folder, n_runs)
     for stages in _STAGES:
         yield _grown("taps", len(stages) * _GROWTH.n_blocks + 3, _GROWTH, 16, folder, n_runs, stages)  # 11 taps: 6 s
+
+
+def _decoding(folder: Path, n_runs: int) -> Iterator[Row]:
+    """`opdiff verdict` on graphs that are there already."""
+    prompts, out = folder / "prompts.json", folder / "decoded"
+    prompts.write_text(json.dumps([{"tokens": [504, 3575, 282, 4649, 314]}]))
+    asked = ("--against", "llama.cpp", "--prompts", prompts, "--no-q8")
+    for cache in ((), ("--cache",)):
+        measured(opdiff("export", "smollm2", "--variant", "reference", *cache, "--out", out / "".join(cache)), 1)
+    for n_steps in (16, 64, 128):
+        whole, each = (
+            measured(
+                opdiff(
+                    *("verdict", "smollm2", "--candidate", out / "".join(cache) / "reference.onnx", *asked),
+                    *("--steps", n_steps, "--schedule", schedule),
+                ),
+                n_runs,
+                may_differ=True,
+            )
+            for schedule, cache in (("whole", ()), ("each", ("--cache",)))
+        )
+        yield _row(f"verdict, {n_steps} steps: seconds", whole.seconds, each.seconds, 1.0)
 
 
 def _large(folder: Path, is_wanted: bool) -> Iterator[Row]:

@@ -590,7 +590,7 @@ SAYS = {
     "gguf_trace_whose_shape_overflows": "not a GGUF file, or damaged",
     "shards_outside_of_the_folder": "is no file name",
     "shard_is_a_link_to_outside": "leads outside its folder",
-    "configuration_of_2_to_the_31_blocks": "blocks",
+    "configuration_of_2_to_the_31_blocks": "10000 at most",
     "tokenizer_with_a_pattern_that_never_ends": "retry-limit",
     "name_map_with_a_pattern": "no stage in it",
 }
