@@ -25,7 +25,9 @@ Answer = Callable[[Sequence[int]], np.ndarray]
 
 @contextmanager
 def in_process(options: Mapping[str, Any]) -> Iterator[Answer]:
-    """Through llama-cpp-python: the logits themselves. Every question is run anew, from position 0 on."""
+    """Through llama-cpp-python: the logits themselves. Of a question that goes on where the one before ended, only what is new
+    is run, through llama.cpp's own KV cache, as when it generates text.
+    """
     import llama_cpp
 
     from .llama_cpp_child import decode, opened
@@ -35,9 +37,14 @@ def in_process(options: Mapping[str, Any]) -> Iterator[Answer]:
         if (n := llama_cpp.llama_vocab_n_tokens(vocabulary)) != options["vocab_size"]:
             raise InputError(f"llama.cpp counts {n} tokens where the checkpoint has {options['vocab_size']}")
 
+        held: list[int] = []
+
         def answer(tokens: Sequence[int]) -> np.ndarray:
-            llama_cpp.llama_memory_clear(llama_cpp.llama_get_memory(context), True)
-            if status := decode(context, tokens, all_logits=False):
+            start = len(held) if held == list(tokens[: len(held)]) and len(tokens) > len(held) else 0
+            if not start:
+                llama_cpp.llama_memory_clear(llama_cpp.llama_get_memory(context), True)
+            held[:] = tokens
+            if status := decode(context, tokens[start:], all_logits=False, start=start):
                 raise InputError(f"llama.cpp does not run it to its logits (status {status})")
             return np.ctypeslib.as_array(llama_cpp.llama_get_logits_ith(context, -1), (options["vocab_size"],))
 
