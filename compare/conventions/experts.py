@@ -40,8 +40,9 @@ def router_weights(run: Run, block: int | None) -> Array:
     weights = np.take_along_axis(scores, _chosen(run, block), axis=-1)
     if run.setting("experts.score") == "softmax_of_chosen":
         weights = _softmax(weights)
-    if run.setting("experts.normalised") == "yes":
-        total = weights.sum(axis=-1, keepdims=True)
+    if run.setting("experts.normalised") != "no":
+        over = scores if run.setting("experts.normalised") == "over_all" else weights
+        total = over.sum(axis=-1, keepdims=True)
         weights = weights / (total + TINY if run.setting("experts.score") == "sigmoid" else total)
     return weights * run.number("experts.scale")
 
@@ -70,7 +71,8 @@ def shared_out(run: Run, block: int | None) -> Array:
     tensor = f"{name}ffn_gate_inp_shexp.weight"
     if tensor not in run.case.weights or run.setting("experts.shared_gate") == "missing":
         return out
-    return out * sigmoid(x @ np.asarray(run.tensor(tensor), np.float64).reshape(-1, 1))
+    gated = x @ np.asarray(run.tensor(tensor), np.float64).reshape(-1, 1)
+    return out * (gated if run.setting("experts.shared_gate") == "linear" else sigmoid(gated))
 
 
 def _experts(run: Run, block: int | None) -> Experts:
@@ -170,8 +172,8 @@ def score(question: Question) -> Iterator[Value]:
 
 @convention("experts.normalised", WEIGHTS, _field("normalised", "no"))
 def normalised(question: Question) -> Iterator[Value]:
-    """Whether the chosen experts' scores are divided by their sum."""
-    yield from ("yes", "no")
+    """Whether the chosen experts' scores are divided by their sum; or by that of all experts (over_all)."""
+    yield from ("yes", "no", "over_all")
 
 
 @convention("experts.scale", WEIGHTS, _field("scale", 1.0), rank=1)
@@ -254,8 +256,10 @@ def solved_alpha(question: Question) -> Iterator[Fitted]:
 
 @convention("experts.shared_gate", SHARED, "sigmoid")
 def shared_gate(question: Question) -> Iterator[Value]:
-    """What multiplies the output of the shared experts: the sigmoid of their own gate, or nothing (missing)."""
-    yield "missing"
+    """What multiplies the output of the shared experts: the sigmoid of their own gate; that gate itself (linear); or nothing
+    (missing).
+    """
+    yield from ("missing", "linear")
 
 
 @convention("experts.shared", ("ffn_post_norm", "ffn_residual"), "added")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -32,6 +32,7 @@ TENSORS = {
     "router_logits": "ffn_gate_inp",
 }
 STAGES = tuple(TENSORS)
+FUSED = ("attn_q", "attn_k", "attn_v")
 # The linear layers that a region may hold, by the stage at which it ends.
 READ_ABOVE = {
     **{stage: (part,) for stage, part in TENSORS.items()},
@@ -89,6 +90,8 @@ def ffn_down(run: Run, block: int | None) -> Array:
 
 def linear(run: Run, block: int | None, part: str) -> Array:
     """A linear layer's input [T, in] times the weight that the settings say, with its bias: [T, out]."""
+    if part in FUSED and run.setting("linear.fused") != "own":
+        return _read_otherwise(run, block, part)
     bias = run.setting("linear.bias") if f"blk.{block}.{part}.bias" in run.case.weights else "missing"
     tensor = _tensor_read(run, block, part)
     y = run.step(
@@ -99,6 +102,46 @@ def linear(run: Run, block: int | None, part: str) -> Array:
         stored = run.tensor(f"blk.{block}.{part}.bias")
         y = y + _BIAS_TIMES[str(bias)] * np.asarray(in_row_order(run, part, stored), np.float64)
     return y
+
+
+def _read_otherwise(run: Run, block: int | None, part: str) -> Array:
+    """q, k or v where their fused matrix is cut in another way than it was put together: [T, out]."""
+    config, x = run.config, layer_input(run, block, part)
+    parts = [run.tensor(f"blk.{block}.{one}.weight") for one in FUSED]
+    biases = [f"blk.{block}.{one}.bias" for one in FUSED]
+    group = (config.n_heads // config.n_kv_heads, 1, 1)  # heads of q, k and v that go together
+    rows = np.concatenate([np.arange(one.shape[0]) + n for n, one in zip(_starts(parts), parts, strict=True)])
+    by_group = np.concatenate(
+        [
+            one.reshape(config.n_kv_heads, n, config.head_dim)
+            for one, n in zip(np.split(rows, _starts(parts)[1:]), group, strict=True)
+        ],
+        axis=1,
+    ).reshape(-1)
+    # position -> row of [q | k | v], as it is put together; and what is read as q, k or v
+    is_by_head = run.setting("linear.fused") == "by_head_as_parts"
+    put, cut = (by_group, rows) if is_by_head else (rows, by_group)
+    own = _starts(parts)[FUSED.index(part)] + np.arange(parts[FUSED.index(part)].shape[0])
+    wanted = put[np.argsort(cut)][own]
+    y = run.case.multiply(x, np.concatenate(parts)[wanted])
+    run.memo.n_multiplied += len(wanted) * x.shape[-1]
+    if biases[0] in run.case.weights:
+        y = y + np.concatenate([np.asarray(run.tensor(one), np.float64) for one in biases])[wanted]
+    return y
+
+
+def _starts(parts: Sequence[NDArray[Any]]) -> NDArray[np.intp]:
+    return np.cumsum([0, *(len(one) for one in parts[:-1])])
+
+
+@convention("linear.fused", ("q_proj", "k_proj", "v_proj"), "own", rank=2)
+def fused(question: Question) -> Iterator[Value]:
+    """How q, k and v are cut out of one fused matrix: as it was put together; head by head, each with its q, k and v, read as
+    one part after the other (by_head_as_parts); or the reverse (parts_as_by_head).
+    """
+    case = question.case
+    if all(f"blk.{case.block}.{one}.weight" in case.weights for one in FUSED):
+        yield from ("by_head_as_parts", "parts_as_by_head")
 
 
 _BIAS_TIMES = {"added": 1.0, "twice": 2.0}

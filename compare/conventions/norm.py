@@ -67,13 +67,20 @@ def k_norm(run: Run, block: int | None) -> Array:
 @model("attn_post_norm")
 def attn_post_norm(run: Run, block: int | None) -> Array:
     """[T, C]."""
-    return normed(run, "attn_post_norm", block, run.tap("o_proj", block))
+    x = run.tap("o_proj", block)
+    return x if _is_moved(run, "attn_post_norm") else normed(run, "attn_post_norm", block, x)
 
 
 @model("ffn_post_norm")
 def ffn_post_norm(run: Run, block: int | None) -> Array:
     """[T, C]."""
-    return normed(run, "ffn_post_norm", block, ffn_output(run, block))
+    x = ffn_output(run, block)
+    return x if _is_moved(run, "ffn_post_norm") else normed(run, "ffn_post_norm", block, x)
+
+
+def _is_moved(run: Run, stage: str) -> bool:
+    """Whether a decoder that norms behind its sublayers alone is run with that norm in front of one."""
+    return run.config.norm_place == "after" and run.setting(f"{stage}.place") == "before"
 
 
 def block_input(run: Run, block: int | None) -> Array:
@@ -96,13 +103,17 @@ def before_ffn(run: Run, block: int | None) -> Array:
 
 def attention_part_input(run: Run, block: int | None) -> Array:
     """What q, k and v are projected from: [T, C]."""
-    return block_input(run, block) if run.config.norm_place == "after" else run.tap("attn_norm", block)
+    if run.config.norm_place != "after":
+        return run.tap("attn_norm", block)
+    x = block_input(run, block)
+    return normed(run, "attn_post_norm", block, x) if _is_moved(run, "attn_post_norm") else x
 
 
 def ffn_input(run: Run, block: int | None) -> Array:
     """What the feed-forward network, or its router, reads: [T, C]."""
     if run.config.norm_place == "after":
-        return before_ffn(run, block)
+        x = before_ffn(run, block)
+        return normed(run, "ffn_post_norm", block, x) if _is_moved(run, "ffn_post_norm") else x
     if run.config.parallel != "one_norm":
         return run.tap("ffn_norm", block)
     shared = run.tap("attn_norm", block)
@@ -270,3 +281,13 @@ def per_head(question: Question) -> Iterator[Value]:
 def place(question: Question) -> Iterator[Value]:
     """Whether q and k are normed before they are rotated or after."""
     yield "after_rope"
+
+
+for _stage, _before in (("attn_post_norm", ("q_proj", "k_proj", "v_proj")), ("ffn_post_norm", ("ffn_gate", "ffn_up"))):
+
+    @convention(f"{_stage}.place", (_stage, *_before, "router_logits"), "after")
+    def place_of_norm(question: Question) -> Iterator[Value]:
+        """Where a decoder that has no norm before its sublayers applies this one: after the sublayer, or before it, as a Llama
+        has its norms.
+        """
+        yield "before"

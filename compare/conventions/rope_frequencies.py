@@ -264,7 +264,12 @@ def scaling(question: Question) -> Iterator[Value]:
 
 @scaling.fitted
 def solved_scaling(question: Question) -> Iterator[Fitted]:
-    """The linear factor, then llama3's factor for a few original contexts."""
+    """The linear factor, the numbers of the decoder's own scaling, then llama3's factor for a few original contexts."""
+    own = standard_scaling(question.case.config)
+    if isinstance(own, tuple) and own[0] != "linear":
+        for place, number in enumerate(own):
+            if type(number) in (int, float):
+                yield from solve(question, "rope.scaling", [float(number)], logarithmic=True, wrap=_with(own, place))  # type: ignore[arg-type]
     if _is_worth_solving(question):
         yield from solve(question, "rope.scaling", [2.0], logarithmic=True, wrap=lambda factor: ("linear", factor))
     speeds, run = measured_frequencies(question), question.run()
@@ -274,6 +279,11 @@ def solved_scaling(question: Question) -> Iterator[Fitted]:
     factor = float(plain[-1] / speeds[-1]) if speeds[-1] > 0 else 1.0
     for context in dict.fromkeys([8192, 4096, 2048, 16384, 32768, question.case.config.context_length]):
         yield _fitted_llama3(factor, context)
+
+
+def _with(scaling: tuple[Value, ...], place: int) -> Callable[[float], Value]:
+    """The scaling with another number at this place."""
+    return lambda number: (*scaling[:place], number, *scaling[place + 1 :])
 
 
 def _fitted_llama3(factor: float, context: int) -> Fitted:
@@ -305,7 +315,8 @@ def fitted_frequencies(question: Question) -> Iterator[Fitted]:
     """Measured from how far the pairs turn from one position to the next."""
     speeds = measured_frequencies(question)
     if speeds is not None:
-        yield Fitted((tuple(float(f"{speed:.6e}") for speed in speeds), tuple(map(float, speeds))))
+        decimals = (tuple(float(f"{speed:.{digits}e}") for speed in speeds) for digits in range(2, 7))
+        yield Fitted((*decimals, tuple(map(float, speeds))))
 
 
 def measured_frequencies(question: Question) -> Array | None:

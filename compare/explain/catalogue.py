@@ -81,6 +81,7 @@ class Explainer:
         self._fed = dict(zip(("a", "b", "reference"), sides, strict=False))
         self._values = {tap: unbatched(value, on.taps[tap].axes) for tap, value in on.values.items()}
         self._seen: dict[tuple[str, str], Settings] = {}
+        self._also: dict[tuple[str, str], tuple[tuple[Deviation, ...], ...]] = {}  # what explained it as well
 
     def explain(self, local: Local, budget: Budget = WHOLE) -> Explained:
         """What makes B's output of this region."""
@@ -199,14 +200,16 @@ class Explainer:
         is_met = partial(_is_met, local, output)
         known = self._seen.get((case.stage, side))
         if known is not None and self._reproduces(case, known, is_met):
-            return Explanation(True, known)
+            others = self._also.get((case.stage, side), ())
+            fitting = (one for one in others if self._reproduces(case, changed(start, one), is_met))
+            return Explanation(True, known, (), tuple(fitting))
         found = None
         if known is not None and known != start:
             near = explain(case, output, known, is_met, NEAR)
             found = self._needed(case, start, known, near, is_met)
         found = found or explain(case, output, start, is_met, budget)
         if found.found:
-            self._seen[case.stage, side] = found.settings
+            self._seen[case.stage, side], self._also[case.stage, side] = found.settings, found.also_fits
         return found
 
     def written(self, choice: Choice) -> tuple[str, str]:

@@ -206,9 +206,9 @@ def _changes_nothing(a: Side, b: Side, cause: Cause, explained: Mapping[str, Exp
         settings = explained[taps[0]].settings
         assert settings is not None
         for tap in around:
-            for candidate in explained[tap].candidates[:1]:
-                for key, _, value in candidate:
-                    settings = settings.with_value(key, value)
+            fitting = explained[tap].candidates
+            for key, _, value in next((one for one in fitting if cause.choice in one), next(iter(fitting), ())):
+                settings = settings.with_value(key, value)
         readers = [tap for tap in dict.fromkeys((*a.readers(around), *b.readers(around))) if tap not in around]
         if not explainer.cancels(around, readers, settings, settings.with_value(name, ours)):
             return False

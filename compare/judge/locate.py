@@ -135,7 +135,8 @@ def _judge_recorded(graph: GraphSide, trace: TraceSide, tap: str, graph_first: b
     pair = (ours, theirs) if graph_first else (theirs, ours)
     local = deviation(*pair, scores)
     floor = distance(single, ours, scores)
-    floor = max(floor if np.isfinite(floor) else 0.0, trace.unit(tap) * scale)
+    recorded = size(theirs, scores)  # which may be the larger: what explains it can only be met to its own rounding
+    floor = max(floor if np.isfinite(floor) else 0.0, trace.unit(tap) * max(scale, recorded))
     if error > OTHER_KERNELS * floor:
         moved = graph.run(tap, trace.rounded_otherwise(graph.reads(tap)), "float64")
         floor = max(floor, distance(moved, ours, scores))

@@ -5,6 +5,7 @@ Each is written without a look at the catalogue: as a change of a module's attri
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -561,3 +562,55 @@ def _(model: Any, block: int) -> None:
     experts = mlp(model, block).experts
     experts.gate_up_proj_bias.zero_()
     experts.down_proj_bias.zero_()
+
+
+# Mistakes of other kinds
+
+
+@fault("qwen3 with yarn", "another factor", "q_rope k_rope", "rope.scaling")
+def _(model: Any, block: int) -> None:
+    speeds = 1e3 ** (-torch.arange(0, 16, 2).float() / 16)
+    low, high = (16 * math.log(16 / (turns * 2 * math.pi)) / (2 * math.log(1e3)) for turns in (3.0, 1.0))
+    low, high = max(math.floor(low), 0), math.ceil(high)
+    divided = ((torch.arange(8).float() - low) / (high - low)).clamp(0, 1)
+    turns_at(attention(model, block), speeds * (divided / 2.0 + 1 - divided), 0.1 * math.log(4.0) + 1)
+
+
+@fault("llama with llama3 scaling", "another factor", "q_rope k_rope", "rope.scaling")
+def _(model: Any, block: int) -> None:
+    speeds = 1e3 ** (-torch.arange(0, 16, 2).float() / 16)
+    kept = ((16 * speeds / (2 * math.pi) - 1) / 3).clamp(0, 1)
+    turns_at(attention(model, block), (1 - kept) * speeds / 8.0 + kept * speeds)
+
+
+@fault("olmo2", "the norm before attention", "q_proj k_proj v_proj attn_post_norm", "attn_post_norm.place")
+def _(model: Any, block: int) -> None:
+    norm = layer(model, block).post_attention_layernorm
+    reads(attention(model, block), "hidden_states", norm.forward)
+    skipped(norm)
+
+
+@fault("gpt_neox", "the fused matrix read as q, k and v in turn", "q_proj k_proj v_proj", "linear.fused")
+def _(model: Any, block: int) -> None:
+    fused = attention(model, block).query_key_value
+    for value in (fused.weight, fused.bias):
+        value.data = value.data.view(3, 4, 16, -1).transpose(0, 1).reshape(value.shape)
+
+
+@fault("glm4_moe", "weights over all experts", "router_weights", "experts.normalised", (1, 2))
+def _(model: Any, block: int) -> None:
+    def change(logits: Tensor, weights: Tensor, choice: Tensor) -> tuple[Tensor, Tensor]:
+        scores = logits.sigmoid()
+        return scores.gather(1, choice) / scores.sum(-1, keepdim=True) * 1.7, choice
+
+    routed(mlp(model, block).gate, change)
+
+
+@outside("cohere2", "logits divided by their scale", "logits", "logits.scale")
+def _(model: Any, block: int) -> None:
+    model.logit_scale = 1 / model.logit_scale
+
+
+@fault("olmoe", "another activation of the experts", "expert_out", "ffn.activation")
+def _(model: Any, block: int) -> None:
+    mlp(model, block).experts.act_fn = nn.GELU()
