@@ -52,6 +52,7 @@ class Experts:
     width: of one of them.
     score: what becomes of the router's logits: softmax, sigmoid, or the softmax of the chosen ones alone.
     normalised: whether the chosen scores are divided by their sum; `scale`: what they are multiplied by in the end.
+    weighted: whether the scores multiply what the chosen experts give, or what they read, as in Llama 4.
     correction_bias: whether a bias is added to the scores for the choice alone.
     groups, chosen_groups: of how many groups of experts the token chooses in how many, those whose best two scores are highest.
     shared_width: of the shared experts together; None: there are none; shared_gate: whether they have a gate of their own.
@@ -65,6 +66,7 @@ class Experts:
     score: Literal["softmax", "sigmoid", "softmax_of_chosen"] = "softmax"
     normalised: bool = False
     scale: float = 1.0
+    weighted: Literal["outputs", "inputs"] = "outputs"
     correction_bias: bool = False
     groups: int = 1
     chosen_groups: int = 1

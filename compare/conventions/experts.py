@@ -203,10 +203,10 @@ def groups(question: Question) -> Iterator[Value]:
     yield from ("best_one", "none")
 
 
-@convention("experts.weighted", OUT, "outputs")
+@convention("experts.weighted", OUT, _field("weighted", "outputs"))
 def weighted(question: Question) -> Iterator[Value]:
-    """What the router's weights multiply: the experts' outputs; their inputs; or nothing (missing)."""
-    yield from ("inputs", "missing")
+    """What the router's weights multiply: the experts' outputs; their inputs, as in Llama 4; or nothing (missing)."""
+    yield from ("outputs", "inputs", "missing")
 
 
 @convention("experts.gate_up", OUT, "own")

@@ -81,7 +81,11 @@ class MixtureOfExperts(Layers):
 
     def routed(self, h: Tensor, choice: Tensor, weights: Tensor) -> Tensor:
         """The chosen experts' outputs, weighted and summed: [T, C]."""
-        act = self.active(self.of_all(h[None], "ffn_gate_exps"), self.of_all(h[None], "ffn_up_exps"))
+        x = h[None]
+        if self.experts.weighted == "inputs":
+            of_all = weights.new_zeros(h.shape[0], self.experts.count).scatter(1, choice, weights)  # [T, E]
+            x, weights = x * of_all.T[..., None], torch.ones_like(weights)
+        act = self.active(self.of_all(x, "ffn_gate_exps"), self.of_all(x, "ffn_up_exps"))
         outputs = self.of_all(act, "ffn_down_exps").transpose(0, 1)  # [T, E, C]
         chosen = outputs.gather(1, choice[..., None].expand(-1, -1, outputs.shape[-1]))  # [T, k, C]
         return (chosen * weights[..., None]).sum(1)

@@ -17,6 +17,7 @@ from opdiff.exporters.export import shared_weights
 from opdiff.exporters.tapping import collected
 from opdiff.exporters.variants.reference import reference
 from opdiff.graphs.axes import to_canonical
+from opdiff.graphs.decoder_config import Experts
 from opdiff.graphs.stages import split_tap_name
 from opdiff.graphs.weights import SharedWeights
 
@@ -26,6 +27,7 @@ OTHER = {
     "ALiBi": ("llama with linear scaling", {"positions": "none", "max_alibi_bias": 8.0}),
     "learned positions from row 2 on": ("gpt2", {"position_offset": 2}),
     "no rotation in the first block": ("mistral", {"rotates": (False, True, True)}),
+    "scores before the experts": ("mixtral", {"experts": Experts(4, 2, 96, normalised=True, weighted="inputs")}),
 }
 
 
