@@ -267,7 +267,8 @@ def compare(
     Graphs that opdiff did not export are aligned by their weights and values.
 
     STEPS: whole, each (token by token), chunks:64 or 4+1+1; with a comma also batch:3 (among other prompts), pad-left:5
-    or pad-right:5. Steps want a graph that keeps a cache: opdiff export --cache.
+    or pad-right:5. Steps want a graph that keeps a cache: opdiff export --cache, or one by another hand that takes
+    past_key_values and gives present.
 
     With --position-offset RoPE turns by positions from N on, so that what it does behind a long context shows with a few
     tokens; masks and windows still count the tokens. It wants graphs that take position_ids: opdiff export --positions. A

@@ -44,10 +44,10 @@ from .opening import (
     Opened,
     are_foreign,
     at_positions,
-    check_can_be_fed_in_steps,
     check_one_is_a_graph,
     check_sizes,
     first_position_of,
+    keeps_cache,
     open_either,
     schedules_of,
     sides_of,
@@ -99,10 +99,8 @@ def compare(
     maps: Maps = {}
     runner = Runner(settings)
     found_files = [open_either(path, names, maps) for path in (a_path, b_path, reference_path) if path is not None]
-    if not all(one.is_whole for one in schedules):
-        check_can_be_fed_in_steps(found_files)
     start = first_position_of(found_files, first_position)
-    opened, alignment, tokens, told = _aligned(found_files, tokens, runner, progress, inputs, mapped, start)
+    opened, alignment, tokens, told = _aligned(found_files, tokens, runner, progress, inputs, mapped, start, schedules)
     progress("run")
     schedules = schedules_of(opened, schedules)
     sides = sides_of(opened, alignment, tokens, runner, schedules)
@@ -132,7 +130,7 @@ def compare(
     artifact = runnable(a, b).artifact
     blind = (
         *_blind_spots(runnable(a, b), tokens),
-        *_blind_to_steps(opened[:2], schedules[:2]),
+        *_blind_to_steps(found_files[:2], schedules[:2]),
         *unreached(artifact.config, len(tokens), artifact.first_position, artifact.takes_positions),
     )
     only_a, only_b = alignment.only_a, alignment.only_b
@@ -183,11 +181,13 @@ def _aligned(
     inputs: Sequence[Mapping[str, np.ndarray]],
     mapped: Sequence[Mapped],
     first_position: int,
+    schedules: Sequence[Schedule],
 ) -> tuple[list[Artifact | Trace], Alignment, Sequence[int], tuple[str, ...]]:
     """What is compared, its common taps, the tokens, and what a reader should know of how they were aligned.
 
     Args:
         first_position: that of the first token.
+        schedules: in which steps A and B are fed.
     Raises:
         InputError: they cannot be compared.
     """
@@ -195,7 +195,7 @@ def _aligned(
         progress("align")
         a, b = (one for one in found if not isinstance(one, Trace))
         check_positions(first_position, len(tokens or ()))
-        pair = align_foreign(a, b, tokens, runner, inputs, mapped, first_position)
+        pair = align_foreign(a, b, tokens, runner, inputs, mapped, first_position, schedules)
         return list(pair.artifacts()), pair.alignment(), tokens or (), pair.notes
     if mapped or any(inputs):
         raise InputError("--inputs and --map are for graphs without taps, and both of these have taps; leave them out")
@@ -326,9 +326,9 @@ def _blind_spots(side: GraphSide, tokens: Sequence[int]) -> tuple[BlindSpot, ...
     return blind_spots(side, tokens, size)
 
 
-def _blind_to_steps(opened: Sequence[Artifact | Trace], schedules: Sequence[Schedule]) -> Iterator[BlindSpot]:
+def _blind_to_steps(opened: Sequence[Opened], schedules: Sequence[Schedule]) -> Iterator[BlindSpot]:
     """What one step cannot show of a graph that keeps a cache."""
-    if any(isinstance(one, Artifact) and one.states for one in opened) and all(one.is_whole for one in schedules):
+    if any(map(keeps_cache, opened)) and all(one.is_whole for one in schedules):
         text = (
             "what later steps do: where they write the cache and what they read of it, their positions, their masks; all tokens "
             "were fed at once. With --schedule-b each every token is a step."

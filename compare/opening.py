@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..graphs.adopt.opened import Foreign, open_foreign
+from ..graphs.adopt.past import states_of
 from ..graphs.artifact import Artifact, Maps, NoTaps, load_artifact
 from ..graphs.cache import with_cache_stages
 from ..graphs.errors import InputError
@@ -75,18 +76,9 @@ def are_foreign(opened: Sequence[Opened]) -> bool:
     return True
 
 
-def check_can_be_fed_in_steps(opened: Sequence[Opened]) -> None:
-    """Raise where a schedule is asked for, and a graph has no taps.
-
-    Raises:
-        InputError: one has none.
-    """
-    for one in opened:
-        if isinstance(one, Foreign):
-            raise InputError(
-                f"{one.path}: has no taps, and such graphs are compared on all tokens at once only; leave --schedule-a and "
-                "--schedule-b out, or export it with opdiff export --cache"
-            )
+def keeps_cache(one: Opened) -> bool:
+    """Whether a graph takes what a step before left."""
+    return not isinstance(one, Trace) and bool(states_of(one) if isinstance(one, Foreign) else one.states)
 
 
 def check_one_is_a_graph(a: Artifact | Trace, b: Artifact | Trace) -> None:
@@ -266,4 +258,6 @@ def graph_side(
     at = [tap for tap in alignment.common if tap in own]
     if all(one.is_whole for one in beside):
         return GraphSide(artifact, at, tokens, runner)
+    if artifact.given is not None:
+        return GraphSide(artifact, at, tokens, runner).told_of_steps(schedule)
     return ScheduledSide(artifact, at, tokens, runner, schedule, beside)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from graphlib import CycleError, TopologicalSorter
@@ -423,15 +423,28 @@ def run_file(
     Raises:
         InputError: onnxruntime cannot run it, or not on this input.
     """
+    return next(run_file_in_turn(path, model, [lambda left: feeds], outputs, settings))
+
+
+def run_file_in_turn(
+    path: Path,
+    model: onnx.ModelProto,
+    feeds: Iterable[Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]]],
+    outputs: Sequence[str],
+    settings: Settings,
+) -> Iterator[dict[str, np.ndarray]]:
+    """The same for several inputs, each made of the outputs on the one before."""
+    found: dict[str, np.ndarray] = {}
     try:
         session = _onnxruntime(model, settings, path)
         kinds = {info.name: info.type for info in session.get_inputs()}
-        as_typed = {
-            name: value.astype(np.float16) if kinds.get(name) == "tensor(float16)" else value
-            for name, value in feeds.items()
-            if name in kinds
-        }
-        found = _run_session(session, outputs, as_typed)
+        for feed in feeds:
+            as_typed = {
+                name: value.astype(np.float16) if kinds.get(name) == "tensor(float16)" else value
+                for name, value in feed(found).items()
+                if name in kinds
+            }
+            found = dict(zip(outputs, _run_session(session, outputs, as_typed), strict=True))
+            yield found
     except Exception as e:  # onnxruntime's own classes, as above
         raise InputError(str(e).splitlines()[0]) from e
-    return dict(zip(outputs, found, strict=True))

@@ -230,12 +230,20 @@ def landmarks(flat: Flat) -> set[str]:
 
 
 def root(flat: Flat, name: str) -> tuple[str, list[Ran]]:
-    """The value that one is, moved elsewhere, and the moves between, the last one first."""
+    """The value that one is, moved elsewhere or behind an empty past, and the moves between, the last one first."""
     moves = []
-    while (node := flat.maker.get(name)) is not None and is_move(node):
-        kinds = [flat.array(one).dtype.kind for one in (name, node.reads[0])]
-        if not flat.is_data(node.reads[0]) or (kinds[0] != kinds[1] and "f" in kinds):
+    while (node := flat.maker.get(name)) is not None and (before := moved(flat, node)) is not None:
+        kinds = [flat.array(one).dtype.kind for one in (name, before)]
+        if not flat.is_data(before) or (kinds[0] != kinds[1] and "f" in kinds):
             break
         moves.append(node)
-        name = node.reads[0]
+        name = before
     return name, moves
+
+
+def moved(flat: Flat, node: Ran) -> str | None:
+    """What a node moves; None where it does more."""
+    if node.operator != "Concat" or node.domain:
+        return node.reads[0] if is_move(node) else None
+    held = [name for name in node.reads if flat.array(name).size]
+    return held[0] if len(held) == 1 < len(node.reads) else None

@@ -7,13 +7,16 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from ...graphs.adopt.flat import Flat, flatten
+from ...graphs.adopt.flat import Flat
+from ...graphs.adopt.in_steps import Course, ran, ran_again, run_as_it_is
 from ...graphs.adopt.inputs import SIZES, Fed, fed, takes_tokens
 from ...graphs.adopt.last_position import cut_to_last_position
 from ...graphs.adopt.opened import Foreign, open_foreign
+from ...graphs.adopt.past import states_of, steps_of
 from ...graphs.artifact import Artifact, Maps
 from ...graphs.errors import InputError
 from ...graphs.run import Runner, run_file
+from ...graphs.schedule.steps import WHOLE, Schedule, Step
 from ...graphs.stepping import StepRunner
 from .anchors import Anchor
 from .by_name import Alignment
@@ -82,6 +85,7 @@ def align_foreign(
     given: Sequence[Inputs] = ({}, {}),
     mapped: Sequence[Mapped] = (),
     first_position: int = 0,
+    schedules: Sequence[Schedule] = (WHOLE, WHOLE),
 ) -> ForeignPair:
     """Run both on the same input, and find which value of one is which of the other.
 
@@ -90,8 +94,10 @@ def align_foreign(
         given: further inputs by name, for A and for B.
         mapped: values that stand for each other, as a user says.
         first_position: that of the first token, for inputs that take positions.
+        schedules: in which steps A and B are fed their tokens; their values are put together by position, and then aligned.
     Raises:
-        InputError: an input that is missing or does not fit, a node that cannot run, or two graphs that share nothing.
+        InputError: an input that is missing or does not fit, a schedule that a graph cannot take, a node that cannot run, or
+            two graphs that share nothing.
     """
     opened = [_without_taps(one) for one in (a, b)]
     opened[1] = with_weights_of(opened[1], opened[0])
@@ -99,14 +105,15 @@ def align_foreign(
     if wanted and not tokens and not any(name for inputs in given for name in inputs):
         raise InputError(f"{wanted[0]}: no tokens: give the input, as in --tokens 1,5,3")
     asked = tokens or ()
-    feeds = _fed(opened, asked, given, runner, first_position)
-    ours, theirs = (flatten(one, its.data, its.fixed, runner) for one, its in zip(opened, feeds, strict=True))
+    steps = [steps_of(one, schedule, asked) for one, schedule in zip(opened, schedules, strict=True)]
+    courses = _courses(opened, asked, given, runner, first_position, steps)
+    ours, theirs = (ran(one, course, runner) for one, course in zip(opened, courses, strict=True))
     cut = [cut_to_last_position(*pair) for pair in ((ours, theirs), (theirs, ours))]
     ours, theirs = (
-        flat if one is None else flatten(one, its.data, its.fixed, runner)
-        for flat, one, its in zip((ours, theirs), cut, feeds, strict=True)
+        flat if one is None else ran(one, course, runner)
+        for flat, one, course in zip((ours, theirs), cut, courses, strict=True)
     )
-    notes = [note for n, flat in enumerate((ours, theirs)) for note in _run_notes("AB"[n], flat, feeds[n], runner)]
+    notes = [note for n, flat in enumerate((ours, theirs)) for note in _run_notes("AB"[n], flat, courses[n], runner)]
     notes += [
         f"{'AB'[n]}'s logits are compared at the last position: {'BA'[n]} gives no others" for n in (0, 1) if cut[n]
     ]
@@ -118,8 +125,8 @@ def align_foreign(
     if any(alike):
         before = ours, theirs
         again = [
-            flatten(one, its.data, its.fixed, runner, instead) if instead else flat
-            for one, its, instead, flat in zip(opened, feeds, alike, before, strict=True)
+            ran_again(flat, course, instead, runner) if instead else flat
+            for flat, course, instead in zip(before, courses, alike, strict=True)
         ]
         notes += _storage_notes(before, again, finer)
         ours, theirs = again
@@ -136,22 +143,48 @@ def align_foreign(
     return replace(pair, notes=(*notes, _told(pair)))
 
 
-def _fed(
-    opened: Sequence[Foreign], tokens: Sequence[int], given: Sequence[Inputs], runner: Runner, first_position: int
-) -> list[Fed]:
+def _courses(
+    opened: Sequence[Foreign],
+    tokens: Sequence[int],
+    given: Sequence[Inputs],
+    runner: Runner,
+    first_position: int,
+    steps: Sequence[Sequence[Step]],
+) -> list[Course]:
     """What both are fed. Sizes that a file leaves open and nobody tells are the first with which onnxruntime runs it."""
 
-    def with_sizes(sizes: tuple[int, int]) -> list[Fed]:
-        return [fed(one, tokens, inputs, sizes, first_position) for one, inputs in zip(opened, given, strict=True)]
+    def with_sizes(sizes: tuple[int, int]) -> list[Course]:
+        return [
+            _course(one, tokens, inputs, sizes, first_position, its)
+            for one, inputs, its in zip(opened, given, steps, strict=True)
+        ]
 
     first, second = with_sizes(SIZES[0]), with_sizes(SIZES[1])
-    are_open = [one.made != other.made for one, other in zip(first, second, strict=True)]
+    are_open = [one.whole.made != other.whole.made for one, other in zip(first, second, strict=True)]
 
-    def run(feeds: list[Fed]) -> bool:
-        asked = zip(opened, feeds, are_open, strict=True)
-        return all(_runs(one, its, runner) for one, its, is_open in asked if is_open)
+    def run(courses: list[Course]) -> bool:
+        asked = zip(opened, courses, are_open, strict=True)
+        return all(_runs(one, course.whole, runner) for one, course, is_open in asked if is_open)
 
     return next(filter(run, map(with_sizes, SIZES)), first) if any(are_open) else first
+
+
+def _course(
+    one: Foreign,
+    tokens: Sequence[int],
+    given: Inputs,
+    sizes: tuple[int, int],
+    first_position: int,
+    steps: Sequence[Step],
+) -> Course:
+    if steps and given:
+        raise InputError(
+            f"{one.path}: {next(iter(given))} is given for all tokens at once, where it is fed in {len(steps)} steps; leave "
+            "--inputs out, and what each step takes is made"
+        )
+    whole = fed(one, tokens, given, sizes, first_position)
+    in_steps = (fed(one, tokens[step.start : step.end], {}, sizes, first_position, step.start) for step in steps)
+    return Course(whole, tuple(steps), tuple(in_steps), states_of(one))
 
 
 def _runs(one: Foreign, its: Fed, runner: Runner) -> bool:
@@ -162,14 +195,15 @@ def _runs(one: Foreign, its: Fed, runner: Runner) -> bool:
     return True
 
 
-def _run_notes(letter: str, flat: Flat, its: Fed, runner: Runner) -> Iterator[str]:
+def _run_notes(letter: str, flat: Flat, course: Course, runner: Runner) -> Iterator[str]:
     """What a reader should know of how a graph was run."""
-    if its.made:
-        yield f"{letter}'s inputs that were not given were made: {', '.join(its.made)}"
+    if course.whole.made:
+        in_steps = ", and cut into steps" if course.steps else ""
+        yield f"{letter}'s inputs that were not given were made: {', '.join(course.whole.made)}{in_steps}"
     if flat.foreign.half:
         yield f"{letter} computes in {flat.foreign.half}, and was compared as if in float32"
     yield from flat.notes
-    yield _checked(letter, flat, its, runner)
+    yield _checked(letter, flat, course, runner)
 
 
 def _storage_notes(before: Sequence[Flat], after: Sequence[Flat], finer: Sequence[Inputs]) -> Iterator[str]:
@@ -192,11 +226,10 @@ def _is_float(flat: Flat, value: str) -> bool:
     return flat.array(value).dtype.kind == "f"
 
 
-def _checked(letter: str, flat: Flat, its: Fed, runner: Runner) -> str:
+def _checked(letter: str, flat: Flat, course: Course, runner: Runner) -> str:
     """How far what is compared is from the file as onnxruntime runs it."""
     try:
-        feeds = {**its.data, **its.fixed}
-        made = run_file(flat.foreign.path, flat.foreign.model, feeds, list(flat.outputs), runner.settings)
+        made = run_as_it_is(flat, course, runner)
     except InputError as e:
         return f"{letter} could not be run in onnxruntime as it is ({e}), so how it is run here is not checked against that"
     far = [_far(flat.array(value), made[name]) for name, value in flat.outputs.items() if _is_float(flat, value)]

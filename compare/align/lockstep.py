@@ -16,7 +16,7 @@ import numpy as np
 from ...graphs.adopt.flat import Flat, Ran
 from ...graphs.errors import OpdiffError
 from ...graphs.stepping import FLOAT, StepRunner, Typed
-from .anchors import Anchor, Pair, anchors_of, norm_input, paired, root
+from .anchors import Anchor, Pair, anchors_of, moved, norm_input, paired, root
 from .arrangement import Plan, arranged, arrangement, plain
 from .values import NEAR, Match, ValueIndex
 
@@ -230,12 +230,12 @@ class _Lockstep:
         if ours.shape != theirs.shape:
             plan.append(("reshape", theirs.shape))
         for move in root(self._b, wanted.theirs)[1]:
-            before = self._b.array(move.reads[0])
+            before = self._b.array(moved(self._b, move) or move.reads[0])
             if move.operator == "Transpose":
                 order = move.attribute("perm") or tuple(reversed(range(before.ndim)))
                 assert isinstance(order, (list, tuple))
                 plan.append(("transpose", tuple(int(axis) for axis in np.argsort(order))))
-            elif move.operator not in ("Cast", "Identity"):
+            elif move.operator not in ("Cast", "Identity", "Concat"):
                 plan.append(("reshape", before.shape))
         return tuple(plan)
 

@@ -68,9 +68,13 @@ def _end(flat: Flat) -> dict[str, str]:
 
 
 def _distinct(a: Flat, b: Flat, points: Sequence[Point]) -> Iterator[Point]:
-    """One point for each value of either side: the first, or the one that a step with a weight gave."""
+    """One point for each value of either side: the first, or the one that a step with a weight gave. What a single step of a
+    schedule has is none: it is a part of a value by position, or a cache that the next step goes on with.
+    """
     used_a, used_b = set[str](), set[str]()
     for point in points:
+        if point.a in a.origin or point.b in b.origin:
+            continue
         ours, theirs = root(a, point.a)[0], root(b, point.b)[0]
         if ours not in used_a and theirs not in used_b and point.a in a.maker and point.b in b.maker:
             used_a.add(ours)
@@ -87,11 +91,12 @@ def _on_the_way(flat: Flat, value: str, place: int, ends: Sequence[tuple[int, st
 
 
 def _axes(tap: str, shape: tuple[int, ...], n_tokens: int | None) -> tuple[str, ...]:
-    """A word for each dimension: those of its stage where they fit, else no more than their places."""
+    """A word for each dimension: those of its stage where they fit, else where the tokens stand, and places."""
     is_last = tap == LOGITS and n_tokens is not None  # the logits may be those of the last position alone
     lengths = (n_tokens, 1) if is_last else (n_tokens,)
     for words in default_axes(split_tap_name(tap)[1], len(shape)):
         sizes = dict(zip(words, shape, strict=True))
         if sizes.get("batch", 1) == 1 and sizes.get("token", n_tokens) in lengths:
             return words
-    return tuple(f"dim{n}" for n in range(len(shape)))
+    is_token = [size == n_tokens for size in shape]
+    return tuple("token" if one and is_token.count(True) == 1 else f"dim{n}" for n, one in enumerate(is_token))

@@ -10,7 +10,6 @@ from ...graphs.axes import canonical_axes, same_shape
 from ...graphs.errors import OpdiffError
 from ..measure import norm, unmasked
 from ..result import FirstStep
-from ..sides.scheduled_side import ScheduledSide
 from ..sides.side import Side
 from .locate import Local, is_scores
 
@@ -38,20 +37,30 @@ def places_apart(local: Local, axes: Sequence[str], along: str = "token") -> np.
 
 def first_place(local: Local, axes: Sequence[str]) -> int:
     """Along `token`, or `slot`, the first place at which the region differs by more than rounding; 0 where that cannot be said."""
+    return _known_place(local, axes) or 0
+
+
+def _known_place(local: Local, axes: Sequence[str]) -> int | None:
     apart = places_apart(local, axes, "slot" if "slot" in axes else "token")
-    return 0 if apart is None or not apart.any() else int(np.argmax(apart))
+    return None if apart is None else int(np.argmax(apart))
 
 
 def first_step(a: Side, b: Side, taps: Sequence[str], found: Mapping[str, Local]) -> FirstStep | None:
-    """At which position, and in which step of each side, the first of these regions differs; None where both are fed whole."""
-    if not (isinstance(a, ScheduledSide) and isinstance(b, ScheduledSide)) or not taps:
+    """At which position, and in which step of each side, the first of these regions differs; None where both are fed whole,
+    or that cannot be said.
+    """
+    if not a.steps or not b.steps or not taps:
         return None
     firsts = []
     for tap in taps:
         axes = b.taps[tap].axes
-        place = first_place(found[tap], axes)
+        place = _known_place(found[tap], axes)
+        if place is None:
+            continue
         n = b.step_of(tap, place)
         firsts.append((b.steps[n].start if "slot" in axes else place, tap, n))
+    if not firsts:
+        return None
     position, tap, n = min(firsts, key=lambda one: one[0])
     m = a.step_at(position)
     text = (

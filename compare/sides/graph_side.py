@@ -13,18 +13,19 @@ import numpy as np
 from ...graphs.artifact import Artifact
 from ...graphs.axes import canonical_axes, from_canonical, of_first_tokens, to_canonical
 from ...graphs.constants import Exact
-from ...graphs.errors import InputError, OpdiffError
+from ...graphs.errors import InputError, OpdiffError, ShapeError
 from ...graphs.inputs import graph_inputs
 from ...graphs.kernels import kept_in_single
 from ...graphs.network import Network
 from ...graphs.products import PlainProduct, Running
 from ...graphs.regions import Region, cut
 from ...graphs.run import Precision, Runner, run_regions
+from ...graphs.schedule.steps import Schedule
 from ...graphs.stages import LOGITS
 from ...graphs.stepping import StepRunner
 from ...graphs.stream import Stream, stream_of
 from ...graphs.whole import is_changed_when_whole, run_whole, why_not_whole
-from .side import Side, Values, info_of, reordered, reordered_all
+from .side import Side, Values, in_steps, info_of, reordered, reordered_all
 
 T = TypeVar("T")
 
@@ -92,6 +93,13 @@ class GraphSide(Side):
             other.by_region = {**self.by_region, **reordered_all(self.by_region, orders)}
         return other
 
+    def told_of_steps(self, schedule: Schedule) -> GraphSide:
+        """The same side, which says that its values by position came of these steps, in which its graph was put together."""
+        other = copy(self)
+        other.schedule, other.steps = schedule, schedule.steps(len(self.tokens))
+        other.info = in_steps(self.info, schedule)
+        return other
+
     def on(self, tokens: Sequence[int]) -> GraphSide:
         """The same side, with its values for other tokens.
 
@@ -106,8 +114,10 @@ class GraphSide(Side):
         """The same side for the first `n` tokens, with the first of its values, which are those of a causal decoder.
 
         Raises:
-            ShapeError: not every tap has a place for each token.
+            ShapeError: not every tap has a place for each token, or the graph was made for this input alone.
         """
+        if self.artifact.given is not None:
+            raise ShapeError(f"{self.artifact.path}: made for {len(self.tokens)} tokens, and not for {n}")
         other = copy(self)
         other.tokens = self.tokens[:n]
         other._inputs = graph_inputs(self.artifact, other.tokens)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from copy import copy
-from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -22,7 +21,7 @@ from ...graphs.schedule.steps import Schedule
 from ...graphs.stages import LOGITS, split_tap_name
 from ...graphs.stepping import StepRunner
 from .graph_side import GraphSide
-from .side import Values, reordered
+from .side import Values, in_steps, reordered
 
 RunRegion = Callable[[Region, Sequence[np.ndarray]], Running[np.ndarray]]
 
@@ -51,8 +50,7 @@ class ScheduledSide(GraphSide):
         private = set(artifact.states.values()) - set(at)
         self._private = cut(artifact, [*at, *private], private)  # what is handed on, but is no tap of the other side
         super().__init__(artifact, at, tokens, runner)
-        if not schedule.is_whole:
-            self.info = replace(self.info, name=f"{self.info.name}[{schedule.text}]")
+        self.info = in_steps(self.info, schedule)
 
     def _run_on(self, tokens: Sequence[int]) -> None:
         self.tokens = tokens
@@ -101,10 +99,6 @@ class ScheduledSide(GraphSide):
         if "slot" in self.taps[tap].axes:
             row = self.ends[int(np.searchsorted(np.cumsum(self.ends), row, side="right"))] - 1
         return self.step_at(row)
-
-    def step_at(self, position: int) -> int:
-        """The step that is fed a position."""
-        return next(n for n, step in enumerate(self.steps) if step.end > position)
 
     def own_value(self, tap: str, n: int) -> np.ndarray:
         """A tap's value in step `n`, in the graph's own layout."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from copy import copy
+from dataclasses import replace
 from typing import Self
 
 import numpy as np
@@ -11,6 +12,7 @@ import numpy as np
 from ...graphs.artifact import Artifact
 from ...graphs.facts import tokenizer_named
 from ...graphs.regions import Region
+from ...graphs.schedule.steps import WHOLE, Schedule, Step
 from ...graphs.taps import Tap
 from ...graphs.trace import Trace
 from ..result import SideInfo
@@ -29,8 +31,12 @@ class Side:
 
     `spans` are the positions (start, end) of each step in which it was fed, and `ends` those at which caches are looked at;
     of one that was fed all at once, none. `n_others` is how many columns stand behind the keys of its scores that are no position;
-    `first_position` that of its first token.
+    `first_position` that of its first token. `schedule` and `steps` say how it was fed; a side of a comparison of whole prompts
+    has no steps.
     """
+
+    schedule: Schedule = WHOLE
+    steps: tuple[Step, ...] = ()
 
     def __init__(
         self, info: SideInfo, taps: Mapping[str, Tap], regions: Mapping[str, Region], values: dict[str, np.ndarray]
@@ -45,6 +51,14 @@ class Side:
     @property
     def name(self) -> str:
         return self.info.name
+
+    def step_of(self, tap: str, row: int) -> int:
+        """The step to which a place along `token` of a tap's value belongs."""
+        return self.step_at(row)
+
+    def step_at(self, position: int) -> int:
+        """The step that is fed a position."""
+        return next(n for n, step in enumerate(self.steps) if step.end > position)
 
     def readers(self, taps: Iterable[str]) -> list[str]:
         """The taps outside of `taps` whose regions read one of them."""
@@ -84,6 +98,11 @@ def info_of(name: str, one: Artifact | Trace) -> SideInfo:
     return SideInfo(
         name, str(one.path), one.runtime, one.sha256, checkpoint, None if tokenizer is None else str(tokenizer)
     )
+
+
+def in_steps(info: SideInfo, schedule: Schedule) -> SideInfo:
+    """The same, whose name says in which steps it was fed, where it was not fed whole."""
+    return info if schedule.is_whole else replace(info, name=f"{info.name}[{schedule.text}]")
 
 
 def reordered_all(values: Values, orders: Mapping[str, Sequence[int]]) -> dict[str, np.ndarray]:

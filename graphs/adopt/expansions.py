@@ -46,6 +46,12 @@ class Body:
     values: Values
     steps: list[NodeProto] = field(default_factory=list)
     storage: dict[str, np.ndarray] = field(default_factory=dict)
+    _part: str = ""
+    _n_made: int = 0
+
+    def begin(self, part: str) -> None:
+        """Count steps anew under this word, so that their names do not hang on how many came before."""
+        self._part, self._n_made = f"{part}.", 0
 
     @property
     def reads(self) -> list[str]:
@@ -73,7 +79,8 @@ class Body:
 
     def op(self, operator: str, *reads: str, **attributes: Any) -> str:
         """One more step; the name of what it makes."""
-        name = f"{self.node.output[0]}/{operator}.{len(self.steps)}"
+        name = f"{self.node.output[0]}/{self._part}{operator}.{self._n_made}"
+        self._n_made += 1
         made = onnx.helper.make_node(operator, reads, [name], name=f"{self.node.name}/{operator}", **attributes)
         made.metadata_props.extend(self.node.metadata_props)
         self.steps.append(made)
@@ -357,15 +364,15 @@ def _merged(body: Body, x: str, batch: int, n_tokens: int) -> str:
     "qk_output k_quant_type v_quant_type kv_cache_bit_width",
 )
 def _group_query(body: Body) -> list[NodeProto] | None:
-    q, k, v, past_k, past_v, _, total, cosines, sines, positions, bias = (body.read(n) for n in range(11))
+    q, k, v, past_k, past_v, lengths, _, cosines, sines, positions, bias = (body.read(n) for n in range(11))
     off = ("smooth_softmax", "qk_output", "kv_cache_bit_width")
-    if any(body.number(name, 0) > 0 for name in off) or any(body.read(n) for n in (11, 12, 13)):
+    if not lengths or any(body.number(name, 0) > 0 for name in off) or any(body.read(n) for n in (11, 12, 13)):
         return None
     if any(a.name in ("k_quant_type", "v_quant_type") and a.s not in (b"", b"NONE") for a in body.node.attribute):
         return None
     heads, groups = int(body.number("num_heads", 0)), int(body.number("kv_num_heads", 0))
     batch, n_tokens, width = body.shape(q)
-    n_keys = int(np.max(body.values[total].array))
+    n_keys = int(np.max(body.values[lengths].array)) + 1
     n_past = n_keys - n_tokens
     if batch != 1 or n_past < 0:
         return None
@@ -388,9 +395,11 @@ def _group_query(body: Body) -> list[NodeProto] | None:
         turned = bool(body.number("rotary_interleaved", 0))
         q, k = (_rotated(body, name, cosine, sine, size, width, turned) for name in (q, k))
     if n_past:
+        body.begin("past")
         part = [body.constant([number]) for number in (0, n_past, 2)]
         k = body.op("Concat", body.op("Slice", past_k, *part), k, axis=2)
         v = body.op("Concat", body.op("Slice", past_v, *part), v, axis=2)
+    body.begin("attended")
     added = [body.constant(_causal(n_tokens, n_keys, int(body.number("local_window_size", -1))))]
     scale = body.number("scale", 0) or 1 / math.sqrt(width)
     made = _attended(body, q, k, v, heads // groups, scale, [*added, *filter(None, [bias])], body.number("softcap", 0))
@@ -416,8 +425,10 @@ def _multi_head(body: Body) -> list[NodeProto] | None:
         for name, given in ((k, body.read(1)), (v, body.read(2)))
     )
     if past_k and body.shape(past_k)[2]:
+        body.begin("past")
         k, v = body.op("Concat", past_k, k, axis=2), body.op("Concat", past_v, v, axis=2)
         n_keys += body.shape(past_k)[2]
+    body.begin("attended")
     masks = [body.constant(_causal(n_tokens, n_keys))] if body.number("unidirectional", 0) else []
     scale = body.number("scale", 0) or 1 / math.sqrt(width // heads)
     made = _attended(body, q, k, v, 1, scale, [*masks, *filter(None, [added])])

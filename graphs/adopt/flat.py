@@ -70,6 +70,7 @@ class Flat:
     values: every value, floats in float64 (weights as they are stored).
     outputs: the graph's outputs by name, and the values that they are.
     given: constants that were replaced, with what they are now.
+    origin: for values that the graph itself has under another name, that name.
     storage: for constants that are stored in fewer bits than float32, how far one level is from the next, in their shape.
     """
 
@@ -83,6 +84,7 @@ class Flat:
     storage: dict[str, np.ndarray] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     given: dict[str, Weight] = field(default_factory=dict)
+    origin: dict[str, str] = field(default_factory=dict)
 
     @cached_property
     def initial(self) -> frozenset[str]:
@@ -169,11 +171,11 @@ def flatten(
     except (KeyError, IndexError, ValueError, TypeError, AttributeError, StopIteration, RecursionError) as e:
         raise InputError(f"{foreign.path}: its graph is damaged, or cannot be run ({type(e).__name__}: {e})") from e
     run.flat.outputs = {output.name: names[output.name] for output in graph.output if output.name in names}
-    run.flat.nodes = _needed(run.flat)
+    run.flat.nodes = needed(run.flat)
     return run.flat
 
 
-def _needed(flat: Flat) -> list[Ran]:
+def needed(flat: Flat) -> list[Ran]:
     """The nodes without those of which nothing comes to an output."""
     wanted, kept = set(flat.outputs.values()), []
     for ran in reversed(flat.nodes):
@@ -210,7 +212,7 @@ class _Run:
     def graph(self, graph: onnx.GraphProto, names: dict[str, str], prefix: str) -> None:
         """Run a graph's nodes; `names` says which value each of its names is, and gets those that it makes."""
         for node in graph.node:
-            self._run(_renamed(node, names), names, prefix)
+            self._run(renamed(node, names), names, prefix)
 
     def _run(self, node: NodeProto, names: dict[str, str], prefix: str) -> None:
         """Run a node whose inputs are values, and whose outputs are still the graph's own names."""
@@ -390,7 +392,8 @@ def made(node: NodeProto, flat: Flat, values: Mapping[str, Typed], steps: StepRu
         raise InputError(f"{where} cannot run on this input: {e}") from e
 
 
-def _renamed(node: NodeProto, names: Mapping[str, str]) -> NodeProto:
+def renamed(node: NodeProto, names: Mapping[str, str]) -> NodeProto:
+    """A copy of a node that reads these values under other names."""
     copy = NodeProto()
     copy.CopyFrom(node)
     copy.input[:] = [names.get(name, name) if name else "" for name in node.input]

@@ -12,9 +12,9 @@ import onnx
 from ..errors import InputError
 from ..positions import POSITIONS
 from .opened import Foreign
+from .past import PAST, growing
 
 _TOKENS = ("tokens", "input_ids", "token_ids", "decoder_input_ids")
-_PAST = re.compile(r"past|cache")
 _SEED = 0  # of made numbers
 _SIZES = (8, 16, 32, 48, 64, 96, 128, 224, 256, 512, 1024, 16000)
 # What sizes may be that the graph leaves open and no role tells: of a last axis, and of any other.
@@ -44,18 +44,21 @@ def fed(
     given: Mapping[str, np.ndarray],
     sizes: tuple[int, int] = SIZES[0],
     first_position: int = 0,
+    n_before: int = 0,
 ) -> Fed:
     """The inputs of a graph: those that are given by name, the tokens, and what their roles tell of the others.
 
     Args:
         sizes: what a size is that is left open: of a last axis, and of any other.
-        first_position: that of the first token.
+        first_position: that of the first token of the prompt.
+        n_before: how many tokens of it the steps before were fed.
     Raises:
         InputError: an input that is given has another type or rank, or one has no role and cannot be made; the positions do
             not begin with 0, and no input takes them.
     """
     if first_position:
         _check_takes_positions(foreign, given)
+    grows = growing(foreign)
     data, fixed, made = dict[str, np.ndarray](), dict[str, np.ndarray](), list[str]()
     for info in _inputs(foreign):
         kind = info.type.tensor_type
@@ -63,6 +66,7 @@ def fed(
             raise InputError(f"{foreign.path}: input {info.name} is no tensor of numbers, and cannot be compared")
         dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type))
         dims = [d.dim_value if d.dim_value > 0 else (d.dim_param or None) for d in kind.shape.dim]
+        dims = ["past" if axis in grows.get(info.name, ()) else dim for axis, dim in enumerate(dims)]
         if info.name in given:
             value = _checked(foreign, info.name, given[info.name], dtype, dims)
         elif info.name in _TOKENS:
@@ -72,7 +76,7 @@ def fed(
             if dims and isinstance(dims[-1], int) and dims[-1] != len(tokens):
                 raise InputError(f"{foreign.path}: takes exactly {dims[-1]} tokens, where {len(tokens)} are given")
         else:
-            value = _made_for(info.name, dtype, dims, len(tokens), sizes, first_position)
+            value = _made_for(info.name, dtype, dims, len(tokens), sizes, first_position, n_before)
             made.append(f"{info.name} {list(value.shape)}")
         is_data = info.name in given or info.name in _TOKENS or (value.dtype.kind == "f" and value.size > 0)
         (data if is_data else fixed)[info.name] = value
@@ -124,9 +128,11 @@ def _made_for(
     n_tokens: int,
     sizes: tuple[int, int],
     first_position: int,
+    n_before: int,
 ) -> np.ndarray:
     """A value for an input by its role: a mask of ones, positions, an empty cache; else seeded random numbers."""
-    is_past = bool(_PAST.search(name)) and dtype.kind == "f"
+    n_keys = n_before + n_tokens
+    is_past = bool(PAST.search(name)) and dtype.kind == "f"
     shape = [
         dim if isinstance(dim, int) else _size(dim, place == 0, is_past, n_tokens, sizes[place < len(dims) - 1])
         for place, dim in enumerate(dims)
@@ -134,14 +140,18 @@ def _made_for(
     if is_past:
         return np.zeros(shape, dtype)
     if "mask" in name:
+        if n_before and dims and not isinstance(dims[-1], int):
+            shape[-1] = n_keys
         return np.ones(shape, dtype)
     if "position" in name:
-        first = first_position if _is_of_positions(name) else 0
+        first = n_before + (first_position if _is_of_positions(name) else 0)
         return np.broadcast_to(np.arange(shape[-1] if shape else 0) + first, shape).astype(dtype)
     if name == "seqlens_k":
-        return np.full(shape, n_tokens - 1, dtype)
+        return np.full(shape, n_keys - 1, dtype)
     if name == "total_sequence_length":
-        return np.full(shape, n_tokens, dtype)
+        return np.full(shape, n_keys, dtype)
+    if name == "use_cache_branch":
+        return np.full(shape, n_before > 0, dtype)
     if dtype.kind in "iub":
         return np.zeros(shape, dtype)
     return np.random.default_rng(_SEED).standard_normal(shape).astype(dtype)
@@ -151,7 +161,7 @@ def _size(dim: str | None, is_first: bool, is_past: bool, n_tokens: int, size: i
     """A size that a graph leaves open: one of a batch, no token of a past, the tokens' number, or the given size."""
     words = str(dim or "").lower()
     is_length = bool(re.search("seq|len|token|time", words))
-    if "batch" in words or (is_first and not is_length):
+    if "batch" in words or (is_first and not is_length and words != "past"):
         return 1
     if is_past:
         return size if words and not is_length and "past" not in words else 0

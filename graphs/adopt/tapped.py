@@ -38,9 +38,11 @@ def artifact_of(flat: Flat, exposed: Sequence[Exposed], n_tokens: int | None) ->
     by_value = {one.value: one for one in exposed}
     taps_named = {one.tap for one in exposed}
     renamed = {name: f"{name}.own" for name in taps_named & flat.values.keys()}  # another value may be named as a tap
+    back = {one.value: renamed.get(one.value, one.value) for one in exposed if one.plan}  # as it is read
     renamed |= {one.value: one.tap if not one.plan else f"{one.tap}.as_made" for one in exposed}
+    read_as = {**renamed, **back}
     graph = onnx.GraphProto(name=foreign.model.graph.name or "adopted")
-    graph.node.extend(_nodes(flat, by_value, renamed))
+    graph.node.extend(_nodes(flat, by_value, renamed, read_as))
     read = {name for node in graph.node for name in (*node.input, *implicit_inputs(node)) if name}
     _add_constants(graph, flat, read, kinds, renamed)
     for name, array in flat.inputs.items():
@@ -50,7 +52,7 @@ def artifact_of(flat: Flat, exposed: Sequence[Exposed], n_tokens: int | None) ->
         kind = _kind(kinds, flat, one.value)
         graph.output.append(onnx.helper.make_tensor_value_info(one.tap, kind, one.shape))
         if one.plan:
-            for name in (f"{one.tap}.as_made", one.value):
+            for name in (f"{one.tap}.as_made", read_as[one.value]):
                 info = onnx.helper.make_tensor_value_info(name, kind, flat.array(one.value).shape)
                 graph.value_info.append(info)
     taken = {one.value for one in exposed}
@@ -73,23 +75,24 @@ def artifact_of(flat: Flat, exposed: Sequence[Exposed], n_tokens: int | None) ->
     )
 
 
-def _nodes(flat: Flat, by_value: Mapping[str, Exposed], renamed: Mapping[str, str]) -> Iterator[NodeProto]:
+def _nodes(
+    flat: Flat, by_value: Mapping[str, Exposed], renamed: Mapping[str, str], read_as: Mapping[str, str]
+) -> Iterator[NodeProto]:
     """The nodes in order, each tap's moves behind the node that makes it."""
     wanted = {name for ran in flat.nodes for name in ran.reads if name}
     yield from _constant_nodes(flat, wanted)
-    plain = {value: name for value, name in renamed.items() if value not in by_value or not by_value[value].plan}
     for ran in flat.nodes:
         node = NodeProto.FromString(ran.node.SerializeToString())
-        node.input[:] = [plain.get(name, name) for name in node.input]
+        node.input[:] = [read_as.get(name, name) for name in node.input]
         node.output[:] = [renamed.get(name, name) for name in node.output]
-        rename_captured(node, plain)
+        rename_captured(node, read_as)
         yield node
         for value in ran.outputs:
             if value in by_value and by_value[value].plan:
-                yield from _moves(by_value[value], flat.array(value).shape)
+                yield from _moves(by_value[value], flat.array(value).shape, read_as[value])
 
 
-def _moves(one: Exposed, made: tuple[int, ...]) -> Iterator[NodeProto]:
+def _moves(one: Exposed, made: tuple[int, ...], read_as: str) -> Iterator[NodeProto]:
     """From the value as it is made to the tap, and from the tap to the value as it is read."""
     shapes = [one.shape]
     for what, argument in one.plan:
@@ -99,7 +102,7 @@ def _moves(one: Exposed, made: tuple[int, ...]) -> Iterator[NodeProto]:
         for (what, argument), before in zip(reversed(one.plan), reversed(shapes[:-1]), strict=True)
     ]
     yield from _chain(back, f"{one.tap}.as_made", one.tap, f"{one.tap}.to_tap")
-    yield from _chain(one.plan, one.tap, one.value, f"{one.tap}.from_tap")
+    yield from _chain(one.plan, one.tap, read_as, f"{one.tap}.from_tap")
 
 
 def _chain(plan: Plan, start: str, end: str, stem: str) -> Iterator[NodeProto]:
@@ -159,7 +162,7 @@ def _as_constant(flat: Flat, name: str, kinds: Mapping[str, int]) -> np.ndarray:
     array = np.asarray(flat.array(name))
     if array.dtype.kind != "f":
         return array
-    return array.astype(onnx.helper.tensor_dtype_to_np_dtype(kinds.get(name, TensorProto.FLOAT)))
+    return array.astype(onnx.helper.tensor_dtype_to_np_dtype(_kind(kinds, flat, name)))
 
 
 def _kind(kinds: Mapping[str, int], flat: Flat, name: str) -> int:
@@ -167,5 +170,5 @@ def _kind(kinds: Mapping[str, int], flat: Flat, name: str) -> int:
     array = flat.array(name)
     if array.dtype.kind != "f":
         return int(onnx.helper.np_dtype_to_tensor_dtype(array.dtype))
-    kind = kinds.get(name, TensorProto.FLOAT)
+    kind = kinds.get(flat.origin.get(name, name), TensorProto.FLOAT)
     return kind if kind in (TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE) else TensorProto.FLOAT
