@@ -37,7 +37,7 @@ def in_process(options: Mapping[str, Any]) -> Iterator[Answer]:
 
         def answer(tokens: Sequence[int]) -> np.ndarray:
             llama_cpp.llama_memory_clear(llama_cpp.llama_get_memory(context), True)
-            if status := decode(context, tokens, all_logits=False):
+            if status := decode(context, [tokens], all_logits=False):
                 raise InputError(f"llama.cpp does not run it to its logits (status {status})")
             return np.ctypeslib.as_array(llama_cpp.llama_get_logits_ith(context, -1), (options["vocab_size"],))
 
