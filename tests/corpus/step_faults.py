@@ -167,6 +167,17 @@ def _(model: Any, hidden: Tensor, n_before: int, given: dict) -> dict:
     return at_positions(model, hidden, given["position_ids"] + 3 * is_step_at(n_before, 5).long())
 
 
+@of_attention("positions_count_padding", "q_rope k_rope", "pad-left:3,chunks:4", "rope.offset")
+def _(model: Any, hidden: Tensor, n_before: int, given: dict) -> dict:
+    return at_positions(model, hidden, torch.arange(n_before, n_before + hidden.shape[1])[None])
+
+
+@of_attention("positions_count_padding_in_later_steps", "q_rope k_rope", "pad-left:3,chunks:5", "rope.positions")
+def _(model: Any, hidden: Tensor, n_before: int, given: dict) -> dict:
+    counted = torch.arange(n_before, n_before + hidden.shape[1])[None]
+    return at_positions(model, hidden, torch.where(is_later(n_before), counted, given["position_ids"]))
+
+
 # What is stored
 
 
@@ -285,7 +296,13 @@ class _Rope(torch.nn.Module):
 
 
 class _Reading(Layer):
-    """Stores keys as they are, and reads them changed."""
+    """Stores keys as they are, and reads them changed, with `n_more` rows that are none of ours."""
+
+    n_more = 0
+
+    def get_seq_length(self) -> int:
+        """What HF counts positions and makes masks by, where the layer is that of the first block."""
+        return max(self.keys.shape[-2] - self.n_more, 0)
 
     def update(self, k: Tensor, v: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         n_before, name = self.keys.shape[-2], f"blk.{self.block}.k_store"
@@ -374,6 +391,8 @@ def _(model: Any, hidden: Tensor, n_before: int, given: dict) -> dict:
 class _Unwritten(_Reading):
     """An empty slot behind the rows, which is attended to."""
 
+    n_more = 1
+
     def read(self, store: Tensor, n_before: int) -> Tensor:
         return torch.cat((store, torch.zeros_like(store[:, :, :1])), -2)
 
@@ -388,6 +407,43 @@ class _Unwritten(_Reading):
 def _(model: Any, hidden: Tensor, n_before: int, given: dict) -> dict:
     mask = given["attention_mask"]
     return {"attention_mask": torch.cat((mask, torch.zeros_like(mask[..., :1])), -1)}
+
+
+def _stale(store: Tensor) -> Tensor:
+    """A row [B, KV, 1, D] that another prompt left."""
+    return torch.linspace(-1.5, 1.5, store.shape[-1]).cos().expand(*store.shape[:2], 1, -1)
+
+
+class _StaleBefore(_Reading):
+    """A row of another prompt before ours, which nobody cleared away."""
+
+    n_more = 1
+
+    def read(self, store: Tensor, n_before: int) -> Tensor:
+        return torch.cat((_stale(store), store), -2)
+
+    def update(self, k: Tensor, v: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        name = f"blk.{self.block}.v_store"
+        store = tap(name, torch.cat((past(name, v[:, :, :0]), v), -2), "batch head grown channel")
+        keys, _ = super().update(k, v)
+        return keys, self.read(store, 0)
+
+
+class _StaleBehind(_StaleBefore):
+    """The same behind ours, in a slot that we have not come to."""
+
+    def read(self, store: Tensor, n_before: int) -> Tensor:
+        return torch.cat((store, _stale(store)), -2)
+
+
+@of_attention("a_row_of_an_earlier_prompt_before_ours", "k_cache v_cache attn_scores", "each", None, _StaleBefore)
+def _(model: Any, hidden: Tensor, n_before: int, given: dict) -> dict:
+    return {"attention_mask": torch.nn.functional.pad(given["attention_mask"], (1, 0))}
+
+
+@of_attention("a_row_of_an_earlier_prompt_behind_ours", "attn_scores", "each", None, _StaleBehind)
+def _(model: Any, hidden: Tensor, n_before: int, given: dict) -> dict:
+    return {"attention_mask": torch.nn.functional.pad(given["attention_mask"], (0, 1))}
 
 
 @of_layer("rows_of_the_batch_mixed_up", "k_cache v_cache", "batch:3")

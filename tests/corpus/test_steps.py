@@ -93,11 +93,19 @@ GROUPS = (
     ),
     Group(
         "pad-left:3,chunks:5",
-        ("padding_is_attended_to_in_later_steps", "", "padding_is_attended_to"),
+        (
+            "padding_is_attended_to_in_later_steps",
+            "positions_count_padding_in_later_steps",
+            "padding_is_attended_to",
+        ),
         0,
         ("ffn_norm clipped", 1),
     ),
-    Group("batch:3", ("rows_of_the_batch_mixed_up", "a_cache_of_a_fixed_size", ""), 0),
+    Group(
+        "batch:3",
+        ("rows_of_the_batch_mixed_up", "a_cache_of_a_fixed_size", "a_row_of_an_earlier_prompt_behind_ours"),
+        0,
+    ),
 )
 
 
