@@ -19,6 +19,7 @@ from corpus.models import N_BLOCKS
 from opdiff import past, tap
 
 N_SLOTS = 16  # of a cache of a fixed size
+STEPS = {"first": 0, "middle": 6, "last": 9}  # at which position they begin, of single tokens or of three
 STORE = "batch head place channel"
 
 
@@ -157,14 +158,11 @@ def _(model: Any, hidden: Tensor, n_before: int, given: dict) -> dict:
     return at_positions(model, hidden, given["position_ids"][:, :1].expand(-1, hidden.shape[1]))
 
 
-@of_attention("position_wrong_in_the_last_step", "q_rope k_rope", "each")
-def _(model: Any, hidden: Tensor, n_before: int, given: dict) -> dict:
-    return at_positions(model, hidden, given["position_ids"] + 3 * is_step_at(n_before, 9).long())
+for _which, _at in STEPS.items():
 
-
-@of_attention("position_wrong_in_a_middle_step", "q_rope k_rope", "each")
-def _(model: Any, hidden: Tensor, n_before: int, given: dict) -> dict:
-    return at_positions(model, hidden, given["position_ids"] + 3 * is_step_at(n_before, 5).long())
+    @of_attention(f"position_wrong_in_the_{_which}_step", "q_rope k_rope", "each")
+    def _(model: Any, hidden: Tensor, n_before: int, given: dict, at: int = _at) -> dict:
+        return at_positions(model, hidden, given["position_ids"] + 3 * is_step_at(n_before, at).long())
 
 
 @of_attention("positions_count_padding", "q_rope k_rope", "pad-left:3,chunks:4", "rope.offset")
@@ -225,10 +223,14 @@ class _(Slots):
     """No fault."""
 
 
-@of_layer("a_step_is_not_stored", "k_cache v_cache", "each")
-class _(Layer):
-    def grown(self, what: str, before: Tensor, new: Tensor) -> Tensor:
-        return torch.cat((before, torch.where(is_step_at(before.shape[-2], 5), 0.0, new)), -2)
+for _which, _at in STEPS.items():
+
+    @of_layer(f"the_{_which}_step_is_not_stored", "k_cache v_cache", "each")
+    class _(Layer):
+        at = _at
+
+        def grown(self, what: str, before: Tensor, new: Tensor) -> Tensor:
+            return torch.cat((before, torch.where(is_step_at(before.shape[-2], self.at), 0.0, new)), -2)
 
 
 @of_layer("the_first_step_is_stored_in_float16", "k_cache v_cache", "4+1+1+4")
@@ -375,6 +377,14 @@ def _(model: Any, hidden: Tensor, n_before: int, given: dict) -> dict:
 def _(model: Any, hidden: Tensor, n_before: int, given: dict) -> dict:
     query, key = _places(hidden, n_before)
     return _masked(given["attention_mask"], (key <= query - 4)[None, None])
+
+
+for _which, _at in STEPS.items():
+
+    @of_attention(f"the_{_which}_step_does_not_see_the_first_key", "attn_scores", "chunks:3")
+    def _(model: Any, hidden: Tensor, n_before: int, given: dict, at: int = _at) -> dict:
+        _, key = _places(hidden, n_before)
+        return _masked(given["attention_mask"], ((key == 0) & is_step_at(n_before, at))[None, None])
 
 
 @of_attention("padding_is_attended_to", "attn_scores", "pad-left:3", None)
