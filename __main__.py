@@ -118,8 +118,7 @@ def _escaped() -> Iterator[None]:
     try:
         yield
     except click.UsageError as e:
-        e.message = printable(e.message)
-        raise
+        raise click.UsageError(printable(e.message), e.ctx) from e
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -207,7 +206,10 @@ def export(
 @click.option("--prompt", help="The input as text, for the model's own tokenizer.")
 @click.option("--tokens", help="The input as token ids, as 1,5,3.")
 @click.option("--schedule", default="whole", show_default=True, metavar="STEPS", help="In which steps it is fed.")
-@click.option("--cache", help="The KV cache: dynamic or static of hf; f32, f16 or q8_0 of llama.cpp.")
+@click.option(
+    "--cache",
+    help="The KV cache. Of hf: dynamic, static, or sliding, which forgets what no window sees; of llama.cpp: f32, f16, q8_0.",
+)
 @click.option(
     "--position-offset", type=int, default=0, show_default=True, metavar="N", help="The position of the first token."
 )

@@ -9,9 +9,9 @@ import numpy as np
 from ...graphs.decoder_config import DecoderConfig
 from .case import Array
 from .evaluate import Run
-from .fit import Question
+from .fit import Fitted, Question
 from .registry import convention, model
-from .rope_frequencies import amplitude, frequencies
+from .rope_frequencies import amplitude, frequencies, offset_at
 from .rotation import PAIRINGS, rope_input, rotary_dim_of, rotate
 from .settings import AS_CONFIGURED, Value
 
@@ -98,6 +98,14 @@ def positions(question: Question) -> Iterator[Value]:
     if len(question.case.steps) > 1:
         yield from ("from_each_step", "that_of_the_step")
         yield from (f"{OFF_BY}{n}" for n in (-1, 1, -2, 2))
+
+
+@positions.fitted
+def counted_positions(question: Question) -> Iterator[Fitted]:
+    """So many off behind the first step, as where padding is counted: by the angles of the second step's first position."""
+    n = offset_at(question, question.case.steps[1][0]) if len(question.case.steps) > 1 else None
+    if n:
+        yield Fitted((f"{OFF_BY}{n}",))
 
 
 @convention("rope.pairing", ROTATING_STAGES, _standard_pairing)

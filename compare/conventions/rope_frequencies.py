@@ -218,15 +218,21 @@ def offset(question: Question) -> Iterator[Value]:
 
 @offset.fitted
 def measured_offset(question: Question) -> Iterator[Fitted]:
-    """The whole number whose angles the first position shows best."""
+    """By the angles of the first position."""
+    n = offset_at(question, 0)
+    if n is not None:
+        yield Fitted((n,))
+
+
+def offset_at(question: Question, row: int) -> int | None:
+    """How far the position of one row is off: the whole number whose angles that row shows best; None where it shows none."""
     angles = measured_angles(question)
     if angles is None or question.run().setting("rope.direction") == "inverse":
-        return
+        return None
     speeds = frequencies(question.run(), question.case.block, *rotary_dim_of(question.run()))
     candidates = np.arange(-len(angles), MOST_OFFSET)
-    turned = (question.case.first_position + candidates)[:, None] * speeds
-    agreement = np.cos(turned - angles[0]).sum(axis=1)
-    yield Fitted((int(candidates[np.argmax(agreement)]),))
+    turned = (question.case.first_position + row + candidates)[:, None] * speeds
+    return int(candidates[np.argmax(np.cos(turned - angles[row]).sum(axis=1))])
 
 
 @convention("rope.amplitude", STAGES, lambda config: _attention_factor(config), rank=1)

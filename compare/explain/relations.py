@@ -203,12 +203,25 @@ def relations_of(local: Local, a: Side) -> tuple[str, ...]:
     words = [word for word in canonical_axes(a.taps[local.tap].axes) if word != "batch"]
     if left.ndim != len(words):
         words = [*words[: left.ndim - 1], "channel"]
+    moved = _moved(left, right, a.ends[-1], local) if "slot" in words and a.ends else None
+    if moved is not None:
+        return (moved,)
     if not is_scores(local.tap):
         return _plain_relations(left, right, words, local)
     masks = masks_of(local, a)
     left, right, _ = comparable(left, right, True)
     is_only_masks = distance(left, right, False) <= local.reach
     return masks if is_only_masks else (*masks, *_plain_relations(left, right, words, local))
+
+
+def _moved(left: np.ndarray, right: np.ndarray, end: int, local: Local) -> str | None:
+    """That a cache's rows, as they are in the end, stand some slots further than A's: behind rows that are of no position."""
+    left, right = left[-end:], right[-end:]
+    for n in range(1, end - 1):
+        if distance(left[:-n], right[n:], False) <= local.reach:
+            slots, rows = ("slot", "stands a row") if n == 1 else ("slots", "stand rows")
+            return f"A's, moved on by {n} {slots}; before it {rows} of no position, not written or of an earlier prompt"
+    return None
 
 
 def _plain_relations(left: np.ndarray, right: np.ndarray, words: Sequence[str], local: Local) -> tuple[str, ...]:

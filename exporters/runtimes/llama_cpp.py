@@ -42,7 +42,7 @@ def write_trace(
         cache: the type of its KV cache.
         first_position: that of the first token.
     Raises:
-        InputError: a schedule with a batch or padding; llama-cpp-python is not installed, the checkpoint is no GGUF file, or llama.cpp cannot run it.
+        InputError: a schedule with padding, or with a batch that RoPE cannot take; llama-cpp-python is not installed, the checkpoint is no GGUF file, or llama.cpp cannot run it.
     """
     try:
         found = version("llama-cpp-python")
@@ -50,17 +50,16 @@ def write_trace(
         raise InputError(f"runtime llama.cpp: llama-cpp-python is not installed; {_INSTALL}") from e
     if not is_gguf(checkpoint.path):
         raise InputError(f"{checkpoint.path}: llama.cpp reads GGUF files only; convert it, or use --runtime hf")
-    if schedule.is_mixed:
-        raise InputError(
-            f"schedule {schedule.text}: llama.cpp is fed one prompt, without padding; leave batch and pad out"
-        )
+    if schedule.pad_left or schedule.pad_right:
+        raise InputError(f"schedule {schedule.text}: llama.cpp knows no padding; leave pad-left and pad-right out")
+    end, n_cells = first_position + len(tokens), schedule.n_rows * len(tokens)
     n_threads = n_usable_cores()
     question = {
         "model": str(checkpoint.path.resolve()),
         "tokens": list(tokens),
         "steps": schedule.text,
         "first_position": first_position,
-        "n_context": _n_context(checkpoint.config.rope_scaling, first_position + len(tokens), len(tokens)),
+        "n_context": _n_context(checkpoint.config.rope_scaling, end, n_cells, schedule),
         "cache": cache,
         "n_threads": n_threads,
         "out": str(path.resolve()),
@@ -83,12 +82,24 @@ def write_trace(
         raise InputError(f"{checkpoint.path}: {why}; try another version of llama-cpp-python, or --runtime hf")
 
 
-def _n_context(scaling: RopeScaling | None, end: int, n_tokens: int) -> int:
-    """The size of llama.cpp's context, by which it chooses longrope's factors: the tokens, or one that has the long ones where
-    the positions reach behind the original context.
+def _n_context(scaling: RopeScaling | None, end: int, n_cells: int, schedule: Schedule) -> int:
+    """The size of llama.cpp's context, by which it chooses longrope's factors: the tokens of all rows, or one that has the long
+    ones where the positions reach behind the original context.
+
+    Raises:
+        InputError: the rows of a batch reach behind it together, and none does alone.
     """
     original = scaling.original_context if scaling is not None and scaling.kind == "longrope" else None
-    return n_tokens if original is None or end <= original else max(n_tokens, original + 1)
+    if original is None:
+        return n_cells
+    if end > original:
+        return max(n_cells, original + 1)
+    if n_cells > original and schedule.n_rows > 1:
+        raise InputError(
+            f"schedule {schedule.text}: for a context of {n_cells} tokens llama.cpp takes longrope's long factors, where one row "
+            f"has the short ones (up to {original}); leave batch out"
+        )
+    return n_cells
 
 
 def is_gguf(path: Path) -> bool:

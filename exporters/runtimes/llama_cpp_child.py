@@ -20,8 +20,9 @@ import llama_cpp
 import numpy as np
 
 from ...graphs.errors import InputError
+from ...graphs.inputs import fed
 from ...graphs.schedule.placing import by_position
-from ...graphs.schedule.steps import Step, parse_schedule
+from ...graphs.schedule.steps import Step, parse_schedule, side_by_side
 from ...graphs.stages import split_tap_name, tap_name
 from ...graphs.taps import Source, Tap
 from ...graphs.trace import save_trace
@@ -39,7 +40,7 @@ class Recorder:
 
     `attn_scores` is what softmax reads: llama.cpp scales and masks inside of SOFT_MAX, so the raw product `kq` is
     multiplied by that node's scale, and its mask added, in float32, as it does itself. Keys beyond the tokens so far (the KV
-    cache is padded) are cut off, from the probabilities too.
+    cache is padded) are cut off, from the probabilities too. Tokens and keys are those of all rows of a batch.
     """
 
     def __init__(self, n_tokens: int, n_keys: int, renamed: Mapping[str, str]) -> None:
@@ -124,10 +125,17 @@ class Recorder:
 
 @contextmanager
 def opened(
-    model: str, n_tokens: int, n_threads: int, callback: Any = None, cache: str = F32, n_context: int | None = None
+    model: str,
+    n_tokens: int,
+    n_threads: int,
+    callback: Any = None,
+    cache: str = F32,
+    n_context: int | None = None,
+    n_rows: int = 1,
 ) -> Iterator[Any]:
     """A context for passes over at most so many tokens: no flash attention, everything on the CPU.
 
+    n_rows: of how many prompts these tokens are; one buffer holds the keys and values of all.
     n_context: of how many tokens the context is, where that is more.
     cache: the type of the KV cache; of a quantised one, that of the keys, for llama.cpp quantises values with flash attention
         only.
@@ -142,7 +150,7 @@ def opened(
     options = llama_cpp.llama_context_default_params()
     options.n_batch = options.n_ubatch = n_tokens
     options.n_ctx = n_context or n_tokens
-    options.n_seq_max = 1
+    options.n_seq_max, options.kv_unified = n_rows, n_rows > 1
     options.n_threads = options.n_threads_batch = n_threads
     options.flash_attn_type = llama_cpp.LLAMA_FLASH_ATTN_TYPE_DISABLED
     options.type_k = getattr(llama_cpp, f"GGML_TYPE_{cache.upper()}")
@@ -158,15 +166,16 @@ def opened(
     llama_cpp.llama_model_free(loaded)
 
 
-def decode(context: Any, tokens: Sequence[int], all_logits: bool, start: int = 0) -> int:
-    """Run the tokens, the first of them at position `start`, with the logits of every position or of the last; its status,
-    of which 0 is good.
+def decode(context: Any, rows: Sequence[Sequence[int]], all_logits: bool, start: int = 0) -> int:
+    """Run the tokens of some prompts, each prompt a sequence of its own whose first token here is at position `start`, with the
+    logits of every position or of the last; its status, of which 0 is good.
     """
+    tokens = [(row, start + i, token) for row, ids in enumerate(rows) for i, token in enumerate(ids)]
     batch = llama_cpp.llama_batch_init(len(tokens), 0, 1)
     batch.n_tokens = len(tokens)
-    for i, token in enumerate(tokens):
-        batch.token[i], batch.pos[i], batch.n_seq_id[i], batch.logits[i] = token, start + i, 1, all_logits
-        batch.seq_id[i][0] = 0
+    for i, (row, position, token) in enumerate(tokens):
+        batch.token[i], batch.pos[i], batch.n_seq_id[i], batch.logits[i] = token, position, 1, all_logits
+        batch.seq_id[i][0] = row
     batch.logits[len(tokens) - 1] = 1
     status = llama_cpp.llama_decode(context, batch)
     llama_cpp.llama_batch_free(batch)
@@ -190,7 +199,8 @@ def record(
     Raises:
         InputError: llama.cpp cannot load or run it, or lays its graph out in a way that is not known here.
     """
-    recorders = [Recorder(step.end - step.start, step.end, renamed) for step in steps]
+    placed, n_rows = side_by_side(steps), steps[0].n_rows
+    recorders = [Recorder(step.n_columns, step.n_keys, renamed) for step in placed]
     running = iter(recorders)
     now = next(running)
 
@@ -198,9 +208,10 @@ def record(
         return now(address, ask, data)
 
     callback = llama_cpp.ggml_backend_sched_eval_callback(answer)  # kept: the library does not
-    with opened(model, len(tokens), n_threads, callback, cache, n_context) as context:
+    with opened(model, n_rows * len(tokens), n_threads, callback, cache, n_context, n_rows) as context:
         for step in steps:
-            status = decode(context, tokens[step.start : step.end], all_logits=True, start=first_position + step.start)
+            rows = fed(tokens, step)["tokens"].tolist()
+            status = decode(context, rows, all_logits=True, start=first_position + step.start)
             if now.error is not None:
                 raise now.error
             if status or "logits" not in now.taps:
@@ -208,7 +219,7 @@ def record(
             now = next(running, now)
     first = recorders[0].taps
     values = [{name: (tap.axes, value) for name, (tap, value) in one.taps.items()} for one in recorders]
-    made = by_position(values, steps)
+    made = by_position(values, placed)
     return [(replace(first[name][0], axes=axes), value) for name, (axes, value) in made.items()]
 
 

@@ -44,7 +44,7 @@ def in_process(options: Mapping[str, Any]) -> Iterator[Answer]:
             if not start:
                 llama_cpp.llama_memory_clear(llama_cpp.llama_get_memory(context), True)
             held[:] = tokens
-            if status := decode(context, tokens[start:], all_logits=False, start=start):
+            if status := decode(context, [tokens[start:]], all_logits=False, start=start):
                 raise InputError(f"llama.cpp does not run it to its logits (status {status})")
             return np.ctypeslib.as_array(llama_cpp.llama_get_logits_ith(context, -1), (options["vocab_size"],))
 

@@ -26,7 +26,7 @@ from .hf_load import BY_INDEX, Attention, load, quiet
 from .hf_plan import Plan, plan
 from .hf_record import Place, Recorder, Seen, What, memory, sample
 
-__all__ = ["Attention", "TappedModel", "build", "load", "modeling_module", "tapped"]
+__all__ = ["Attention", "TappedModel", "build", "cache_of_all", "load", "modeling_module", "tapped"]
 
 HEADS_OF_CACHE = "batch head slot channel"
 _KERNELS = "transformers.integrations.hub_kernels"
@@ -51,7 +51,7 @@ def build(checkpoint: Any, *, attention: Attention = "eager") -> nn.Module:
 def tapped(model: nn.Module, cache: MakeCache | None = None) -> TappedModel:
     """Any causal LM of transformers, a patched one too, as a module that marks its stages.
 
-    cache: makes an empty cache, for a configuration; None: transformers' DynamicCache.
+    cache: makes an empty cache, for a configuration; None: `cache_of_all`.
     """
     return TappedModel(model, cache)
 
@@ -73,7 +73,7 @@ class TappedModel(nn.Module):
         super().__init__()
         modeling_module(model)
         self.model = model
-        self._make_cache = cache or _dynamic_cache
+        self._make_cache = cache or cache_of_all
         self._marks = _Marks(self._planned())
 
     @property
@@ -106,9 +106,9 @@ class TappedModel(nn.Module):
         """A cache of transformers, which marks what it gives attention to read.
 
         Raises:
-            InputError: the model keeps other states than the keys and values of all tokens.
+            InputError: the model keeps other states than keys and values.
         """
-        _check_plain(cache, self.model)
+        _check_plain(cache, self.model, may_forget=True)
         for n, layer in enumerate(cache.layers):
             layer.update = _marking_update(layer.update, self._marks, n)
         return cache
@@ -179,15 +179,21 @@ def _step(tokens: Tensor, attention_mask: Tensor, cache: Any, positions: Tensor 
     }
 
 
-def _dynamic_cache(config: Any) -> Any:
+def cache_of_all(config: Any) -> Any:
+    """transformers' DynamicCache, empty. Layers with a window keep all tokens in it too, and the mask alone makes the window."""
     import transformers
+    from transformers import cache_utils
 
-    return transformers.DynamicCache(config=config)
+    cache = transformers.DynamicCache(config=config)
+    for n, layer in enumerate(cache.layers):
+        if type(layer) is cache_utils.DynamicSlidingWindowLayer:
+            cache.layers[n] = cache_utils.DynamicLayer()
+    return cache
 
 
-def _check_plain(cache: Any, model: nn.Module) -> None:
-    """Raise where a layer of the cache holds other things than the keys and values of all tokens."""
-    kinds = {type(layer).__name__ for layer in cache.layers if not _keeps_all(layer)}
+def _check_plain(cache: Any, model: nn.Module, may_forget: bool = False) -> None:
+    """Raise where a layer of the cache holds other things than keys and values, of all tokens unless it may forget."""
+    kinds = {type(layer).__name__ for layer in cache.layers if not _is_plain(layer, may_forget)}
     wanted = inspect.signature(model.forward).parameters
     if kinds or "past_key_values" not in wanted:
         kept = ", ".join(sorted(kinds)) or "a cache of its own"
@@ -197,12 +203,11 @@ def _check_plain(cache: Any, model: nn.Module) -> None:
         )
 
 
-def _keeps_all(layer: Any) -> bool:
+def _is_plain(layer: Any, may_forget: bool) -> bool:
     from transformers import cache_utils
 
-    return isinstance(layer, cache_utils.DynamicLayer | cache_utils.StaticLayer) and not getattr(
-        layer, "is_sliding", False
-    )
+    holds_keys = isinstance(layer, cache_utils.DynamicLayer | cache_utils.StaticLayer)
+    return holds_keys and (may_forget or not getattr(layer, "is_sliding", False))
 
 
 def modeling_module(model: nn.Module) -> ModuleType:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -104,6 +105,19 @@ class Schedule:
             steps.append(Step(start, len(columns), n_before, n_columns, columns, self.n_rows // 2, self.n_rows))
             n_before += n_columns
         return tuple(steps)
+
+
+def side_by_side(steps: Sequence[Step]) -> tuple[Step, ...]:
+    """Steps of a batch, for a runtime without an axis for it: in each step all of the first row's columns stand, then all of the
+    second's, and a cache has them in that order.
+    """
+    made: list[Step] = []
+    columns: tuple[int, ...] = ()
+    for step in steps:
+        n_before, first = step.n_rows * step.n_before, step.n_rows * step.n_before + step.row * step.n_columns
+        columns = (*columns, *(int(column) for column in first + step.own))
+        made.append(Step(step.start, step.end, n_before, step.n_rows * step.n_columns, columns))
+    return tuple(made)
 
 
 WHOLE, EACH = Schedule("whole"), Schedule("each", each=1)

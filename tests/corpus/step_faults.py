@@ -19,6 +19,7 @@ from corpus.models import N_BLOCKS
 from opdiff import past, tap
 
 N_SLOTS = 16  # of a cache of a fixed size
+STEPS = {"first": 0, "middle": 6, "last": 9}  # at which position they begin, of single tokens or of three
 STORE = "batch head place channel"
 
 
@@ -157,14 +158,22 @@ def _(model: Any, hidden: Tensor, n_before: int, given: dict) -> dict:
     return at_positions(model, hidden, given["position_ids"][:, :1].expand(-1, hidden.shape[1]))
 
 
-@of_attention("position_wrong_in_the_last_step", "q_rope k_rope", "each")
-def _(model: Any, hidden: Tensor, n_before: int, given: dict) -> dict:
-    return at_positions(model, hidden, given["position_ids"] + 3 * is_step_at(n_before, 9).long())
+for _which, _at in STEPS.items():
+
+    @of_attention(f"position_wrong_in_the_{_which}_step", "q_rope k_rope", "each")
+    def _(model: Any, hidden: Tensor, n_before: int, given: dict, at: int = _at) -> dict:
+        return at_positions(model, hidden, given["position_ids"] + 3 * is_step_at(n_before, at).long())
 
 
-@of_attention("position_wrong_in_a_middle_step", "q_rope k_rope", "each")
+@of_attention("positions_count_padding", "q_rope k_rope", "pad-left:3,chunks:4", "rope.offset")
 def _(model: Any, hidden: Tensor, n_before: int, given: dict) -> dict:
-    return at_positions(model, hidden, given["position_ids"] + 3 * is_step_at(n_before, 5).long())
+    return at_positions(model, hidden, torch.arange(n_before, n_before + hidden.shape[1])[None])
+
+
+@of_attention("positions_count_padding_in_later_steps", "q_rope k_rope", "pad-left:3,chunks:5", "rope.positions")
+def _(model: Any, hidden: Tensor, n_before: int, given: dict) -> dict:
+    counted = torch.arange(n_before, n_before + hidden.shape[1])[None]
+    return at_positions(model, hidden, torch.where(is_later(n_before), counted, given["position_ids"]))
 
 
 # What is stored
@@ -214,10 +223,14 @@ class _(Slots):
     """No fault."""
 
 
-@of_layer("a_step_is_not_stored", "k_cache v_cache", "each")
-class _(Layer):
-    def grown(self, what: str, before: Tensor, new: Tensor) -> Tensor:
-        return torch.cat((before, torch.where(is_step_at(before.shape[-2], 5), 0.0, new)), -2)
+for _which, _at in STEPS.items():
+
+    @of_layer(f"the_{_which}_step_is_not_stored", "k_cache v_cache", "each")
+    class _(Layer):
+        at = _at
+
+        def grown(self, what: str, before: Tensor, new: Tensor) -> Tensor:
+            return torch.cat((before, torch.where(is_step_at(before.shape[-2], self.at), 0.0, new)), -2)
 
 
 @of_layer("the_first_step_is_stored_in_float16", "k_cache v_cache", "4+1+1+4")
@@ -285,7 +298,13 @@ class _Rope(torch.nn.Module):
 
 
 class _Reading(Layer):
-    """Stores keys as they are, and reads them changed."""
+    """Stores keys as they are, and reads them changed, with `n_more` rows that are none of ours."""
+
+    n_more = 0
+
+    def get_seq_length(self) -> int:
+        """What HF counts positions and makes masks by, where the layer is that of the first block."""
+        return max(self.keys.shape[-2] - self.n_more, 0)
 
     def update(self, k: Tensor, v: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         n_before, name = self.keys.shape[-2], f"blk.{self.block}.k_store"
@@ -360,6 +379,14 @@ def _(model: Any, hidden: Tensor, n_before: int, given: dict) -> dict:
     return _masked(given["attention_mask"], (key <= query - 4)[None, None])
 
 
+for _which, _at in STEPS.items():
+
+    @of_attention(f"the_{_which}_step_does_not_see_the_first_key", "attn_scores", "chunks:3")
+    def _(model: Any, hidden: Tensor, n_before: int, given: dict, at: int = _at) -> dict:
+        _, key = _places(hidden, n_before)
+        return _masked(given["attention_mask"], ((key == 0) & is_step_at(n_before, at))[None, None])
+
+
 @of_attention("padding_is_attended_to", "attn_scores", "pad-left:3", None)
 def _(model: Any, hidden: Tensor, n_before: int, given: dict) -> dict:
     query, key = _places(hidden, n_before)
@@ -373,6 +400,8 @@ def _(model: Any, hidden: Tensor, n_before: int, given: dict) -> dict:
 
 class _Unwritten(_Reading):
     """An empty slot behind the rows, which is attended to."""
+
+    n_more = 1
 
     def read(self, store: Tensor, n_before: int) -> Tensor:
         return torch.cat((store, torch.zeros_like(store[:, :, :1])), -2)
@@ -388,6 +417,43 @@ class _Unwritten(_Reading):
 def _(model: Any, hidden: Tensor, n_before: int, given: dict) -> dict:
     mask = given["attention_mask"]
     return {"attention_mask": torch.cat((mask, torch.zeros_like(mask[..., :1])), -1)}
+
+
+def _stale(store: Tensor) -> Tensor:
+    """A row [B, KV, 1, D] that another prompt left."""
+    return torch.linspace(-1.5, 1.5, store.shape[-1]).cos().expand(*store.shape[:2], 1, -1)
+
+
+class _StaleBefore(_Reading):
+    """A row of another prompt before ours, which nobody cleared away."""
+
+    n_more = 1
+
+    def read(self, store: Tensor, n_before: int) -> Tensor:
+        return torch.cat((_stale(store), store), -2)
+
+    def update(self, k: Tensor, v: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        name = f"blk.{self.block}.v_store"
+        store = tap(name, torch.cat((past(name, v[:, :, :0]), v), -2), "batch head grown channel")
+        keys, _ = super().update(k, v)
+        return keys, self.read(store, 0)
+
+
+class _StaleBehind(_StaleBefore):
+    """The same behind ours, in a slot that we have not come to."""
+
+    def read(self, store: Tensor, n_before: int) -> Tensor:
+        return torch.cat((store, _stale(store)), -2)
+
+
+@of_attention("a_row_of_an_earlier_prompt_before_ours", "k_cache v_cache attn_scores", "each", None, _StaleBefore)
+def _(model: Any, hidden: Tensor, n_before: int, given: dict) -> dict:
+    return {"attention_mask": torch.nn.functional.pad(given["attention_mask"], (1, 0))}
+
+
+@of_attention("a_row_of_an_earlier_prompt_behind_ours", "attn_scores", "each", None, _StaleBehind)
+def _(model: Any, hidden: Tensor, n_before: int, given: dict) -> dict:
+    return {"attention_mask": torch.nn.functional.pad(given["attention_mask"], (0, 1))}
 
 
 @of_layer("rows_of_the_batch_mixed_up", "k_cache v_cache", "batch:3")

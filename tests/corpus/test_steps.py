@@ -58,8 +58,10 @@ GROUPS = (
         0,
         ("gelu for silu", 1),
     ),
-    Group("each", ("ring_wraps_too_early", "position_wrong_in_a_middle_step", "keys_stored_unrotated"), 1),
-    Group("each", ("a_step_is_not_stored", "heads_swapped_in_later_steps", "position_wrong_in_the_last_step"), 1),
+    Group("each", ("ring_wraps_too_early", "position_wrong_in_the_middle_step", "keys_stored_unrotated"), 1),
+    Group(
+        "each", ("the_middle_step_is_not_stored", "heads_swapped_in_later_steps", "position_wrong_in_the_last_step"), 1
+    ),
     Group(
         "each",
         ("keys_rotated_at_read_one_position_too_far", "a_window_of_4_in_steps", "an_unwritten_slot_is_attended_to"),
@@ -93,11 +95,19 @@ GROUPS = (
     ),
     Group(
         "pad-left:3,chunks:5",
-        ("padding_is_attended_to_in_later_steps", "", "padding_is_attended_to"),
+        (
+            "padding_is_attended_to_in_later_steps",
+            "positions_count_padding_in_later_steps",
+            "padding_is_attended_to",
+        ),
         0,
         ("ffn_norm clipped", 1),
     ),
-    Group("batch:3", ("rows_of_the_batch_mixed_up", "a_cache_of_a_fixed_size", ""), 0),
+    Group(
+        "batch:3",
+        ("rows_of_the_batch_mixed_up", "a_cache_of_a_fixed_size", "a_row_of_an_earlier_prompt_behind_ours"),
+        0,
+    ),
 )
 
 

@@ -10,7 +10,7 @@ import pytest
 from opdiff.graphs.errors import InputError
 from opdiff.graphs.inputs import fed
 from opdiff.graphs.schedule.placing import apart, assembled, by_position, looked_at
-from opdiff.graphs.schedule.steps import parse_schedule
+from opdiff.graphs.schedule.steps import parse_schedule, side_by_side
 from opdiff.graphs.trace import load_trace
 
 N = 7
@@ -79,6 +79,27 @@ def test_every_token_is_fed_once_at_its_place_and_the_mask_shows_no_padding(text
         np.testing.assert_array_equal(positions[step.own], np.arange(step.start, step.end))
         assert mask.sum() == step.end
     assert seen == tokens
+
+
+@pytest.mark.parametrize("text", SCHEDULES)
+def test_rows_side_by_side_are_the_rows_of_a_batch(text):
+    """Scores [row, token, key], and the same where all rows share the axes of tokens and of keys, as in one buffer."""
+    random, steps = np.random.default_rng(0), parse_schedule(text).steps(N)
+    batched = [random.standard_normal((step.n_rows, step.n_columns, step.n_keys)) for step in steps]
+    shared = []
+    for value, step in zip(batched, steps, strict=True):
+        tokens = []
+        for row, scores in enumerate(value):
+            keys = []
+            for other in steps[: steps.index(step) + 1]:
+                part = random.standard_normal((step.n_columns, step.n_rows, other.n_columns))
+                part[:, row] = scores[:, other.n_before : other.n_keys]
+                keys.append(part.reshape(step.n_columns, -1))
+            tokens.append(np.concatenate(keys, 1))
+        shared.append(np.concatenate(tokens))
+    ends = [step.end for step in steps]
+    ours = assembled(batched, ("batch", "token", "key"), steps, ends, 0.0)
+    np.testing.assert_array_equal(assembled(shared, ("token", "key"), side_by_side(steps), ends, 0.0), ours)
 
 
 @pytest.mark.parametrize("text", SCHEDULES)

@@ -22,9 +22,13 @@ from opdiff.compare.measure import Deviation, deviation
 from opdiff.exporters.bound import BoundCheckpoint
 from opdiff.exporters.checkpoints import open_checkpoint
 from opdiff.exporters.export import shared_weights
+from opdiff.exporters.runtimes.llama_cpp import _n_context
 from opdiff.exporters.tapping import collected
 from opdiff.exporters.variants.registry import parse_variant
 from opdiff.graphs.axes import to_canonical
+from opdiff.graphs.decoder_config import RopeScaling
+from opdiff.graphs.errors import InputError
+from opdiff.graphs.schedule.steps import parse_schedule
 from opdiff.graphs.stages import AFTER_BLOCKS, BEFORE_BLOCKS, IN_BLOCK, graph_order, tap_name
 from opdiff.graphs.trace import Trace, load_trace
 
@@ -38,8 +42,9 @@ def opdiff(*arguments: object) -> Result:
     return CliRunner().invoke(main, [str(argument) for argument in arguments])
 
 
-def traced(model: object, tokens: tuple[int, ...], out: Path) -> Trace:
-    done = opdiff("trace", model, "--runtime", "llama.cpp", "--tokens", ",".join(map(str, tokens)), "--out", out)
+def traced(model: object, tokens: tuple[int, ...], out: Path, schedule: str = "whole") -> Trace:
+    how = ("--runtime", "llama.cpp", "--tokens", ",".join(map(str, tokens)), "--schedule", schedule)
+    done = opdiff("trace", model, *how, "--out", out)
     assert done.exit_code == 0, done.stderr
     return load_trace(out)
 
@@ -78,6 +83,19 @@ def test_in_float32_every_stage_is_the_references(kind, n_tokens, tmp_path):
     stages = [s for s in IN_BLOCK if KINDS[kind].architecture == "qwen3" or s not in ("q_norm", "k_norm")]
     assert len(found) == len(BEFORE_BLOCKS) + N_BLOCKS * len(stages) + len(AFTER_BLOCKS)
     assert {name: d.nmse for name, d in found.items() if d.nmse is None or d.nmse > FLOOR} == {}
+
+
+@pytest.mark.parametrize("schedule", ["batch:2", "batch:3", "batch:2,each", "batch:3,chunks:4"])
+def test_among_other_prompts_every_stage_is_the_references(schedule, tmp_path):
+    """The others hold the same tokens in another order, so that no row but ours gives these values."""
+    model = tiny("qwen3", tmp_path)
+    trace = traced(model, tokens_of(7), tmp_path / "t.safetensors", schedule)
+    found = deviations("reference", model, trace)
+    assert {name: d.nmse for name, d in found.items() if d.nmse is None or d.nmse > FLOOR} == {}
+    for block in range(N_BLOCKS):
+        np.testing.assert_allclose(
+            trace.values[f"blk.{block}.attn_probs"].sum(-1), 1, rtol=1e-6
+        )  # no key of another row
 
 
 def test_another_runtimes_stages_are_not_llama_cpps(tmp_path):
@@ -130,6 +148,21 @@ def refused(done: Result, out: Path, *words: str) -> None:
     for word in words:
         assert word in line
     assert not list(out.parent.glob("*safetensors*"))
+
+
+def test_padding_is_refused(tmp_path):
+    model, out = tiny("qwen3", tmp_path), tmp_path / "t.safetensors"
+    how = ("--runtime", "llama.cpp", "--tokens", "1,5,3", "--schedule", "pad-left:2,batch:2", "--out", out)
+    refused(opdiff("trace", model, *how), out, "llama.cpp knows no padding")
+
+
+def test_rows_that_would_change_the_rotation_are_refused():
+    """llama.cpp chooses longrope's factors by the context, in which all rows stand."""
+    scaling = RopeScaling("longrope", short_factors=(1.0,), long_factors=(2.0,), original_context=16)
+    assert _n_context(scaling, 8, 16, parse_schedule("batch:2")) == 16
+    assert _n_context(scaling, 20, 8, parse_schedule("batch:2")) == 17
+    with pytest.raises(InputError, match="schedule batch:3: for a context of 24 tokens"):
+        _n_context(scaling, 8, 24, parse_schedule("batch:3"))
 
 
 def test_what_llama_cpp_dies_of_is_one_line(tmp_path, monkeypatch):
