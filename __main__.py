@@ -118,7 +118,7 @@ def _escaped() -> Iterator[None]:
     try:
         yield
     except click.UsageError as e:
-        raise click.UsageError(printable(e.message), e.ctx) from e
+        raise click.UsageError(printable(e.format_message()), e.ctx) from e
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
