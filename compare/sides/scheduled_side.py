@@ -94,12 +94,6 @@ class ScheduledSide(GraphSide):
         """
         return self._fed_anew(other.schedule, self._beside, self.tokens)
 
-    def step_of(self, tap: str, row: int) -> int:
-        """The step to which a place along `token`, or `slot`, of a tap's value belongs."""
-        if "slot" in self.taps[tap].axes:
-            row = self.ends[int(np.searchsorted(np.cumsum(self.ends), row, side="right"))] - 1
-        return self.step_at(row)
-
     def own_value(self, tap: str, n: int) -> np.ndarray:
         """A tap's value in step `n`, in the graph's own layout."""
         return self._own[n][tap]

@@ -53,7 +53,9 @@ class Side:
         return self.info.name
 
     def step_of(self, tap: str, row: int) -> int:
-        """The step to which a place along `token` of a tap's value belongs."""
+        """The step to which a place along `token`, or `slot`, of a tap's value belongs."""
+        if "slot" in self.taps[tap].axes and self.ends:
+            row = self.ends[int(np.searchsorted(np.cumsum(self.ends), row, side="right"))] - 1
         return self.step_at(row)
 
     def step_at(self, position: int) -> int:

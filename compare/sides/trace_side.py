@@ -32,6 +32,7 @@ class TraceSide(Side):
             if "slot" in taps[tap].axes and steps:
                 values[tap] = looked_at(values[tap], own_ends, beside.ends)
         super().__init__(info, taps, {tap: beside.regions[tap] for tap in taps}, values)
+        self.schedule, self.steps = trace.schedule, steps
         self.spans, self.ends = tuple((step.start, step.end) for step in steps), beside.ends
         self._units = {tap: trace.units[tap] for tap in taps}
 

@@ -34,6 +34,33 @@ ATTENDED_BESIDE = {  # columns that are no position: a trace leaves them out, an
     "a_row_of_an_earlier_prompt_before_ours",
     "a_row_of_an_earlier_prompt_behind_ours",
 }
+# The position at which each one parts first, and the step of B, from 1: where its law, on its schedule, first has a say.
+FIRST = {
+    **dict.fromkeys(("position_wrong_in_the_first_step", "positions_count_padding", "padding_is_attended_to"), (0, 1)),
+    **dict.fromkeys(("the_first_step_is_not_stored", "the_first_step_is_stored_in_float16"), (0, 1)),
+    **dict.fromkeys((f"cache_in_{kind}" for kind in ("float16", "bfloat16", "q8_0", "bfloat16_values")), (0, 1)),
+    **dict.fromkeys((f"a_row_of_an_earlier_prompt_{place}_ours" for place in ("before", "behind")), (0, 1)),
+    **dict.fromkeys(("an_unwritten_slot_is_attended_to", "rows_of_the_batch_mixed_up"), (0, 1)),
+    **dict.fromkeys(("keys_rotated_at_read_one_position_too_far", "the_first_step_does_not_see_the_first_key"), (0, 1)),
+    "all_tokens_of_a_step_at_one_position": (1, 1),
+    **dict.fromkeys(("positions_one_behind_in_later_steps", "written_one_slot_early"), (1, 2)),
+    **dict.fromkeys(("heads_swapped_in_later_steps", "keys_rotated_again_when_read", "keys_stored_unrotated"), (1, 2)),
+    "written_to_the_first_slots": (2, 2),
+    "written_one_slot_late": (3, 2),
+    **dict.fromkeys(("positions_from_0_in_each_step", "positions_two_ahead_in_later_steps"), (4, 2)),
+    **dict.fromkeys(
+        ("keys_rotated_again_in_each_step", "mask_aligned_at_the_top_left", "the_past_is_not_seen"), (4, 2)
+    ),
+    "rows_of_the_batch_mixed_up_in_later_steps": (4, 2),
+    "a_window_of_4_in_steps": (4, 5),
+    **dict.fromkeys(("positions_count_padding_in_later_steps", "padding_is_attended_to_in_later_steps"), (5, 2)),
+    **dict.fromkeys(("keys_alone_one_slot_early", "the_new_key_is_not_seen"), (5, 2)),
+    **dict.fromkeys(("ring_wraps_too_early_in_chunks", "the_middle_step_does_not_see_the_first_key"), (6, 3)),
+    **dict.fromkeys(("position_wrong_in_the_middle_step", "the_middle_step_is_not_stored"), (6, 7)),
+    "ring_wraps_too_early": (7, 8),
+    "the_last_step_does_not_see_the_first_key": (9, 4),
+    **dict.fromkeys(("position_wrong_in_the_last_step", "the_last_step_is_not_stored"), (9, 10)),
+}
 OF_THE_FAULT = "_store"  # taps by which a fault keeps its own state
 
 
@@ -83,6 +110,8 @@ def test_a_fault_alone_is_found_in_its_block(right, tmp_path, name, block):
     named = {cause.convention for cause in result.root_causes}
     named |= {fit.split("=")[0] for cause in result.root_causes for fit in cause.also_fits}
     assert fault.convention is None or fault.convention in named, [cause.text for cause in result.root_causes]
+    first = result.first_step
+    assert (None if first is None else (first.position, first.b_step)) == FIRST.get(name)
 
 
 def test_rows_of_an_earlier_prompt_are_told_as_a_cache_that_is_moved(right, tmp_path):
