@@ -30,7 +30,7 @@ def attn_scores(run: Run, block: int | None) -> Array:
         k = shared(run, keys, "k_tiled")
         products[:, start:end, : len(k)] = np.einsum("thd,khd->htk", q[start:end], k, optimize=True)
     scores = products * scale_factor(run.setting("attention.scale"), run.config)
-    scores = capped(scores, run.setting("attention.softcap")) + _alibi(run, length)
+    scores = _biased(run, capped(scores, run.setting("attention.softcap")))
     scores = np.where(visible(run, block, length), scores, -np.inf)
     return np.pad(scores, ((0, 0), (0, 0), (0, run.case.n_others)), constant_values=-np.inf)
 
@@ -83,19 +83,18 @@ def capped(x: Array, cap: Value) -> Array:
     return x if cap is None else float(cap) * np.tanh(x / float(cap))  # type: ignore[arg-type]
 
 
-def _alibi(run: Run, length: int) -> Array:
-    """How much each head takes off for each position that a key lies before the query: [H, T, T], or nothing.
-
-    Source: Press et al. 2022.
+def _biased(run: Run, scores: Array) -> Array:
+    """The scores [H, T, T], of which each head takes something off for each position that a key lies before the query, where
+    there is ALiBi. Source: Press et al. 2022.
     """
     most = None if run.config.max_alibi_bias is None else run.setting("attention.alibi")
     if most is None:
-        return np.zeros((1, 1, 1))
-    n_heads = run.config.n_heads
+        return scores
+    n_heads, length, _ = scores.shape
     power = 1 << (n_heads.bit_length() - 1)
     steps = [(n + 1) / power for n in range(power)] + [(2 * n + 1) / (2 * power) for n in range(n_heads - power)]
     slopes = 2.0 ** (-float(most) * np.array(steps))  # type: ignore[arg-type]
-    return np.asarray(slopes[:, None, None] * (np.arange(length)[None, :] - np.arange(length)[:, None]))
+    return np.asarray(scores + slopes[:, None, None] * (np.arange(length)[None, :] - np.arange(length)[:, None]))
 
 
 def visible(run: Run, block: int | None, length: int) -> np.ndarray:

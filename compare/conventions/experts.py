@@ -25,7 +25,7 @@ TINY = 1e-20  # keeps a sum of sigmoids from being 0
 def expert_choice(run: Run, block: int | None) -> Array:
     """The chosen experts of each token, the highest score first: whole numbers, [T, k]."""
     experts = _experts(run, block)
-    scores = _corrected(run, block, _scores(run, block), "missing")
+    scores = _corrected(run, block, _scores(run, block))
     if experts.groups > 1 and run.setting("experts.groups") != "none":
         scores = _of_the_best_groups(run, experts, scores)
     return np.asarray(np.argsort(-scores, axis=-1, kind="stable")[:, : experts.chosen], np.float64)
@@ -36,7 +36,7 @@ def router_weights(run: Run, block: int | None) -> Array:
     """What the chosen experts' outputs are multiplied by, [T, k]."""
     scores = _scores(run, block)
     if run.setting("experts.correction") == "in_weights":
-        scores = _corrected(run, block, scores, "missing")
+        scores = _corrected(run, block, scores)
     weights = np.take_along_axis(scores, _chosen(run, block), axis=-1)
     if run.setting("experts.score") == "softmax_of_chosen":
         weights = _softmax(weights)
@@ -93,10 +93,10 @@ def _softmax(x: Array) -> Array:
     return np.asarray(taken / taken.sum(axis=-1, keepdims=True))
 
 
-def _corrected(run: Run, block: int | None, scores: Array, left_out: str) -> Array:
-    """The scores with the bias that is for the choice; as they are where there is none, or the setting leaves it out."""
+def _corrected(run: Run, block: int | None, scores: Array) -> Array:
+    """The scores with the bias that is for the choice; as they are where there is none, or it is left out."""
     tensor = f"blk.{block}.{CORRECTION}"
-    if tensor not in run.case.weights or run.setting("experts.correction") == left_out:
+    if tensor not in run.case.weights or run.setting("experts.correction") == "missing":
         return scores
     return scores + np.asarray(run.tensor(tensor), np.float64)
 

@@ -154,7 +154,7 @@ def normed(run: Run, stage: str, block: int | None, x: Array) -> Array:
     elif gain.size == x[0].size:  # of each head its own
         gain = gain.reshape(x.shape[1:])
     normalised = np.asarray(gain * standardised(run, kind, str(statistic), flat)).reshape(x.shape)
-    return normalised + _bias(run, stage, block, x.shape[1:])
+    return _biased(run, stage, block, normalised)
 
 
 def standardised(run: Run, kind: str, statistic: str, x: Array) -> Array:
@@ -186,12 +186,12 @@ def _gain(run: Run, stage: str, block: int | None) -> Array:
     return np.asarray(run.tensor(_tensor(chosen, block)), np.float64)
 
 
-def _bias(run: Run, stage: str, block: int | None, shape: tuple[int, ...]) -> Array:
-    """What is added to a norm: the bias, where the checkpoint has one and the settings add it."""
+def _biased(run: Run, stage: str, block: int | None, x: Array) -> Array:
+    """A norm's value with its bias, where the checkpoint has one and the settings add it."""
     tensor = _tensor(GAINS[stage], block).replace(".weight", ".bias")
     if tensor not in run.case.weights or run.setting(f"{_kind(stage)}.bias") == "missing":
-        return np.zeros(1)
-    return np.resize(np.asarray(run.tensor(tensor), np.float64), shape)
+        return x
+    return x + np.resize(np.asarray(run.tensor(tensor), np.float64), x.shape[1:])
 
 
 def _tensor(name: str, block: int | None) -> str:

@@ -81,7 +81,9 @@ def convention(
 
     def enter(alternatives: Alternatives) -> Convention:
         assert name not in REGISTER, name
-        entered = Convention(name, tuple(stages), default, alternatives, rank, last_resort, None, number, configured)
+        entered = Convention(
+            name, tuple(stages), default, alternatives, rank, last_resort, number=number, configured=configured
+        )
         REGISTER[name] = entered
         STANDARDS[name] = default
         return entered

@@ -62,7 +62,8 @@ def rotated(run: Run, block: int | None, x: Array, positions: Array | None = Non
     sign = -1.0 if run.setting("rope.direction") == "inverse" else 1.0
     angles = sign * (positions[:, None] + run.number("rope.offset")) * speeds  # [T, R/2]
     angles = angles[None] if by_head else angles[:, None]
-    turned = rotate(x[..., :width], angles, str(run.setting("rope.pairing"))) * amplitude(run, block)
+    turned, factor = rotate(x[..., :width], angles, str(run.setting("rope.pairing"))), amplitude(run, block)
+    turned = turned if factor == 1 else turned * factor
     return np.concatenate([turned, x[..., width:]], axis=-1)
 
 
@@ -86,10 +87,6 @@ def _positions(run: Run, length: int) -> Array:
     return positions
 
 
-def _standard_pairing(config: DecoderConfig) -> Value:
-    return config.pairing
-
-
 @convention("rope.positions", ROTATING_STAGES, "absolute")
 def positions(question: Question) -> Iterator[Value]:
     """From where a later step counts its positions: from the prompt's beginning; from_each_step, from 0 again;
@@ -108,7 +105,7 @@ def counted_positions(question: Question) -> Iterator[Fitted]:
         yield Fitted((f"{OFF_BY}{n}",))
 
 
-@convention("rope.pairing", ROTATING_STAGES, _standard_pairing)
+@convention("rope.pairing", ROTATING_STAGES, lambda config: config.pairing)
 def pairing(question: Question) -> Iterator[Value]:
     """Which channels are rotated together: (i, i + D/2) half-split, or (2i, 2i + 1) interleaved; or one of these with
     the table of angles laid out for the other.

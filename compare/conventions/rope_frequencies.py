@@ -103,7 +103,13 @@ def _dynamic(run: Run, speeds: Array, base: float, exponents: Array, factor: flo
 def _llama3(
     run: Run, speeds: Array, base: float, exponents: Array, factor: float, low: float, high: float, context: float
 ) -> Array:
-    return llama3_scaled(speeds, factor, low, high, context)
+    """Slow frequencies divided by the factor, fast ones kept, those between blended.
+
+    Source: _compute_llama3_parameters in transformers' modeling_rope_utils.py.
+    """
+    wavelengths = 2 * np.pi / speeds
+    blend = np.clip((context / wavelengths - low) / (high - low), 0.0, 1.0)
+    return np.asarray((1 - blend) * speeds / factor + blend * speeds)
 
 
 def _yarn(
@@ -149,16 +155,6 @@ def standard_scaling(config: DecoderConfig) -> Value:
         "yarn": (scaling.factor, scaling.beta_fast, scaling.beta_slow, context, scaling.truncated),
     }
     return (scaling.kind, *numbers[scaling.kind])
-
-
-def llama3_scaled(speeds: Array, factor: float, low: float, high: float, context: float) -> Array:
-    """Slow frequencies divided by the factor, fast ones kept, those between blended.
-
-    Source: _compute_llama3_parameters in transformers' modeling_rope_utils.py.
-    """
-    wavelengths = 2 * np.pi / speeds
-    blend = np.clip((context / wavelengths - low) / (high - low), 0.0, 1.0)
-    return np.asarray((1 - blend) * speeds / factor + blend * speeds)
 
 
 def _standard_base(config: DecoderConfig) -> Value:
@@ -235,7 +231,11 @@ def offset_at(question: Question, row: int) -> int | None:
     return int(candidates[np.argmax(np.cos(turned - angles[row]).sum(axis=1))])
 
 
-@convention("rope.amplitude", STAGES, lambda config: _attention_factor(config), rank=1)
+def _attention_factor(config: DecoderConfig) -> float:
+    return 1.0 if config.rope_scaling is None else float(config.rope_scaling.attention_factor)
+
+
+@convention("rope.amplitude", STAGES, _attention_factor, rank=1)
 def turned_longer(question: Question) -> Iterator[Value]:
     """What the cosines and sines of a scaled RoPE are multiplied by: yarn's and longrope's attention factor."""
     own = _attention_factor(question.case.config)
@@ -246,10 +246,6 @@ def turned_longer(question: Question) -> Iterator[Value]:
 def solved_amplitude(question: Question) -> Iterator[Fitted]:
     """Solved: the rotated channels are linear in it."""
     yield from solve(question, "rope.amplitude", [1.0])
-
-
-def _attention_factor(config: DecoderConfig) -> float:
-    return 1.0 if config.rope_scaling is None else float(config.rope_scaling.attention_factor)
 
 
 @convention("rope.scaling", STAGES, standard_scaling, rank=1)
@@ -284,16 +280,12 @@ def solved_scaling(question: Question) -> Iterator[Fitted]:
     plain = _base(run, question.case.block) ** (-np.arange(len(speeds)) / len(speeds))
     factor = float(plain[-1] / speeds[-1]) if speeds[-1] > 0 else 1.0
     for context in dict.fromkeys([8192, 4096, 2048, 16384, 32768, question.case.config.context_length]):
-        yield _fitted_llama3(factor, context)
+        yield shortened(factor, _with((LLAMA3, factor, 1.0, 4.0, context), 1))
 
 
 def _with(scaling: tuple[Value, ...], place: int) -> Callable[[float], Value]:
     """The scaling with another number at this place."""
     return lambda number: (*scaling[:place], number, *scaling[place + 1 :])
-
-
-def _fitted_llama3(factor: float, context: int) -> Fitted:
-    return shortened(factor, lambda number: (LLAMA3, number, 1.0, 4.0, context))
 
 
 def _near(own: RopeScaling, context_length: int) -> Iterator[Value]:
