@@ -19,7 +19,7 @@ from .errors import InputError
 from .positions import POSITIONS
 from .reading import contents, is_regular
 from .slices import producers
-from .soundness import check_by_onnx, check_sound, tidied
+from .soundness import check_by_onnx, check_sound
 from .sources import source_of
 from .stages import default_axes, is_stage, split_tap_name
 from .taps import Tap
@@ -288,7 +288,6 @@ def read_model(path: Path) -> tuple[onnx.ModelProto, str]:
     if not model.graph.node:
         raise InputError(f"{path}: not an ONNX file (it holds no graph); export it with opdiff export")
     check_sound(str(path), model)
-    tidied(model.graph)
     return model, hashlib.sha256(data).hexdigest()
 
 

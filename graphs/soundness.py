@@ -29,6 +29,9 @@ _OUTSIDE = onnx.TensorProto.EXTERNAL
 def check_sound(where: str, model: onnx.ModelProto) -> None:
     """See to it that a model read from a file can be worked on.
 
+    Its nodes are put in order, and dimensions below 0 are left open: others do without the one and write the other, and onnx's
+    inference relies on both.
+
     Raises:
         InputError: it cannot; the first thing that is wrong.
     """
@@ -36,34 +39,17 @@ def check_sound(where: str, model: onnx.ModelProto) -> None:
         raise InputError(f"{where}: {what}")
 
 
-def tidied(graph: onnx.GraphProto) -> None:
-    """Let each node stand after those that it reads, and leave dimensions below 0 open: others do without the one and write the
-    other, and onnx's inference relies on both.
-    """
-    nodes = _in_order(graph, [_reads(node) for node in graph.node])
-    if nodes is not graph.node:
-        copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
-        del graph.node[:]
-        graph.node.extend(copies)
-    for info in (*graph.input, *graph.output, *graph.value_info):
-        for dim in info.type.tensor_type.shape.dim:
-            if dim.dim_value < 0:
-                dim.ClearField("dim_value")
-
-
-def check_by_onnx(model: onnx.ModelProto, nodes: Sequence[onnx.NodeProto] | None = None) -> None:
+def check_by_onnx(model: onnx.ModelProto) -> None:
     """What onnx.checker asks, with initializers as inputs: it refuses a file of weights that has several hard links.
 
-    Args:
-        nodes: the graph's, each after those that it reads; None: they stand so.
     Raises:
         onnx.checker.ValidationError, or ValueError: the model is not as ONNX wants it.
     """
-    onnx.checker.check_model(_without_weights(model, model.graph.node if nodes is None else nodes))
+    onnx.checker.check_model(_without_weights(model))
 
 
 def _wrong(model: onnx.ModelProto) -> Iterator[str]:
-    """What is wrong, what others rely on first."""
+    """What is wrong, what others rely on first; the graph is tidied where its names hang together."""
     yield from _wrong_nesting(model)
     nodes = [*_with_inner(model.graph.node), *(node for one in model.functions for node in _with_inner(one.node))]
     yield from _wrong_names(model, nodes)
@@ -74,22 +60,23 @@ def _wrong(model: onnx.ModelProto) -> Iterator[str]:
     reads = [_reads(node) for node in model.graph.node]
     yield from _unmade(model.graph, reads)
     try:
-        in_order = _in_order(model.graph, reads)
+        _put_in_order(model.graph, reads)
     except CycleError:
         yield f"its nodes read one another in a circle; {_AGAIN}"
         return
+    _leave_open(model.graph)
     try:
-        check_by_onnx(model, in_order)
+        check_by_onnx(model)
     except (onnx.checker.ValidationError, ValueError, TypeError) as e:
         reason = str(e).strip().splitlines()
         yield f"no valid ONNX graph ({reason[0] if reason else type(e).__name__:.160}); {_AGAIN}"
 
 
-def _without_weights(model: onnx.ModelProto, nodes: Sequence[onnx.NodeProto]) -> onnx.ModelProto:
+def _without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
     bare = onnx.ModelProto(ir_version=model.ir_version, opset_import=model.opset_import, functions=model.functions)
     graph, taken = model.graph, {info.name for info in model.graph.input}
     bare.graph.name = graph.name or "graph"
-    bare.graph.node.extend(nodes)
+    bare.graph.node.extend(graph.node)
     for node in bare.graph.node:  # long, and not what is checked
         node.ClearField("metadata_props")
         if node.domain in _ONNXS and not onnx.defs.has(node.op_type) and ("", node.op_type) in _known():
@@ -282,8 +269,8 @@ def _reads(node: onnx.NodeProto) -> list[str]:
     return [name for name in (*node.input, *implicit_inputs(node)) if name]
 
 
-def _in_order(graph: onnx.GraphProto, reads: Sequence[Sequence[str]]) -> Sequence[onnx.NodeProto]:
-    """The nodes, each after those that it reads: onnxruntime does without that order, onnx.checker does not.
+def _put_in_order(graph: onnx.GraphProto, reads: Sequence[Sequence[str]]) -> None:
+    """Let each node stand after those that it reads: onnxruntime does without that order, onnx.checker does not.
 
     Raises:
         CycleError: there is none.
@@ -291,5 +278,16 @@ def _in_order(graph: onnx.GraphProto, reads: Sequence[Sequence[str]]) -> Sequenc
     maker = _maker(graph)
     makers = [[maker[name] for name in names if name in maker] for names in reads]
     if all(made < n for n, before in enumerate(makers) for made in before):
-        return graph.node
-    return [graph.node[n] for n in TopologicalSorter(dict(enumerate(makers))).static_order()]
+        return
+    order = TopologicalSorter(dict(enumerate(makers))).static_order()
+    nodes = [onnx.NodeProto.FromString(graph.node[n].SerializeToString()) for n in order]
+    del graph.node[:]
+    graph.node.extend(nodes)
+
+
+def _leave_open(graph: onnx.GraphProto) -> None:
+    """Dimensions below 0, which some write for those that are open."""
+    for info in (*graph.input, *graph.output, *graph.value_info):
+        for dim in info.type.tensor_type.shape.dim:
+            if dim.dim_value < 0:
+                dim.ClearField("dim_value")
