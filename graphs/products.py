@@ -18,6 +18,7 @@ from .cores import n_usable_cores
 from .errors import OpdiffError
 from .halves import HALVES
 from .inference import inferred
+from .recent import RecentProducts
 from .slices import implicit_inputs, is_widening, producers, sliced
 
 T = TypeVar("T")
@@ -142,12 +143,12 @@ def reads_halves(program: onnx.ModelProto, n_inputs: int) -> bool:
 
 
 class Multiplier:
-    """Takes products, on all cores; the last one is kept, for the two sides of a region often ask for the same."""
+    """Takes products, on all cores, and keeps the last ones: the two sides of a region often ask for the same."""
 
     def __init__(self, session_of: Callable[[onnx.ModelProto], Session]) -> None:
         self._session_of = session_of
         self._sessions: dict[tuple[int, int, bool], Session] = {}
-        self._last: tuple[tuple, np.ndarray, np.ndarray] = ((), np.empty(0), np.empty(0))
+        self._recent = RecentProducts()
         self._cores = ThreadPoolExecutor(n_usable_cores())
         self.n_weights_read = 0
 
@@ -178,11 +179,18 @@ class Multiplier:
         return [results[n] for n in range(len(programs))]
 
     def _shared(self, wanted: Sequence[Factors]) -> list[np.ndarray]:
-        """The products of several with one weight, taken at once."""
-        if len(wanted) == 1:
-            return [self.times(wanted[0])]
-        product = self.product(np.concatenate([factors.rows for factors in wanted]), wanted[0])
-        return _as_asked(product, wanted)
+        """The products of several with one weight, taken at once; what was asked for before is not computed again."""
+        distinct, places = _distinct(wanted)
+        known = ((n, self._recent.find(factors.place, factors.x)) for n, factors in enumerate(distinct))
+        found = {n: product for n, product in known if product is not None}
+        missing = [n for n in range(len(distinct)) if n not in found]
+        if missing:
+            asked = [distinct[n] for n in missing]
+            rows = asked[0].rows if len(asked) == 1 else np.concatenate([factors.rows for factors in asked])
+            for n, made in zip(missing, _as_asked(self.product(rows, asked[0]), asked), strict=True):
+                found[n] = made
+                self._recent.keep(distinct[n].place, distinct[n].weight, distinct[n].x, made)
+        return [found[place] for place in places]
 
     def _differences(self, wanted: Sequence[Factors]) -> list[np.ndarray]:
         """The same, but of all but the first only the difference from another one; whole where float32 cannot hold it."""
@@ -207,11 +215,7 @@ class Multiplier:
 
     def times(self, factors: Factors) -> np.ndarray:
         """The product, in the type of x, float32 or float64: [..., out]."""
-        known, asked, result = self._last
-        if factors.place != known or not np.array_equal(asked, factors.x):
-            result = self.product(factors.rows, factors).reshape(*factors.x.shape[:-1], -1)
-            self._last = factors.place, factors.x, result
-        return result
+        return self._shared([factors])[0]
 
     def product(self, rows: np.ndarray, factors: Factors) -> np.ndarray:
         """[rows, in] with the weight of these factors, which need not be mapped."""
@@ -262,10 +266,11 @@ def abreast(programs: Sequence[Running[T]]) -> Running[list[T]]:
     while wanted:
         products: dict[int, np.ndarray] = {}
         for group in _by_weight(wanted):
-            asked = [wanted[n] for n in group]
-            rows = np.concatenate([factors.rows for factors in asked])
-            product = yield Factors(rows, asked[0].weight, asked[0].is_out_in)
-            products |= zip(group, _as_asked(product, asked), strict=True)
+            distinct, places = _distinct([wanted[n] for n in group])
+            rows = np.concatenate([factors.rows for factors in distinct])
+            product = yield Factors(rows, distinct[0].weight, distinct[0].is_out_in)
+            parts = _as_asked(product, distinct)
+            products |= {n: parts[place] for n, place in zip(group, places, strict=True)}
         wanted = _advanced(programs, products, results)
     made = []
     for n in range(len(programs)):
@@ -294,6 +299,18 @@ def _nearest(wanted: Sequence[Factors], n: int) -> _Near | None:
     far = {place: float(np.linalg.norm(difference)) for place, difference in differences.items()}
     base = min(far, key=far.__getitem__)
     return _Near(base, differences[base], far[base] > 0) if np.isfinite(list(far.values())).all() else None
+
+
+def _distinct(wanted: Sequence[Factors]) -> tuple[list[Factors], list[int]]:
+    """Those that ask for something else than each one before them, and for each one asked which of these it is."""
+    distinct: list[Factors] = []
+    places = []
+    for factors in wanted:
+        same = (n for n, other in enumerate(distinct) if np.array_equal(other.x, factors.x))
+        places.append(next(same, len(distinct)))
+        if places[-1] == len(distinct):
+            distinct.append(factors)
+    return distinct, places
 
 
 def _parted(product: np.ndarray, rows: Sequence[np.ndarray]) -> list[np.ndarray]:

@@ -165,7 +165,7 @@ class Runner:
 
     def multiply(self, x: np.ndarray, weight: np.ndarray) -> np.ndarray:
         """`x` [rows, in], float32 or float64, with any weight `[out, in]`, in whatever precision it is."""
-        return self._multiplier.product(x, Factors(x, weight, is_out_in=True))
+        return self._multiplier.times(Factors(x, weight, is_out_in=True))
 
     def session(self, model: onnx.ModelProto) -> Session:
         """A model, ready to run with this runner's settings."""

@@ -98,7 +98,7 @@ def _judge_graphs(a: GraphSide, b: GraphSide, tap: str) -> Local:
             return Local(tap, "same", "the same numbers times the same weight")
         a32, b32 = a.by_region[tap], b.run(tap, values)
         same_shape(a32, b32)
-        a64, b64 = a.run(tap, values, "float64"), b.run(tap, values, "float64")
+        a64, b64 = a.run_abreast([side.running(tap, values, "float64") for side in (a, b)])
     except ShapeError as e:
         return _misfit(tap, e)
     error, scale = distance(a64, b64, scores), size(a64, scores)
@@ -163,7 +163,7 @@ def _moved_by_constants(
     sides: Sequence[GraphSide], tap: str, values: Values, right: Sequence[np.ndarray], exact: Exact
 ) -> float:
     """How far the region's constants, but for the exact ones, move its output when float32 rounds them otherwise."""
-    moved = [side.run_perturbed(tap, values, exact) for side in sides]
+    moved = sides[0].run_abreast([side.running(tap, values, "float64", exact) for side in sides])
     far = max(distance(one, other, is_scores(tap)) for one, other in zip(right, moved, strict=True))
     return far if np.isfinite(far) else 0.0
 

@@ -17,7 +17,7 @@ from ...graphs.errors import InputError, OpdiffError, ShapeError
 from ...graphs.inputs import graph_inputs
 from ...graphs.kernels import kept_in_single
 from ...graphs.network import Network
-from ...graphs.products import PlainProduct, Running
+from ...graphs.products import PlainProduct, Running, abreast
 from ...graphs.regions import Region, cut
 from ...graphs.run import Precision, Runner, run_regions
 from ...graphs.schedule.steps import Schedule
@@ -135,10 +135,23 @@ class GraphSide(Side):
         """The region that ends at `tap`, on these canonical values of the taps that it reads: canonical."""
         return self._runner.finish(self.running(tap, values, precision))
 
-    def running(self, tap: str, values: Values, precision: Precision) -> Running[np.ndarray]:
-        """The same, for `together`."""
+    def run_abreast(self, runs: Sequence[Running[T]]) -> list[T]:
+        """Finish several runs, of this side and of others; each weight is read once for all.
+
+        Raises:
+            OpdiffError: one of them fails.
+        """
+        return self._runner.finish(abreast(runs))
+
+    def running(
+        self, tap: str, values: Values, precision: Precision, perturb: Exact | None = None
+    ) -> Running[np.ndarray]:
+        """The same as `run`, for `together` and `run_abreast`.
+
+        perturb: in float64, move the constants that are not in it by as much as float32 may round them.
+        """
         region = self.regions[tap]
-        own = yield from self._runner.running(region, self.feeds(region, values), precision)
+        own = yield from self._runner.running(region, self.feeds(region, values), precision, perturb)
         return self.canonical(tap, own)
 
     def together(self, runs: Sequence[Running[T]], by_difference: bool) -> list[T | OpdiffError]:
@@ -163,11 +176,6 @@ class GraphSide(Side):
     def keep(self, value: np.ndarray) -> np.ndarray:
         """The value, put aside where it is large."""
         return self._runner.keep(value)
-
-    def run_perturbed(self, tap: str, values: Values, exact: Exact) -> np.ndarray:
-        """The same in float64, with the constants moved that are not in `exact`."""
-        region = self.regions[tap]
-        return self.canonical(tap, self._runner.run(region, self.feeds(region, values), "float64", exact))
 
     @cached_property
     def stream(self) -> Stream:

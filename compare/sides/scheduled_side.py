@@ -120,13 +120,11 @@ class ScheduledSide(GraphSide):
         made.put_together(self.n_others)
         return made
 
-    def running(self, tap: str, values: Values, precision: Precision) -> Running[np.ndarray]:
-        own = yield from self._stepping(tap, values, partial(self._runner.running, precision=precision))
-        return self._by_position(tap, own)
-
-    def run_perturbed(self, tap: str, values: Values, exact: Exact) -> np.ndarray:
-        run = partial(self._runner.running, precision="float64", perturb=exact)
-        own = self._runner.finish(self._stepping(tap, values, run))
+    def running(
+        self, tap: str, values: Values, precision: Precision, perturb: Exact | None = None
+    ) -> Running[np.ndarray]:
+        run = partial(self._runner.running, precision=precision, perturb=perturb)
+        own = yield from self._stepping(tap, values, run)
         return self._by_position(tap, own)
 
     def as_product(self, tap: str, values: Values) -> PlainProduct | None:

@@ -55,6 +55,7 @@ class Matching:
         self.a, self.b, self.nearness = a, b, nearness
         self.a_numbers, self.b_numbers = a_numbers, b_numbers
         self._known: dict[str, Match | None] = {}
+        self._plans: dict[tuple[str, str], Plan | None] = {}
         self._among: dict[tuple, list[Value]] = {}
         for value in a.values.values():
             made = a.typed(value.name)
@@ -95,6 +96,14 @@ class Matching:
 
     def plan(self, ours: str, theirs: str) -> Plan | None:
         """How A's value becomes B's by moving its numbers."""
+        if (ours, theirs) not in self._plans:
+            self._plans[ours, theirs] = self._planned(ours, theirs)
+        return self._plans[ours, theirs]
+
+    def _planned(self, ours: str, theirs: str) -> Plan | None:
+        a, b = self.a.array(ours), self.b.array(theirs)
+        if a is None or b is None or _is_same_memory(a, b):
+            return None if a is None or b is None else ()
         left, right = self.a_numbers.plain(ours), self.b_numbers.plain(theirs)
         return None if left is None or right is None else arrangement(left, right, self.nearness)
 
