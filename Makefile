@@ -7,9 +7,9 @@ BIN := .venv/bin
 demo: .venv/ready
 	$(BIN)/opdiff demo --out demo
 
-# Torch's threads sleep while they wait: spinning ones cost the other worker its core.
+# Torch's threads sleep while they wait, and numpy has one: spinning ones cost the other worker its core.
 test: .venv/llama_cpp lint
-	OMP_WAIT_POLICY=passive $(BIN)/pytest -n 2 --dist worksteal
+	OMP_WAIT_POLICY=passive OPENBLAS_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal
 
 # llama.cpp with its eval callback has no wheel: it compiles for some minutes, once. Without a compiler its tests are skipped.
 .venv/llama_cpp: .venv/ready

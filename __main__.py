@@ -131,8 +131,10 @@ def main() -> None:
       opdiff export seed --variant dsl --variant legacy --variant reference --out demo/seed
       opdiff compare demo/seed/dsl.onnx demo/seed/legacy.onnx --reference demo/seed/reference.onnx --tokens 1,5,3
     """
-    # torch's and llama.cpp's threads spin while they wait: many times slower where other processes want the cores too
+    # threads that spin while they wait, torch's, llama.cpp's and numpy's, are many times slower where other processes want
+    # the cores too; numpy's own products are small here, and one thread is as fast
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 
 @main.command()

@@ -203,7 +203,14 @@ class Reader:
     def _environment(self) -> dict[str, str]:
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         own = {"PYTHONPATH": str(self.folder.parent)} if self.is_clone else {}
-        return {**os.environ, **own, "PATH": path, "HOME": str(self.folder), "OMP_WAIT_POLICY": "passive"}
+        return {
+            **os.environ,
+            **own,
+            "PATH": path,
+            "HOME": str(self.folder),
+            "OMP_WAIT_POLICY": "passive",
+            "OPENBLAS_NUM_THREADS": "1",
+        }
 
     def _clone(self) -> None:
         self.folder, self.is_clone = self.folder / "opdiff", True

@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 
 from ...graphs.adopt.flat import Flat, Ran
+from ..measure import dot, norm
 from .values import is_move
 
 Role = Literal["product", "table", "gain", "bias", "kernel"]
@@ -175,9 +176,9 @@ def _alike(a: Sequence[Anchor], b: Sequence[Anchor]) -> list[tuple[Anchor, Ancho
 
 def _cosine(a: np.ndarray, b: np.ndarray) -> float:
     """How nearly two weights of one shape point the same way; of large ones, by a grid of their numbers."""
-    x, y = (np.asarray(_grid(array), np.float32).ravel() for array in (a, b))
-    size = float(np.linalg.norm(x)) * float(np.linalg.norm(y))
-    return float(np.vdot(x, y)) / size if size else 0.0
+    x, y = (np.asarray(_grid(array), np.float64).ravel() for array in (a, b))
+    size = norm(x) * norm(y)
+    return dot(x, y) / size if size else 0.0
 
 
 def norm_input(flat: Flat, gain: Anchor) -> str | None:

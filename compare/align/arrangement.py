@@ -6,7 +6,7 @@ from itertools import combinations, permutations
 
 import numpy as np
 
-from ..measure import hidden
+from ..measure import hidden, squared
 
 Plan = tuple[tuple[str, tuple[int, ...]], ...]  # ("reshape", shape) or ("transpose", order), one after the other
 MASK_SIZE = 1e30  # whatever is larger stands for infinity: float32's lowest number is a mask as -inf is
@@ -36,8 +36,8 @@ def is_close(a: np.ndarray, b: np.ndarray, nearness: float) -> bool:
             return False
         a, b = a[finite], b[finite]
     difference = (a - b).ravel()
-    size = max(float(np.sqrt(np.vdot(a, a))), float(np.sqrt(np.vdot(b, b))))
-    return float(np.sqrt(np.vdot(difference, difference))) <= nearness * size
+    size = max(squared(a), squared(b))
+    return squared(difference) <= nearness**2 * size
 
 
 def squeezed(shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ...graphs.adopt.flat import Ran
+from ..measure import squared
 from .arrangement import Plan, arrangement, plain
 
 NEAR = 1e-6  # relative: what constants that are rounded otherwise leave open
@@ -74,4 +75,4 @@ def _norms(array: np.ndarray) -> tuple[float, float]:
     """The roots of the sums of squares and of fourth powers over what is finite: no layout changes them."""
     flat = np.asarray(array, np.float64).ravel()
     squares = np.square(flat[np.isfinite(flat)])
-    return float(np.sqrt(squares.sum())), float(np.vdot(squares, squares)) ** 0.25
+    return float(np.sqrt(squares.sum())), squared(squares) ** 0.25

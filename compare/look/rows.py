@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 
 import numpy as np
 
 from ...graphs.axes import canonical_axes, same_shape, unbatched
+from ...graphs.cores import n_usable_cores
 from ...graphs.sources import source_of
 from ...graphs.stages import LOGITS
 from ...graphs.taps import Source
@@ -21,9 +24,16 @@ _TOP = 5
 
 
 def rows(a: Side, b: Side, common: Sequence[str], found: Mapping[str, Local]) -> Iterator[Row]:
-    """One row for each common tap, in graph order."""
-    for tap in common:
-        yield _row(a, b, tap, found[tap])
+    """One row for each common tap, in graph order; on all cores."""
+    cores = ThreadPoolExecutor(n_usable_cores())
+    try:
+        made = [
+            cores.submit(copy_context().run, _row, a, b, tap, found[tap]) for tap in common
+        ]  # numpy's settings, too
+        for row in made:
+            yield row.result()
+    finally:
+        cores.shutdown(cancel_futures=True)
 
 
 def _row(a: Side, b: Side, tap: str, local: Local) -> Row:

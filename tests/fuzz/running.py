@@ -63,7 +63,7 @@ def run_cases(name: str, first: int, n: int, work: Path, seconds: float = 1e9, s
 def _one_worker(name: str, first: int, end: int, step: int, work: Path, tally: Tally, until: float) -> int:
     """Run cases until they end, or one of them kills or hangs the worker; the number of the next case."""
     command = [sys.executable, "-m", "fuzz.worker", name, str(first), str(end), str(step), str(work)]
-    env = {**os.environ, "OMP_WAIT_POLICY": "passive", "COLUMNS": "100", "PYTHONUTF8": "1"}
+    env = {**os.environ, "OMP_WAIT_POLICY": "passive", "OPENBLAS_NUM_THREADS": "1", "COLUMNS": "100", "PYTHONUTF8": "1"}
     log = work / "stderr.txt"
     with log.open("w") as errors:
         worker = subprocess.Popen(command, cwd=_TESTS, env=env, stdout=subprocess.PIPE, stderr=errors)

@@ -8,6 +8,7 @@ from ....graphs.network import Network, Value
 from ....graphs.stepping import FLOAT, Typed, is_stored
 from ...align.arrangement import Plan, arrangement, plain
 from ...align.values import Match
+from ...measure import squared
 
 _LARGE = 1 << 20  # elements of a weight that is compared as it is stored
 
@@ -39,7 +40,7 @@ class Numbers:
                 flat.size,
                 flat.size - finite.size,
                 float(np.sqrt(squares.sum())),
-                float(np.sqrt(np.vdot(squares, squares))),
+                squared(squares) ** 0.5,
             )
         return self._prints[name]
 

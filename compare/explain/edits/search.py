@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 
@@ -17,7 +17,6 @@ from ...align.values import ValueIndex
 from ...conventions.by_stage import Holds
 from ...judge.locate import Local
 from ...sides.graph_side import GraphSide
-from ...sides.side import Values
 from .alignment import Alignment
 from .edit import Edit, Place
 from .matching import Matching, Numbers
@@ -37,6 +36,7 @@ class EditSearch:
     def __init__(self, a: GraphSide, b: GraphSide, weights: Weights) -> None:
         self.a, self.b, self._weights = a, b, weights
         self._stepper = a.stepper()
+        self._last: tuple[str, tuple[Network, Network]] | None = None
         self._plans: dict[tuple[str, str], Plan] = {}
         self._places: dict[tuple[str, str], Place] = {}
 
@@ -91,8 +91,11 @@ class EditSearch:
 
     def insides(self, tap: str) -> tuple[Holds, Holds]:
         """For A's region and B's, on A's values, whether it computes a value."""
-        a, b = (_Inside(side, tap, self.a.values) for side in (self.a, self.b))
+        a, b = (_Inside(partial(self._network, tap, n)) for n in (0, 1))
         return a, b
+
+    def _network(self, tap: str, n: int) -> Network:
+        return self._networks(tap)[n]
 
     def _programs(self, tap: str) -> tuple[str, str]:
         return self.a.regions[tap].program.signature, self.b.regions[tap].program.signature
@@ -107,22 +110,26 @@ class EditSearch:
         return None if ours is None else ours.index, None if theirs is None else theirs.index
 
     def _networks(self, tap: str) -> tuple[Network, Network]:
-        """Both sides' regions, on A's values."""
-        a, b = (side.network(tap, self.a.values, self._stepper) for side in (self.a, self.b))
-        return a, b
+        """Both sides' regions, on A's values; the last ones are kept, with what was made of them."""
+        if self._last is None or self._last[0] != tap:
+            a, b = (side.network(tap, self.a.values, self._stepper) for side in (self.a, self.b))
+            self._last = tap, (a, b)
+        return self._last[1]
 
 
 class _Inside:
-    """The values that a region computes, found by their numbers. It is run when the first is asked for."""
+    """The values that a region computes, found by their numbers. They are made when the first is asked for."""
 
-    def __init__(self, side: GraphSide, tap: str, values: Values) -> None:
-        self._side, self._tap, self._values = side, tap, values
+    def __init__(self, network: Callable[[], Network]) -> None:
+        self._network = network
         self._computed: Mapping[str, np.ndarray] | None = None
         self._by_size: dict[int, ValueIndex] = {}
 
     def __call__(self, value: np.ndarray) -> bool:
         if self._computed is None:
-            self._computed = self._side.run_all(self._tap, self._values)
+            network = self._network()
+            made = ((name, network.array(name)) for step in network.steps for name in step.outputs)
+            self._computed = {name: array for name, array in made if array is not None}
         if value.size not in self._by_size:
             alike = ((name, array) for name, array in self._computed.items() if array.size == value.size)
             self._by_size[value.size] = ValueIndex(alike)
