@@ -113,14 +113,15 @@ def _judge_graphs(a: GraphSide, b: GraphSide, tap: str) -> Local:
     if error <= threshold:
         return Local(tap, "rounding", reason, error, floor, 0.0, threshold, scale, local)
     weights = _small_weights((a, b), tap)
-    shared = constant_fingerprints(a.regions[tap]) & constant_fingerprints(b.regions[tap])
-    constants = _moved_by_constants((a, b), tap, values, (a64, b64), weights | shared)
+    exact = weights | (constant_fingerprints(a.regions[tap]) & constant_fingerprints(b.regions[tap]))
+    constants = reach = _moved_by_constants((a, b), tap, values, (a64, b64), exact)
     if error <= constants:
         reason = "no more than a rounded constant does"
         return Local(tap, "rounding", reason, error, floor, constants, threshold, scale, local)
     first = [a.keep(unbatched(value, side.taps[tap].axes)) for value, side in ((a64, a), (b64, b))]
-    reason, reach = "stays in double precision", _moved_by_constants((a, b), tap, values, (a64, b64), weights)
-    return Local(tap, "semantic", reason, error, floor, reach, threshold, scale, local, *first)
+    if exact != weights:
+        reach = _moved_by_constants((a, b), tap, values, (a64, b64), weights)
+    return Local(tap, "semantic", "stays in double precision", error, floor, reach, threshold, scale, local, *first)
 
 
 def _judge_recorded(graph: GraphSide, trace: TraceSide, tap: str, graph_first: bool) -> Local:
