@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+from dataclasses import dataclass
 
 import onnx
 
@@ -16,7 +17,7 @@ _NOT_SHOWN = (
     onnx.AttributeProto.TENSOR,
     onnx.AttributeProto.TENSORS,
 )
-_FRAME = re.compile(r'File "([^"]+)", line (\d+), in (\S+)')
+_FRAME = re.compile(r'File "([^"]+)", line (\d+), in \S+(?:\n(?! *File ")([^\n]*))?')
 _INSTALLED = re.compile(r"/(?:site|dist)-packages/")
 # what wraps a module's own code, and never computes anything of it
 _WRAPPERS = re.compile(
@@ -28,7 +29,13 @@ _WRAPPERS = re.compile(
 def source_of(node: onnx.NodeProto) -> Source:
     """Name, op type, scope and source line; scope and line are None where the exporter left none."""
     metadata = {prop.key: prop.value for prop in node.metadata_props}
-    return Source(node.name, node.op_type, _scope(metadata), next(iter(own_lines(node)), None), _attributes(node))
+    return Source(
+        node.name,
+        node.op_type,
+        _scope(metadata),
+        next((line.place for line in own_lines(node)), None),
+        _attributes(node),
+    )
 
 
 def _attributes(node: onnx.NodeProto) -> str:
@@ -46,17 +53,25 @@ def _attribute(one: onnx.AttributeProto) -> str:
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
 
 
-def own_lines(node: onnx.NodeProto) -> list[str]:
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A line of a program: `file.py:42`, and what stands there, "" where that is not known."""
+
+    place: str
+    text: str
+
+
+def own_lines(node: onnx.NodeProto) -> list[Line]:
     """The lines of the user's own code; where there is none, of an installed model's: the innermost, then those that call it."""
     lines = lines_of(node)
-    return [line for line in lines if not _INSTALLED.search(line)] or lines
+    return [line for line in lines if not _INSTALLED.search(line.place)] or lines
 
 
-def lines_of(node: onnx.NodeProto) -> list[str]:
-    """`file.py:42` of each frame that computes something of the node, the innermost first."""
+def lines_of(node: onnx.NodeProto) -> list[Line]:
+    """The line of each frame that computes something of the node, the innermost first."""
     trace = next((prop.value for prop in node.metadata_props if prop.key == "pkg.torch.onnx.stack_trace"), "")
-    frames = [(path, line) for path, line, _ in _FRAME.findall(trace) if not _WRAPPERS.search(path)]
-    return [":".join(frame) for frame in reversed(frames)]
+    frames = [match.groups("") for match in _FRAME.finditer(trace) if not _WRAPPERS.search(match[1])]
+    return [Line(f"{path}:{number}", text.strip()) for path, number, text in reversed(frames)]
 
 
 def _scope(metadata: dict[str, str]) -> str | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
 
@@ -11,7 +11,7 @@ import numpy as np
 from ....graphs.errors import OpdiffError
 from ....graphs.network import Network
 from ....graphs.regions import Region
-from ....graphs.sources import lines_of, own_lines
+from ....graphs.sources import Line, lines_of, own_lines
 from ....graphs.taps import Source
 from ...align.values import ValueIndex
 from ...conventions.by_stage import Holds
@@ -83,7 +83,8 @@ class EditSearch:
         ours, theirs = place
         left, right = self.a.regions[tap], self.b.regions[tap]
         lines_a, lines_b = self._lines
-        return _sourced(left, ours, lines_b), _sourced(right, theirs, lines_a)
+        a, b = _apart(_own(_lines_at(left, ours), lines_b), _own(_lines_at(right, theirs), lines_a))
+        return _sourced(left, ours, a), _sourced(right, theirs, b)
 
     @cached_property
     def _lines(self) -> tuple[frozenset[str], frozenset[str]]:
@@ -136,22 +137,38 @@ class _Inside:
         return bool(self._by_size[value.size].find(value))
 
 
-def _sourced(region: Region, index: int | None, others: frozenset[str]) -> Source | None:
-    """Where a node comes from, or where none is meant, the one that makes the tap; one that the exporter left without a
+def _lines_at(region: Region, index: int | None) -> list[Line]:
+    """The lines of a node, or where none is meant, of the one that makes the tap; one that the exporter left without a
     line has those of the next node that has some.
-
-    others: the lines that the other side runs: what differs is none of them, but the innermost that calls it and is this
-        side's alone, where there is one.
     """
+    return next(filter(None, map(own_lines, region.nodes[-1 if index is None else index :])), [])
+
+
+def _own(lines: Sequence[Line], others: frozenset[str]) -> Sequence[Line]:
+    """From the innermost line on that is this side's alone; all where none is.
+
+    others: the places that the other side runs: what differs is none of them.
+    """
+    n = next((n for n, line in enumerate(lines) if line.place not in others), 0)
+    return lines[n:]
+
+
+def _apart(a: Sequence[Line], b: Sequence[Line]) -> tuple[Line | None, Line | None]:
+    """A's line and B's: of lines that read alike, as in a file and its copy, those that call them, from where they part."""
+    for ours, theirs in zip(a, b, strict=False):
+        if not ours.text or ours.text != theirs.text:
+            return ours, theirs
+    return next(iter(a), None), next(iter(b), None)
+
+
+def _sourced(region: Region, index: int | None, line: Line | None) -> Source | None:
     if not region.nodes:
         return None
-    index = len(region.nodes) - 1 if index is None else index
-    lines = next(filter(None, map(own_lines, region.nodes[index:])), [])
-    line = next((one for one in lines if one not in others), next(iter(lines), None))
-    return replace(region.source(index), source=line)
+    source = region.source(len(region.nodes) - 1 if index is None else index)
+    return replace(source, source=None if line is None else line.place)
 
 
 def _lines(side: GraphSide) -> frozenset[str]:
-    """Every line that a graph runs, or from which one is called."""
+    """The place of every line that a graph runs, or from which one is called."""
     nodes = {id(node): node for region in side.regions.values() for node in region.nodes}
-    return frozenset(line for node in nodes.values() for line in lines_of(node))
+    return frozenset(line.place for node in nodes.values() for line in lines_of(node))
