@@ -128,9 +128,8 @@ class _Search:
         edit = self._trials.edit(local)
         if edit is None:
             return None
-        ours, theirs = self._search.first(local.tap)
-        at = edit.places[0][0]
-        return replace(edit, places=((ours if at is None else at, theirs),))
+        first, ours = self._search.first(local.tap), edit.places[0].ours
+        return replace(edit, places=(first if ours is None else replace(first, ours=ours),))
 
     def _against_a_trace(self, local: Local) -> Explained:
         """A name, or what is tried where there is none."""
@@ -150,11 +149,11 @@ class _Search:
         """The same for one piece of an edit."""
         if self._search is not None:
             return self._search.nodes(tap, edit.places[piece])
-        ours, theirs = (
-            node if place is None else side.regions[tap].source(place)
-            for side, place, node in zip((self._a, self._b), edit.places[piece], self.nodes(tap), strict=True)
+        (ours, theirs), place = self.nodes(tap), edit.places[piece]
+        return (
+            ours if place.ours is None else self._a.regions[tap].source(place.ours),
+            theirs if place.theirs is None else self._b.regions[tap].source(place.theirs),
         )
-        return ours, theirs
 
 
 def harmless_places(a: Side, b: Side, cause: Cause, found: Mapping[str, Local]) -> tuple[str, ...]:

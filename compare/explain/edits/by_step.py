@@ -76,7 +76,7 @@ class StepwiseSearch:
     def first(self, tap: str) -> Place:
         """Where the region parts, in the two programs."""
         search = self._at(tap)
-        return (None, None) if search is None else search.first(tap)
+        return Place(None, None) if search is None else search.first(tap)
 
     def is_known(self, tap: str) -> bool:
         """Whether the two programs of this region were met before, at this step."""
@@ -116,7 +116,7 @@ class StepwiseSearch:
         for step in b.steps:
             left, right = a.array(step.outputs[0]), b.array(step.outputs[0])
             if left is not None and right is not None and shared.are_apart(left, right):
-                return step.index, step.index
+                return Place(step.index, step.index)
         return None
 
     def _at(self, tap: str) -> EditSearch | None:

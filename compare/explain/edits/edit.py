@@ -10,7 +10,18 @@ LARGEST = 10  # steps: an edit of more is no explanation, but a rewrite
 WORK = 1.5e8  # elements, calls counted as some: what a region's search may spend, about a second
 _MOST_LINES = 4
 _LONGEST = 400  # characters of a line
-Place = tuple[int | None, int | None]  # the nodes of A's program and of B's, by their place in it
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """The nodes at which A's program and B's part, by their place in each.
+
+    is_read: whether one side has no step there, and the one that reads the value stands for it.
+    """
+
+    ours: int | None
+    theirs: int | None
+    is_read: bool = False
 
 
 @dataclass(frozen=True, slots=True)

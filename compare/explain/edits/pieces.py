@@ -9,7 +9,7 @@ from typing import Literal
 from ....graphs.network import Step
 from .alignment import Alignment
 
-Kind = Literal["attributes", "literals", "operand", "order", "view", "output", "cut"]
+Kind = Literal["attributes", "literals", "operand", "order", "view", "output", "moves", "cut"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,8 +17,8 @@ class Piece:
     """One place at which B is not A.
 
     kind: what differs of a step that both have: its attributes; its literals; an operand; the order in which an operand is
-        read; the shape in which it is. Or the whole output, where the last steps are not one. Or, in what one of these
-        replaces, a single value of A for which B has another (`cut`).
+        read; the shape in which it is. Or the whole output, where the last steps are not one; or how its numbers are moved, where
+        they are the same ones. Or, in what one of these replaces, a single value of A for which B has another (`cut`).
     step: B's step, where it has a partner.
     operand: which of its operands.
     ours, theirs: A's value, and B's in its place.
@@ -32,13 +32,15 @@ class Piece:
 
 
 def differences(alignment: Alignment) -> list[Piece]:
-    """Every place at which paired steps differ, and the output where its steps are no pair."""
+    """Every place at which paired steps differ, and the output where its steps are no pair, or are moved otherwise."""
+    a, b = alignment.a, alignment.b
+    if alignment.matching.plan(a.base(a.output), b.base(b.output)) is not None:
+        return [Piece("moves", a.output, b.output)]
     found: list[Piece] = []
     for theirs in alignment.between_b:
         ours = alignment.partner.get(theirs.number)
         if ours is not None:
             found.extend(_of_a_pair(alignment, ours, theirs))
-    a, b = alignment.a, alignment.b
     last = b.values[b.base(b.output)].maker
     is_paired = last is not None and alignment.partner.get(last.number) is a.values[a.base(a.output)].maker
     if not is_paired or last is None or last.number not in alignment.partner:

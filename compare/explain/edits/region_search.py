@@ -11,6 +11,7 @@ import numpy as np
 
 from ....graphs.errors import InputError, OpdiffError
 from ....graphs.network import Network, Step
+from ....graphs.sources import lines_of
 from ....graphs.stages import split_tap_name
 from ...judge.locate import Local, is_scores
 from ...measure import distance
@@ -202,8 +203,7 @@ class RegionSearch:
         whole = _whole(alignment, writer, pieces, lines)
         if whole is not None:
             ours, theirs = first_of(self._a, alignment.between_a), first_of(self._b, alignment.between_b)
-            at = None if ours is None else ours.index, None if theirs is None else theirs.index
-            lines, places, readers = [whole], [at], [None]
+            lines, places, readers = [whole], [_at(ours, theirs)], [None]
         partners = {alignment.partner[number].number for number in merged.brought if number in alignment.partner}
         kept = partners | merged.used
         replaced = [step for step in alignment.between_a if step.number not in kept and not step.is_move]
@@ -254,7 +254,8 @@ def _nodes(alignment: Alignment, piece: Piece) -> Place:
     """A's node and B's: the first steps of the piece; where a side has none there, the step that reads the value."""
     a, b = alignment.a, alignment.b
     partner = None if piece.step is None else alignment.partner[piece.step.number]
-    if piece.kind == "order":
+    is_read = False
+    if piece.kind in ("order", "moves"):
         ours, theirs = _moved(a, piece.ours, partner), _moved(b, piece.theirs, piece.step)
     elif piece.kind in ("attributes", "literals", "view") or alignment.is_elsewhere(piece.ours, piece.theirs):
         ours, theirs = partner, piece.step
@@ -265,17 +266,26 @@ def _nodes(alignment: Alignment, piece: Piece) -> Place:
         if is_table and (are_two or _has_it_ready(alignment, piece, inside_a, inside_b)):
             ours, theirs = partner, piece.step  # both are told where it is read
         else:
-            first_a, first_b = first_of(a, inside_a), first_of(b, inside_b)
+            is_of_both = is_table and alignment.has(piece.ours)  # then A has no step of its own there
+            first_a, first_b = None if is_of_both else first_of(a, inside_a), first_of(b, inside_b)
             # a table is told where it is made, but for where the other side's step stands in the line of its reader
             is_made = is_table and not _are_in_one_line(b, first_b, piece.step)
             ours = first_a or _instead(a, piece.ours, is_made, _repeats(b, first_b)) or partner
             is_made = is_table and not _are_in_one_line(a, first_a, partner)
             theirs = first_b or _instead(b, piece.theirs, is_made, _repeats(a, first_a)) or piece.step
+            is_read = (ours is partner and first_a is None) != (theirs is piece.step and first_b is None)
         ours, theirs = ours or _reader(a, piece.ours), theirs or _reader(b, piece.theirs)
     if theirs is not None and theirs is piece.step and not _are_own(alignment, theirs):
         own = _first_own(alignment, theirs)  # what another stage makes too is no place to tell it
         ours, theirs = (ours, theirs) if own is None else (alignment.partner[own.number], own)
-    return None if ours is None else ours.index, None if theirs is None else theirs.index
+    elif is_read and ours is partner and piece.step is not None and not _are_own(alignment, piece.step):
+        own = _first_own(alignment, piece.step)
+        ours = ours if own is None else alignment.partner[own.number]
+    return _at(ours, theirs, is_read)
+
+
+def _at(ours: Step | None, theirs: Step | None, is_read: bool = False) -> Place:
+    return Place(None if ours is None else ours.index, None if theirs is None else theirs.index, is_read)
 
 
 def _has_it_ready(alignment: Alignment, piece: Piece, inside_a: Sequence[Step], inside_b: Sequence[Step]) -> bool:
@@ -301,11 +311,12 @@ def _instead(network: Network, name: str, is_table: bool, is_repeated: bool) -> 
     return made or (_repeating(network, name) if is_repeated else None)
 
 
-def _are_in_one_line(network: Network, one: Step | None, other: Step | None) -> bool:
-    if one is None or other is None:
+def _are_in_one_line(network: Network, one: Step | None, reader: Step | None) -> bool:
+    """Whether a step stands in the line of its reader, or in one that calls it."""
+    if one is None or reader is None:
         return False
-    source = network.region.source
-    return source(one.index).source == source(other.index).source is not None
+    line = network.region.source(one.index).source
+    return line in {known.place for known in lines_of(network.region.nodes[reader.index])}
 
 
 def _is_of_numbers(network: Network, name: str) -> bool:
@@ -342,13 +353,19 @@ def _are_own(alignment: Alignment, step: Step) -> bool:
 
 
 def _moved(network: Network, name: str, reader: Step | None) -> Step | None:
-    """The last move of a value in a line of its own before a step reads it; where there is none, that step."""
+    """The last move of a value in a line of its own before a step reads it; where there is none, that step. Of a value that
+    nothing reads, the last one that changes the order, or the last.
+    """
+    moves: list[Step] = []
     while (maker := network.values[name].maker) is not None and maker.is_move:
-        lines = [network.region.source(step.index).source for step in (maker, reader) if step is not None]
-        if len(set(lines)) > 1 and None not in lines:
-            return maker
+        moves.append(maker)
         name = maker.operands[0]
-    return reader
+    if reader is None:
+        return next((move for move in moves if move.operator == "Transpose"), next(iter(moves), maker))
+    source = network.region.source
+    at = source(reader.index).source
+    own = (move for move in moves if at is not None and source(move.index).source not in (at, None))
+    return next(own, reader)
 
 
 def _maker(network: Network, name: str) -> Step | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
 
@@ -80,14 +80,13 @@ class EditSearch:
 
     def nodes(self, tap: str, place: Place) -> Nodes:
         """The nodes of the two graphs at a place in a region's programs."""
-        ours, theirs = place
         left, right = self.a.regions[tap], self.b.regions[tap]
-        lines_a, lines_b = self._lines
-        a, b = _apart(_own(_lines_at(left, ours), lines_b), _own(_lines_at(right, theirs), lines_a))
-        return _sourced(left, ours, a), _sourced(right, theirs, b)
+        lines = _lines_at(left, place.ours), _lines_at(right, place.theirs)
+        a, b = _apart(*lines, *self._lines, place.is_read)
+        return _sourced(left, place.ours, a), _sourced(right, place.theirs, b)
 
     @cached_property
-    def _lines(self) -> tuple[frozenset[str], frozenset[str]]:
+    def _lines(self) -> tuple[frozenset[Line], frozenset[Line]]:
         return _lines(self.a), _lines(self.b)
 
     def insides(self, tap: str) -> tuple[Holds, Holds]:
@@ -106,9 +105,9 @@ class EditSearch:
             a, b = self._networks(tap)
             alignment = Alignment(Matching(a, b, Numbers(a), Numbers(b), COARSE))
         except OpdiffError:
-            return None, None
+            return Place(None, None)
         ours, theirs = first_of(a, alignment.between_a), first_of(b, alignment.between_b)
-        return None if ours is None else ours.index, None if theirs is None else theirs.index
+        return Place(None if ours is None else ours.index, None if theirs is None else theirs.index)
 
     def _networks(self, tap: str) -> tuple[Network, Network]:
         """Both sides' regions, on A's values; the last ones are kept, with what was made of them."""
@@ -144,21 +143,32 @@ def _lines_at(region: Region, index: int | None) -> list[Line]:
     return next(filter(None, map(own_lines, region.nodes[-1 if index is None else index :])), [])
 
 
-def _own(lines: Sequence[Line], others: frozenset[str]) -> Sequence[Line]:
-    """From the innermost line on that is this side's alone; all where none is.
+def _apart(
+    a: Sequence[Line], b: Sequence[Line], all_of_a: frozenset[Line], all_of_b: frozenset[Line], is_read: bool
+) -> tuple[Line | None, Line | None]:
+    """A's line and B's, of those of a node each: the innermost that is none of the other side's, which may call it.
 
-    others: the places that the other side runs: what differs is none of them.
+    A file and its copy have lines that read alike: of two such lines, those that call them are told, from where they part.
+
+    all_of_a, all_of_b: all that the sides run.
+    is_read: whether one side's line only reads the value; a line of both that does is no place to tell it.
     """
-    n = next((n for n, line in enumerate(lines) if line.place not in others), 0)
-    return lines[n:]
-
-
-def _apart(a: Sequence[Line], b: Sequence[Line]) -> tuple[Line | None, Line | None]:
-    """A's line and B's: of lines that read alike, as in a file and its copy, those that call them, from where they part."""
+    a, b = _from_own(a, {line.place for line in all_of_b}), _from_own(b, {line.place for line in all_of_a})
+    texts_a, texts_b = ({line.text for line in lines} for lines in (all_of_a, all_of_b))
+    if is_read and a and b and (a[0].text in texts_b) != (b[0].text in texts_a):
+        a, b = (
+            [line for line in lines if line.text not in texts] or lines for lines, texts in ((a, texts_b), (b, texts_a))
+        )
     for ours, theirs in zip(a, b, strict=False):
         if not ours.text or ours.text != theirs.text:
             return ours, theirs
     return next(iter(a), None), next(iter(b), None)
+
+
+def _from_own(lines: Sequence[Line], others: Collection[str]) -> Sequence[Line]:
+    """From the innermost line on that is this side's alone; all where none is."""
+    n = next((n for n, line in enumerate(lines) if line.place not in others), 0)
+    return lines[n:]
 
 
 def _sourced(region: Region, index: int | None, line: Line | None) -> Source | None:
@@ -168,7 +178,7 @@ def _sourced(region: Region, index: int | None, line: Line | None) -> Source | N
     return replace(source, source=None if line is None else line.place)
 
 
-def _lines(side: GraphSide) -> frozenset[str]:
-    """The place of every line that a graph runs, or from which one is called."""
+def _lines(side: GraphSide) -> frozenset[Line]:
+    """Every line that a graph runs, or from which one is called."""
     nodes = {id(node): node for region in side.regions.values() for node in region.nodes}
-    return frozenset(line.place for node in nodes.values() for line in lines_of(node))
+    return frozenset(line for node in nodes.values() for line in lines_of(node))

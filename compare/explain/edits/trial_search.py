@@ -16,7 +16,7 @@ from ...measure import distance
 from ...sides.graph_side import GraphSide
 from ...sides.side import Values
 from ..relations import is_law, relations_of
-from .edit import WORK, Edit
+from .edit import WORK, Edit, Place
 from .keys import key_of, short_name
 from .solved import solved
 from .trials import Region, Trial, trials
@@ -75,9 +75,9 @@ class TrialSearch:
         self._seen[key] = trial.key
         place = None if trial.step is None else trial.step.index
         line = Line(trial.text, key_of(trial.key, local.tap, [network.region], self._graph.stream), len(trial.text))
-        places = (place, None) if self._is_told_of_a else (None, place)
+        at = Place(place, None) if self._is_told_of_a else Place(None, place)
         also = tuple(dict.fromkeys(o.text for _, _, o in others if o.text != trial.text))[:_MOST_OTHERS]
-        return Edit((line,), (places,), 1, rest / local.error, also)
+        return Edit((line,), (at,), 1, rest / local.error, also)
 
     def _of_the_output(self, local: Local) -> Edit | None:
         """What the recorded value is of the region's, where one law gives it."""
@@ -85,7 +85,7 @@ class TrialSearch:
         if law is None:
             return None
         text = f"what comes out is {law}"
-        return Edit((Line(text, re.sub(r"\d[\d.e+-]*", "n", text), len(text)),), ((None, None),), 1, 0.0)
+        return Edit((Line(text, re.sub(r"\d[\d.e+-]*", "n", text), len(text)),), (Place(None, None),), 1, 0.0)
 
     def _hits(
         self,

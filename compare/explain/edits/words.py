@@ -90,6 +90,8 @@ class Writer:
             return self._of_literals(piece, style), ""
         if piece.kind in ("order", "view"):
             return self._of_layout(piece, style)
+        if piece.kind == "moves":
+            return self._of_moves(piece, style)
         return self._of_values(piece, style, is_draft)
 
     def _compared(
@@ -160,6 +162,22 @@ class Writer:
             f"{formula(self._a, piece.ours, self._leaf_of_a, moved)}",
             "",
         )
+
+    def _of_moves(self, piece: Piece, style: Style) -> tuple[str, str]:
+        """The same numbers, put elsewhere."""
+        moved, base = replace(style, with_moves=True), self._a.base(piece.ours)
+        left, right = (
+            formula(network, top, _only(network.base(top)), moved)
+            for network, top in ((self._a, piece.ours), (self._b, piece.theirs))
+        )
+        x = formula(self._a, base, self._opened(base), style, 4)
+        if left == right:
+            a, b = self._a.array(piece.ours), self._b.array(piece.theirs)
+            assert a is not None
+            assert b is not None
+            relation = self._compared(a.reshape(b.shape), b, piece)
+            return f"{x} in another order: {relation.text}", relation.key
+        return f"{right} where A has {left}, x = {x}", f"{right} where A has {left}"
 
     def _of_values(self, piece: Piece, style: Style, is_draft: bool) -> tuple[str, str]:
         ours, theirs = self._a.base(piece.ours), self._b.base(piece.theirs)
@@ -376,6 +394,10 @@ class Writer:
             elif maker is not None:
                 stack.extend(maker.operands)
         return found
+
+
+def _only(hole: str) -> Callable[[str], str | None]:
+    return lambda name: "x" if name == hole else None
 
 
 def _says_it_all(right: str, left: str) -> bool:
