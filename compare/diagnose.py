@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 
@@ -107,6 +108,8 @@ def compare(
     if values is not None:
         write_values(values, sides, tokens, start)
     a, b, reference = sides[0], sides[1], sides[2] if len(sides) > 2 else None
+    if a.name == b.name:
+        a.info, b.info = (replace(side.info, name=f"{side.name} {n}") for side, n in ((a, "A"), (b, "B")))
     progress("replay")
     ordered = in_one_order(a, b, locate(a, b))
     a, b, found = ordered.a, ordered.b, ordered.found
@@ -266,6 +269,8 @@ def _root_cause(
         None if judge is None else judge.agreement([at_fault.found[tap] for tap in cause.taps], cause.choice, start)
     )
     residual = cause.residual
+    if cause.n_values > 1:
+        ours, theirs = cause.written
     if cause.choice is not None:
         residual = max((at_fault.explained[tap].residual or 0.0 for tap in cause.taps), default=None)
     return RootCause(

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from ...graphs.stages import graph_order
+from ...graphs.stages import graph_order, split_tap_name
 from ...graphs.taps import Source
 from ..conventions import Value
 from .catalogue import Choice, Explained, in_words
@@ -17,6 +17,8 @@ from .edits.keys import NUMBER
 from .edits.search import Nodes
 
 _LEFT_OUT, _EXTRA, _AS_IT_IS = " is left out, x = ", " is extra, x = ", " is taken as it is"
+_TAKEN = re.compile(r"(?:takes|reads) (.*) where A (?:takes|reads) (.*?)(, [yz] = .*)?")
+_PART = re.compile(r"\[(?:part )?-?\d[^\[\]]*\]")
 Kind = Literal["convention", "edit", "rewrite", "unexplained"]
 
 
@@ -27,6 +29,7 @@ class Cause:
     kind: whether a convention names it; an edit of A's region was proved instead; an edit was, but so large that it
         explains nothing; or nothing was found.
     keys: what its edit is, the same for the same change elsewhere.
+    n_values: how many values of the convention it has, each in blocks of its own; `choice` is the first one.
     nodes: A's and B's node at the first of the taps.
     written: A's value of the convention and B's, for a reader.
     lines: the edit in words, beside a convention too, as it reads at the first of the taps.
@@ -46,6 +49,7 @@ class Cause:
     residual: float | None = None
     relations: tuple[str, ...] = ()
     keys: frozenset[str] = frozenset()
+    n_values: int = 1
 
     @property
     def is_explained(self) -> bool:
@@ -194,17 +198,35 @@ def _of_pieces(
     first, n = pieces[0][0]
     edit, taps = edits[first], tuple(dict.fromkeys(tap for tap, _ in pieces[0]))
     lines = edit.lines if edit.is_rewrite else [edit.lines[found[0][1]] for found in pieces]
+    told = [line.text for line in lines]
+    if not edit.is_rewrite:
+        told = [_with_other_parts(text, found, edits) for text, found in zip(told, pieces, strict=True)]
     return Cause(
         "rewrite" if edit.is_rewrite else "edit",
         taps,
         nodes_at(first, edit, n),
-        lines=tuple(line.text for line in lines),
+        lines=tuple(told),
         n_steps=edit.n_steps,
         residual=max(edits[tap].residual for tap in taps),
         also_fits=edit.also_fits,
         relations=relations.get(first, ()),
         keys=frozenset(line.key for line in lines),
     )
+
+
+def _with_other_parts(text: str, found: Sequence[tuple[str, int]], edits: Mapping[str, Edit]) -> str:
+    """A line that says which part of a value B takes, with what it takes at another stage of the same block."""
+    taken, block = _TAKEN.fullmatch(text), split_tap_name(found[0][0])[0]
+    if taken is None:
+        return text
+    beside = ((tap, edits[tap].lines[n].text) for tap, n in found[1:] if split_tap_name(tap)[0] == block)
+    for tap, other in beside:
+        also = _TAKEN.fullmatch(other)
+        if also is not None and _PART.findall(text) != _PART.findall(other):
+            read, (one, two, letters) = text.split(" ", 1)[0], taken.groups()
+            says = "the other way round" if also.groups()[1::-1] == (one, two) else other
+            return f"{read} {one} where A {read} {two}, and {says} at {split_tap_name(tap)[1]}{letters}"
+    return text
 
 
 def with_the_same_edits(conventions: Sequence[Cause], edits: Sequence[Cause]) -> list[Cause]:

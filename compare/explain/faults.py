@@ -22,6 +22,7 @@ from .edits.by_step import StepwiseSearch
 from .edits.edit import Edit
 from .edits.search import EditSearch, Nodes
 from .edits.trial_search import TrialSearch
+from .in_blocks import with_other_numbers
 from .relations import masks_of, relations_of
 
 _TWO_ROUNDINGS = 2  # each lies about a floor from what float64 gives
@@ -67,6 +68,7 @@ def faults(a: Side, b: Side, found: Mapping[str, Local], explainer: Explainer) -
         explained,
         explainer,
     )
+    causes = with_other_numbers(causes)
     named = {tap for cause in causes for tap in cause.taps}
     unnamed = [tap for tap in suspects if not explained[tap].candidates]
     below = tuple(tap for tap in unnamed if _is_below_float32(found[tap], search.edits.get(tap)))

@@ -118,7 +118,7 @@ def _written(network: Network, name: str, leaf: Leaf, style: Style, depth: int) 
     array = network.array(name)
     is_short = array is not None and array.size <= (_MOST_ENTRIES if value.kind == "constant" else 1)
     if value.kind == "constant" and array is not None and array.size > _MOST_ENTRIES and not is_mask(array):
-        return f"constant {list(array.shape)}", _ATOM
+        return _of_constant(array), _ATOM
     if array is not None and is_short and not value.is_data:
         return shown(as_written(array)), _ATOM
     if array is not None and not value.is_data and is_mask(array):
@@ -127,6 +127,16 @@ def _written(network: Network, name: str, leaf: Leaf, style: Style, depth: int) 
         return "...", _ATOM
     assert value.maker is not None
     return _of_step(network, value.maker, value.output, leaf, style, depth)
+
+
+def _of_constant(array: np.ndarray) -> str:
+    """A constant of more than a few numbers: what they are where all are one, else the shape."""
+    shape, first = list(array.shape), array.ravel()[0]
+    if not np.all(array == first):
+        return f"constant {shape}"
+    if first in (0, 1):
+        return f"{'ones' if first else 'zeros'} {shape}"
+    return f"full({shape}, {shown(as_written(first.reshape(1)))})"
 
 
 def _of_step(network: Network, step: Step, output: int, leaf: Leaf, style: Style, depth: int) -> tuple[str, int]:
@@ -169,7 +179,7 @@ def _is_atom(text: str) -> bool:
     depth = 0
     for n, letter in enumerate(text):
         depth += (letter in "([") - (letter in ")]")
-        if not depth and letter == " " and not text.startswith("constant ["):
+        if not depth and letter == " " and not text.startswith(("constant [", "zeros [", "ones [")):
             return False
         if not depth and letter in ")]" and n + 1 < len(text) and text[n + 1] not in "[.":
             return False

@@ -12,6 +12,7 @@ from ....graphs.network import Step
 from ....graphs.stages import split_tap_name
 from ....graphs.stream import Stream
 from ..arrays import Relation, compare_arrays, differing_part, told_apart
+from ..arrays.digits import shown
 from .alignment import Alignment
 from .expression import Style, formula, operator_name, setting_text, step_formula
 from .keys import STREAM, key_of, short_name
@@ -132,10 +133,12 @@ class Writer:
         right = step_formula(self._b, theirs, self._leaf_of_b, style)
         if left != right:
             return f"{right} where A has {left}"
-        for place, literal in theirs.literals.items():
-            other = ours.literals.get(place)
-            if other is None or not np.array_equal(literal, other):
-                shown = differing_part(other, literal) if other is not None else ("none", str(literal.tolist()))
+        for place in sorted({*ours.literals, *theirs.literals}):
+            one, other = ours.literals.get(place), theirs.literals.get(place)
+            if one is None or other is None:
+                return f"{operator_name(theirs)} {_literal(theirs, place)} where A has {_literal(ours, place)}"
+            if not np.array_equal(one, other):
+                shown = differing_part(one, other)
                 return f"{theirs.operator} with {shown[1]} where A has {shown[0]}"
         return f"{theirs.operator} with other settings"
 
@@ -264,8 +267,10 @@ class Writer:
         taken, other = self._word_of_a(met, style), self._word_of_a(ours, style)
         if taken == other:
             return self._of_order(piece, style)
-        known = self._a.values[met].kind == "input"
-        return f"{'reads' if known else 'takes'} {taken} where A {'reads' if known else 'takes'} {other}", ""
+        verb = "reads" if self._a.values[met].kind == "input" else "takes"
+        key = f"{verb} {taken} where A {verb} {other}"
+        taken, other, letters = with_letters(taken, other)
+        return f"{verb} {taken} where A {verb} {other}{letters}", key
 
     def _of_order(self, piece: Piece, style: Style) -> tuple[str, str]:
         moved = replace(style, with_moves=True)
@@ -410,6 +415,14 @@ def _told(a: np.ndarray, b: np.ndarray) -> tuple[str, str]:
     if a.dtype.kind == "f" and b.dtype.kind == "f":
         return told_apart(float(a.ravel()[0]), float(b.ravel()[0]))
     return str(a.ravel()[0]), str(b.ravel()[0])
+
+
+def _literal(step: Step, place: int) -> str:
+    """What says where a step's values stand, in words."""
+    literal = step.literals.get(place)
+    if step.operator.startswith("Reduce"):
+        return "over all axes" if literal is None or not literal.size else f"over axes {shown(literal)}"
+    return "with none" if literal is None else f"with {shown(literal)}"
 
 
 def _part(label: str) -> str:
