@@ -130,6 +130,7 @@ def trials(region: Region, weights: Weights) -> Iterator[Trial]:
         _orders(region),
         _rounded(region),
         _doubled(region),
+        _moved(region),
     ]
     for rank, kind in enumerate(kinds):
         yield from (replace(trial, rank=rank) for trial in kind)
@@ -154,6 +155,37 @@ def _doubled(region: Region) -> Iterator[Trial]:
                 operands[place] = region.network.typed(output)
                 text = f"{region.said_of(step, operand)} is taken twice"
                 yield region.trial(output, text, partial(region.applied, step, operands))
+
+
+def _moved(region: Region) -> Iterator[Trial]:
+    """A step taken behind another one that A takes after it, or before one that A takes before it."""
+    for step, output, array in region.data_steps():
+        for operand in dict.fromkeys(step.operands):
+            x = region.data(operand)
+            if x is None or x.shape != array.shape:
+                continue
+            what = region.said_of(step, operand)
+            for later, other, made in region.data_steps():
+                if made.shape != array.shape or other == output or not region.network.is_below(other, output):
+                    continue
+                text = f"{what} is applied after {region.said_of(later, output)}, where A applies it before"
+                make = partial(_applied_later, region, step, operand, other)
+                yield Trial(text, f"{what} is applied later", step, make)
+
+
+def _applied_later(region: Region, step: Step, operand: str, later: str) -> np.ndarray | None:
+    """The output with a step left out where it stands, and taken of a later value."""
+    network, output = region.network, step.outputs[0]
+    without = network.typed(operand)
+    other = None if without is None else network.rerun({output: without}, later)
+    if without is None or other is None:
+        return None
+    operands = [other if name == operand else network.typed(name) for name in step.operands]
+    made = region.applied(step, operands)
+    if made is None or made.shape != other.array.shape:
+        return None
+    found = network.rerun({output: without, later: Typed(made, other.type)}, network.output)
+    return None if found is None else found.array
 
 
 def _turned(region: Region) -> Iterator[Trial]:
