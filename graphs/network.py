@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Literal
@@ -10,12 +10,13 @@ from typing import Literal
 import numpy as np
 import onnx
 
+from .bodies import body_of
 from .constants import constant_arrays
 from .errors import InputError
 from .kernels import FLOAT32_DOMAIN
 from .regions import Region
 from .slices import implicit_inputs
-from .stepping import FLOAT, Context, StepRunner, Typed, type_name, typed
+from .stepping import FLOAT, Context, StepRunner, Typed, element_of, type_name, typed
 
 Attribute = str | int | float | tuple | bytes
 Kind = Literal["input", "weight", "constant", "step"]
@@ -118,9 +119,12 @@ class Network:
         region: the region.
         feeds: its inputs in the graph's own layout.
         runner: runs single steps.
+        opened: operators that are taken as the steps that ONNX defines them by.
     """
 
-    def __init__(self, region: Region, feeds: Sequence[np.ndarray], runner: StepRunner) -> None:
+    def __init__(
+        self, region: Region, feeds: Sequence[np.ndarray], runner: StepRunner, opened: Collection[str] = ()
+    ) -> None:
         self.region, self.runner = region, runner
         self._context = Context.of(region.program.model)
         self._made: dict[str, Typed | None] = {}
@@ -131,7 +135,8 @@ class Network:
         self._read_leaves(region, feeds)
         steps: list[Step] = []
         for index, node in _plain_nodes(region.program.model.graph.node):
-            self._enter(index, node, steps)
+            for one in self._body_of(node) if node.op_type in opened else (node,):
+                self._enter(index, one, steps)
         self.steps = tuple(steps)
         self.output = self._alias("out")
 
@@ -152,6 +157,13 @@ class Network:
 
     def _alias(self, name: str) -> str:
         return self._aliases.get(name, name)
+
+    def _body_of(self, node: onnx.NodeProto) -> Sequence[onnx.NodeProto]:
+        """The steps that a node stands for; the node itself where none are known."""
+        read = {name: self._known(self._alias(name)) for name in node.input if name}
+        types = {name: (element_of(made), made.array.shape) for name, made in read.items() if made is not None}
+        body = body_of(node, types, self._context.opsets) if len(types) == len(read) and not node.domain else None
+        return body or (node,)
 
     def _enter(self, index: int, node: onnx.NodeProto, steps: list[Step]) -> None:
         """Add a node as a step, or as another name of what it reads."""
@@ -203,9 +215,12 @@ class Network:
             return False
         if node.op_type == "Identity":
             return True
-        if node.op_type != "Cast":
+        if node.op_type not in ("Cast", "CastLike"):
             return False
         made = self._known(names[0])
+        if node.op_type == "CastLike":
+            like = self._known(names[1])
+            return made is not None and like is not None and made.type == like.type
         to = type_name(next(onnx.helper.get_attribute_value(a) for a in node.attribute if a.name == "to"))
         return made is not None and made.type == to
 

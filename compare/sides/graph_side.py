@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from copy import copy
 from dataclasses import replace
 from functools import cached_property
@@ -190,10 +190,13 @@ class GraphSide(Side):
         """Runs single steps, for networks of this side and of those that share its runner."""
         return StepRunner(self._runner)
 
-    def network(self, tap: str, values: Values, stepper: StepRunner) -> Network:
-        """The region that ends at `tap` as a network of values, on these canonical values of the taps that it reads."""
+    def network(self, tap: str, values: Values, stepper: StepRunner, opened: Collection[str] = ()) -> Network:
+        """The region that ends at `tap` as a network of values, on these canonical values of the taps that it reads.
+
+        opened: operators that are taken as the steps that ONNX defines them by.
+        """
         region = self.regions[tap]
-        return Network(region, self.feeds(region, values), stepper)
+        return Network(region, self.feeds(region, values), stepper, opened)
 
     def run_all(self, tap: str, values: Values, precision: Precision = "float64") -> dict[str, np.ndarray]:
         """Every value inside the region, by its name in the region's program."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from copy import copy
 from functools import partial
 
@@ -101,7 +101,7 @@ class ScheduledSide(GraphSide):
     def logits_by_region(self) -> np.ndarray:
         return self.by_region[LOGITS]
 
-    def network(self, tap: str, values: Values, stepper: StepRunner) -> Network:
+    def network(self, tap: str, values: Values, stepper: StepRunner, opened: Collection[str] = ()) -> Network:
         raise ShapeError("steps are looked into one by one (StepSide)")
 
     def run_all(self, tap: str, values: Values, precision: Precision = "float64") -> dict[str, np.ndarray]:

@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 import onnx
-from onnx import NodeProto, inliner
+from onnx import NodeProto
 
+from ..bodies import body_of
 from ..stepping import Typed, element_of
 
 Values = Mapping[str, Typed]
@@ -147,28 +148,10 @@ def expanded(node: NodeProto, values: Values, opsets: Sequence[tuple[str, int]])
 
 def _by_its_body(body: Body, opsets: Sequence[tuple[str, int]]) -> Body | None:
     """The steps that ONNX itself gives; None where it has none for these inputs."""
-    node = body.node
-    read = [name for name in dict.fromkeys(node.input) if name]
-    graph = onnx.GraphProto(name="one", node=[node])
-    for name in read:
-        element = element_of(body.values[name])
-        graph.input.append(onnx.helper.make_tensor_value_info(name, element, body.shape(name)))
-    graph.output.extend(onnx.ValueInfoProto(name=name) for name in node.output if name)
-    model = onnx.ModelProto(ir_version=10, graph=graph)
-    model.opset_import.extend(onnx.helper.make_opsetid(domain, version) for domain, version in opsets)
-    try:
-        made = inliner.inline_selected_functions(model, [("", node.op_type)], False, True).graph.node
-    except Exception:  # onnx's own, which says no more than that it cannot
+    types = {name: (element_of(body.values[name]), body.shape(name)) for name in body.node.input if name}
+    made = body_of(body.node, types, opsets)
+    if made is None:
         return None
-    if len(made) == 1 and made[0].op_type == node.op_type:
-        return None
-    outer = {*read, *node.output}
-    for step in made:
-        step.input[:] = [name if not name or name in outer else f"{node.output[0]}/{name}" for name in step.input]
-        step.output[:] = [name if not name or name in outer else f"{node.output[0]}/{name}" for name in step.output]
-        step.name = f"{node.name}/{step.op_type}"
-        del step.metadata_props[:]
-        step.metadata_props.extend(node.metadata_props)
     body.steps.extend(made)
     return body
 

@@ -36,12 +36,16 @@ Strategy = Literal["walk", "subsequence", "cuts", "tables"]  # the last two pair
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How an edit was found: what to try first on the same two programs in another block."""
+    """How an edit was found: what to try first on the same two programs in another block.
+
+    opened: the operators that were taken as the steps that ONNX defines them by.
+    """
 
     nearness: float
     strategy: Strategy
     pieces: tuple[Piece, ...]
     choices: Choices
+    opened: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +55,11 @@ class Found:
     plan: Plan
     edit: Edit
     cost: float
+
+    @property
+    def is_good(self) -> bool:
+        """Whether it says so much in so few words that no other need be looked for."""
+        return self.cost < _GOOD and not self.edit.is_rewrite
 
 
 class RegionSearch:

@@ -8,7 +8,9 @@ from functools import cached_property, partial
 
 import numpy as np
 
+from ....graphs.bodies import is_defined
 from ....graphs.errors import OpdiffError
+from ....graphs.kernels import versions_of
 from ....graphs.network import Network
 from ....graphs.regions import Region
 from ....graphs.sources import Line, lines_of, own_lines
@@ -20,7 +22,7 @@ from ...sides.graph_side import GraphSide
 from .alignment import Alignment
 from .edit import Edit, Place
 from .matching import Matching, Numbers
-from .region_search import COARSE, Plan, RegionSearch, first_of
+from .region_search import COARSE, Found, Plan, RegionSearch, first_of
 from .words import Weights
 
 Nodes = tuple[Source | None, Source | None]  # A's and B's
@@ -36,7 +38,7 @@ class EditSearch:
     def __init__(self, a: GraphSide, b: GraphSide, weights: Weights) -> None:
         self.a, self.b, self._weights = a, b, weights
         self._stepper = a.stepper()
-        self._last: tuple[str, tuple[Network, Network]] | None = None
+        self._last: tuple[tuple[str, frozenset[str]], tuple[Network, Network]] | None = None
         self._plans: dict[tuple[str, str], Plan] = {}
         self._places: dict[tuple[str, str], Place] = {}
 
@@ -49,16 +51,36 @@ class EditSearch:
             return None
         key = self._programs(local.tap)
         try:
-            region = RegionSearch(local, self.b, *self._networks(local.tap), self._weights)
             known = self._plans.get(key)
-            edit = None if known is None else region.again(known)
-            if edit is None and (found := region.search(is_named)) is not None:
+            edit = None if known is None else self._region(local, known.opened).again(known)
+            if edit is None and (found := self._found(local, is_named)) is not None:
                 self._plans[key], edit = found.plan, found.edit
         except OpdiffError:
             edit = None
         if edit is not None:
             self._places[key] = edit.places[0]
         return edit
+
+    def _region(self, local: Local, opened: frozenset[str]) -> RegionSearch:
+        return RegionSearch(local, self.b, *self._networks(local.tap, opened), self._weights)
+
+    def _found(self, local: Local, is_named: bool) -> Found | None:
+        """The best edit: of the regions as they are, or with what only one side takes as one step taken as several."""
+        found = self._region(local, frozenset()).search(is_named)
+        if is_named or (found is not None and found.is_good):
+            return found
+        opened = self._one_sided(local.tap)
+        other = self._region(local, opened).search() if opened else None
+        if other is None:
+            return found
+        other = replace(other, plan=replace(other.plan, opened=opened))
+        return min(filter(None, (found, other)), key=lambda one: (one.edit.is_rewrite, one.cost))
+
+    def _one_sided(self, tap: str) -> frozenset[str]:
+        """Operators of one side alone that ONNX defines by others."""
+        version = versions_of(self.a.regions[tap].program.model)[""]
+        ours, theirs = ({step.operator for step in network.steps if not step.domain} for network in self._networks(tap))
+        return frozenset(name for name in ours ^ theirs if is_defined(name, version))
 
     def place(self, tap: str) -> Nodes:
         """Where the region parts: at its edit; where it has none, at the first step of each side, on the way to the
@@ -109,11 +131,11 @@ class EditSearch:
         ours, theirs = first_of(a, alignment.between_a), first_of(b, alignment.between_b)
         return Place(None if ours is None else ours.index, None if theirs is None else theirs.index)
 
-    def _networks(self, tap: str) -> tuple[Network, Network]:
+    def _networks(self, tap: str, opened: frozenset[str] = frozenset()) -> tuple[Network, Network]:
         """Both sides' regions, on A's values; the last ones are kept, with what was made of them."""
-        if self._last is None or self._last[0] != tap:
-            a, b = (side.network(tap, self.a.values, self._stepper) for side in (self.a, self.b))
-            self._last = tap, (a, b)
+        if self._last is None or self._last[0] != (tap, opened):
+            a, b = (side.network(tap, self.a.values, self._stepper, opened) for side in (self.a, self.b))
+            self._last = (tap, opened), (a, b)
         return self._last[1]
 
 
