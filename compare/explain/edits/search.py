@@ -22,6 +22,7 @@ from ...sides.graph_side import GraphSide
 from .alignment import Alignment
 from .edit import Edit, Place
 from .matching import Matching, Numbers
+from .parts import part_apart
 from .region_search import COARSE, Found, Plan, RegionSearch, first_of
 from .words import Weights
 
@@ -57,7 +58,7 @@ class EditSearch:
                 self._plans[key], edit = found.plan, found.edit
         except OpdiffError:
             edit = None
-        if edit is not None:
+        if edit is not None and not edit.is_rewrite:
             self._places[key] = edit.places[0]
         return edit
 
@@ -126,9 +127,15 @@ class EditSearch:
         try:
             a, b = self._networks(tap)
             alignment = Alignment(Matching(a, b, Numbers(a), Numbers(b), COARSE))
+            expected = a.array(a.output)
+            part = b.output
+            if expected is not None:
+                part = part_apart(b, self.b.own_layout(tap, self.a.canonical(tap, expected)), COARSE)
         except OpdiffError:
             return Place(None, None)
-        ours, theirs = first_of(a, alignment.between_a), first_of(b, alignment.between_b)
+        inside = {maker for name in b.cone(part) if (maker := b.values[name].maker) is not None}
+        ours = first_of(a, alignment.between_a)
+        theirs = first_of(b, [step for step in alignment.between_b if step in inside] or alignment.between_b)
         return Place(None if ours is None else ours.index, None if theirs is None else theirs.index)
 
     def _networks(self, tap: str, opened: frozenset[str] = frozenset()) -> tuple[Network, Network]:

@@ -19,6 +19,7 @@ _OFFSETS = (1, -1, 2, -2)
 _NEAR = 3  # steps between an activation's input and its output
 _MOST_WEIGHTS = 64
 _STYLE = Style(depth=3)
+_PARTS = ("Split", "Slice")
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +89,14 @@ class Region:
 
     def trial(self, name: str, text: str, make: Callable[[], np.ndarray | None], key: str = "") -> Trial:
         """Another value in one place, as a trial."""
-        return Trial(text, key or text, self.network.values[name].maker, partial(self.with_value, name, make))
+        return Trial(text, key or text, self._teller(name), partial(self.with_value, name, make))
+
+    def _teller(self, name: str) -> Step | None:
+        """The step at which another value is told: the one that makes it; of a part of a value, the one that reads it."""
+        maker = self.network.values[name].maker
+        if maker is None or maker.operator not in _PARTS or maker.domain:
+            return maker
+        return next((step for step in reversed(self.steps) if name in step.operands), maker)
 
     def applied(self, step: Step, operands: list[Typed | None]) -> np.ndarray | None:
         """What a step makes of other operands."""
