@@ -15,6 +15,7 @@ from conftest import PARIS_TOKENS, SEED_TOKENS
 
 from opdiff.__main__ import main
 from opdiff.compare.diagnose import compare
+from opdiff.compare.saved import read_result
 from opdiff.exporters.checkpoints import open_checkpoint
 from opdiff.exporters.export import WEIGHT_FILE, export
 from opdiff.exporters.variants.registry import parse_variant
@@ -23,6 +24,27 @@ from opdiff.graphs.regions import cut
 from opdiff.graphs.run import Runner, Settings, run_regions
 from opdiff.graphs.weights import SharedWeights
 
+CLAMPED = '        act = tap(self.name + "ffn_act", F.silu(gate).clamp(max=1.0) * up, axes="token channel")'
+PORT = f"""import torch.nn.functional as F
+
+from opdiff import tap
+from opdiff.exporters.variants.reference import Block, Reference
+
+
+class PortedBlock(Block):
+    def feed_forward(self, h):
+        gate = tap(self.name + "ffn_gate", self.linear(h, "ffn_gate"), axes="token channel")
+        up = tap(self.name + "ffn_up", self.linear(h, "ffn_up"), axes="token channel")
+{CLAMPED}
+        return tap(self.name + "ffn_down", self.linear(act, "ffn_down"), axes="token channel")
+
+
+def port(checkpoint):
+    model = Reference(checkpoint, "as_stored")
+    for block in model.blocks:
+        block.__class__ = PortedBlock
+    return model
+"""
 TABLE = {
     "dsl": (-13.231037, 17.558525, 15.661304),
     "dsl.rope=half_split": (-13.231037, 17.559487, 15.547611),
@@ -178,6 +200,31 @@ def test_smollm2_dsl_is_right_and_legacy_has_one_cause_in_sixty_places(smollm2):
     assert cause.convention == "linear.layout"
     assert set(cause.taps) == {f"blk.{n}.{stage}" for n in range(30) for stage in ("q_proj", "o_proj")}
     assert cause.reference_agrees_with == "a"
+    assert result.closed.complete
+
+
+def test_an_unnamed_fault_in_all_of_smollm2s_blocks_is_one_cause_at_one_line(smollm2, tmp_path):
+    file = tmp_path / "port.py"
+    file.write_text(PORT)
+    (port,) = export(open_checkpoint("smollm2"), [parse_variant(f"{file}:port")], tmp_path / "out")
+    saved = tmp_path / "result.json"
+    command = [
+        "compare",
+        str(smollm2 / "reference.onnx"),
+        str(port),
+        "--tokens",
+        "504,3575,282,4649,314",
+        "--json",
+        str(saved),
+    ]
+    printed = CliRunner().invoke(main, command)
+    assert printed.exit_code == 1
+    assert len(printed.output.splitlines()) < 60
+    result = read_result(saved)
+    (cause,) = result.root_causes
+    assert (cause.kind, len(cause.taps)) == ("edit", 30)
+    assert cause.edit == ("clip(x, max=1) is extra, x = ffn_gate * sigmoid(ffn_gate)",)
+    assert cause.source == f"{file}:{PORT.splitlines().index(CLAMPED) + 1}"
     assert result.closed.complete
 
 
