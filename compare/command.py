@@ -84,7 +84,7 @@ def run_compare(
     """
     outputs.check()
     accepted = None if baseline is None else read_result(baseline)
-    result = with_pieces(_compared(asked), pieces_of)
+    result = with_pieces(_compared(asked, outputs.has_pictures), pieces_of)
     return show(result, outputs, shown, baseline, accepted)
 
 
@@ -118,8 +118,10 @@ def with_pieces(result: Result, pieces_of: PiecesOf) -> Result:
     return replace(result, pieces=pieces_of({*result.tokens, *top}, [side.tokenizer for side in sides]))
 
 
-def _compared(asked: Asked) -> Result:
+def _compared(asked: Asked, with_pictures: bool) -> Result:
     """Compare, with the steps on stderr.
+
+    with_pictures: as `rows` has it.
 
     Raises:
         Interrupted: the user stopped it.
@@ -143,6 +145,7 @@ def _compared(asked: Asked) -> Result:
                 (parse_schedule(asked.schedule_a), parse_schedule(asked.schedule_b)),
                 asked.values,
                 asked.position_offset,
+                with_pictures,
             )
         except KeyboardInterrupt as e:
             names = f"{asked.a.name} and {asked.b.name}"

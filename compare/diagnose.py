@@ -79,6 +79,7 @@ def compare(
     schedules: Sequence[Schedule] = (WHOLE, WHOLE),
     values: Path | None = None,
     first_position: int | None = None,
+    with_pictures: bool = True,
 ) -> Result:
     """Compare two runtimes on the same tokens.
 
@@ -124,7 +125,7 @@ def compare(
         by_trace = isinstance(reference, TraceSide)
         judge = Judge(reference, a, b, Explainer(reference, sides, tokens) if by_trace else explainer)
     progress("effects")
-    table = tuple(rows(a, b, alignment.common, found))
+    table = tuple(rows(a, b, alignment.common, found, with_pictures))
     causes, divergences, closed = _weighed(a, b, judge, at_fault, {row.tap: row.propagated for row in table}, tokens)
     progress("input")
     graphs = [side for side in sides if isinstance(side, GraphSide)]

@@ -27,6 +27,11 @@ class Outputs:
     summary: Path | None = None
     model_explorer: Path | None = None
 
+    @property
+    def has_pictures(self) -> bool:
+        """Whether one of them holds the values' pictures."""
+        return self.json is not None or self.html is not None
+
     def check(self) -> None:
         """See to it that each can be written, before anything is run.
 

@@ -130,10 +130,16 @@ class Explainer:
         for side, output in (("a", local.a64), ("b", local.b64)):
             case = self.case(local.tap, side)
             known = self._seen.get((case.stage, side))
-            if known is None or not self._reproduces(case, known, partial(_is_met, local, output)):
+            made = None if known is None else self._evaluated(case, known)
+            if known is None or made is None or not is_equal(local, output, made):
                 return None
-            found.append(known)
-        return self._parted(local, *found)
+            found.append((known, made))
+        (ours, _), (theirs, made) = found
+        return (
+            self._explained(self.case(local.tap), local, ours, Explanation(True, theirs), made)
+            if ours != theirs
+            else None
+        )
 
     def _parted(self, local: Local, ours: Settings, theirs: Settings) -> Explained | None:
         """What two settings that are known tell of a region; None where they are one."""
@@ -248,16 +254,25 @@ class Explainer:
         return bool(readers)
 
     def _reproduces(self, case: Case, settings: Settings, is_met: IsMet) -> bool:
-        try:
-            return is_met(evaluate(case, case.target, settings), settings)
-        except OpdiffError:
-            return False
+        made = self._evaluated(case, settings)
+        return made is not None and is_met(made, settings)
 
-    def _explained(self, case: Case, local: Local, ours: Settings, theirs: Explanation) -> Explained:
+    def _evaluated(self, case: Case, settings: Settings) -> np.ndarray | None:
+        """A region's output under these settings; None where the catalogue cannot tell it."""
+        try:
+            return evaluate(case, case.target, settings)
+        except OpdiffError:
+            return None
+
+    def _explained(
+        self, case: Case, local: Local, ours: Settings, theirs: Explanation, made: np.ndarray | None = None
+    ) -> Explained:
+        """made: the output under B's settings, where it is known."""
         first = frozenset(choices(ours, theirs.settings)) or self._shared(local, ours)
         others = [frozenset(choices(ours, changed(ours, fitting))) for fitting in theirs.also_fits]
         assert local.b64 is not None
-        rest = distance(local.b64, evaluate(case, case.target, theirs.settings), is_scores(local.tap))
+        made = evaluate(case, case.target, theirs.settings) if made is None else made
+        rest = distance(local.b64, made, is_scores(local.tap))
         residual = rest / local.error if np.isfinite(local.error) and local.error else rest
         return Explained(local.tap, (first, *others), theirs.settings, ours, residual, "")
 

@@ -5,16 +5,19 @@ Interleaved RoPE on permuted rows, or one more on the positions of q and k alike
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain, combinations
 
+from ...graphs.errors import OpdiffError
 from ...graphs.stages import split_tap_name
 from ..measure import distance, size
+from ..sides.graph_side import GraphSide
 from ..sides.side import Side
 from ..sides.trace_side import TraceSide, joined, replayed, runnable
 from .locate import DOUBLE_UNIT, SINGLE_UNIT, Local, is_scores, judge_region
 
 _LARGEST = 8
+_FEW = 16  # tokens: a group that does not cancel among the first few does not cancel
 
 
 def cancelling(a: Side, b: Side, found: Mapping[str, Local]) -> tuple[tuple[str, ...], ...]:
@@ -27,11 +30,12 @@ def cancelling(a: Side, b: Side, found: Mapping[str, Local]) -> tuple[tuple[str,
     for tap in semantic:
         by_block.setdefault(split_tap_name(tap)[0], []).append(tap)
     refuted: set[tuple] = set()
+    early = _early(a, b) if semantic else None
     groups: list[tuple[str, ...]] = []
     for taps in by_block.values():
         left = [tap for tap in taps if a.readers([tap]) and b.readers([tap])]
         for group in _subsets(left):
-            if set(group).issubset(left) and _hangs_together(b, group) and _cancels(a, b, group, found, refuted):
+            if set(group).issubset(left) and _hangs_together(b, group) and _cancels(a, b, group, found, refuted, early):
                 cured = [tap for tap in _readers(a, b, group) if found[tap].verdict == "semantic"]
                 groups.append((*group, *cured))
                 left = [tap for tap in left if tap not in groups[-1]]
@@ -61,16 +65,41 @@ def _subsets(taps: Sequence[str]) -> Iterable[tuple[str, ...]]:
     return chain.from_iterable(combinations(taps, n) for n in sizes)
 
 
-def _cancels(a: Side, b: Side, group: tuple[str, ...], found: Mapping[str, Local], refuted: set[tuple]) -> bool:
+def _early(a: Side, b: Side) -> tuple[GraphSide, GraphSide] | None:
+    """Both sides at the first few of many tokens; None where that is all, or they have no such beginning."""
+    if not (isinstance(a, GraphSide) and isinstance(b, GraphSide)) or len(a.tokens) < 2 * _FEW:
+        return None
+    try:
+        return a.beginning(_FEW), b.beginning(_FEW)
+    except OpdiffError:
+        return None
+
+
+def _cancels(
+    a: Side,
+    b: Side,
+    group: tuple[str, ...],
+    found: Mapping[str, Local],
+    refuted: set[tuple],
+    early: tuple[GraphSide, GraphSide] | None,
+) -> bool:
     readers = _readers(a, b, group)
     key = tuple(_computation(side, tap) for side in (a, b) for tap in (*group, *readers))
     if key in refuted:
         return False
-    left, right = joined(a, group, readers), joined(b, group, readers)
-    if not all(_agrees(judge_region(left, right, tap), a, b, group, found) for tap in readers):
+    if early is not None and any(one.verdict == "semantic" for one in _joined_judged(*early, group, readers)):
+        refuted.add(key)
+        return False
+    if not all(_agrees(one, a, b, group, found) for one in _joined_judged(a, b, group, readers)):
         refuted.add(key)
         return False
     return True
+
+
+def _joined_judged(a: Side, b: Side, group: Sequence[str], readers: Sequence[str]) -> Iterator[Local]:
+    """The verdicts on those that read a group, with the cuts at its taps left out."""
+    left, right = joined(a, group, readers), joined(b, group, readers)
+    yield from (judge_region(left, right, tap) for tap in readers)
 
 
 def is_unread(a: Side, b: Side, group: Sequence[str], found: Mapping[str, Local]) -> bool:

@@ -27,6 +27,11 @@ def look(value: np.ndarray, axes: Sequence[str], is_scores: bool) -> Look:
     return Look(value.shape, least, largest, mean, std, n_nonfinite, _picture(value, seen, axes))
 
 
+def unseen(value: np.ndarray) -> Look:
+    """The look of a value that nobody looks at: its shape."""
+    return Look(value.shape, None, None, None, None, 0, Picture(0, 0, 0.0, ""))
+
+
 def _numbers(value: np.ndarray, seen: np.ndarray | None) -> tuple[np.ndarray, int]:
     """The entries that are numbers, and how many are not finite; the value itself where all are."""
     if seen is None and np.isfinite(np.sum(value)):

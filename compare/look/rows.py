@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
+from dataclasses import replace
 
 import numpy as np
 
@@ -18,17 +19,22 @@ from ..measure import deviation
 from ..result import Position, Row
 from ..sides.graph_side import GraphSide
 from ..sides.side import Side
-from .pictures import along_positions, look, picture_of_difference
+from .pictures import along_positions, look, picture_of_difference, unseen
 
 _TOP = 5
 
 
-def rows(a: Side, b: Side, common: Sequence[str], found: Mapping[str, Local]) -> Iterator[Row]:
-    """One row for each common tap, in graph order; on all cores."""
+def rows(
+    a: Side, b: Side, common: Sequence[str], found: Mapping[str, Local], with_pictures: bool = True
+) -> Iterator[Row]:
+    """One row for each common tap, in graph order; on all cores.
+
+    with_pictures: with what only a page or a file shows: the values' pictures, and how far they are apart by position.
+    """
     cores = ThreadPoolExecutor(n_usable_cores())
     try:
         made = [
-            cores.submit(copy_context().run, _row, a, b, tap, found[tap]) for tap in common
+            cores.submit(copy_context().run, _row, a, b, tap, found[tap], with_pictures) for tap in common
         ]  # numpy's settings, too
         for row in made:
             yield row.result()
@@ -36,13 +42,11 @@ def rows(a: Side, b: Side, common: Sequence[str], found: Mapping[str, Local]) ->
         cores.shutdown(cancel_futures=True)
 
 
-def _row(a: Side, b: Side, tap: str, local: Local) -> Row:
+def _row(a: Side, b: Side, tap: str, local: Local, with_pictures: bool) -> Row:
     left, right, axes = a.values[tap], b.values[tap], a.taps[tap].axes
     scores = is_scores(tap)
     propagated = deviation(left, right, scores)
-    is_equal = propagated.max_abs == 0 and propagated.status == "compared" and left.shape == right.shape
-    a_look = look(left, axes, scores)
-    return Row(
+    row = Row(
         tap=tap,
         stage=a.taps[tap].stage,
         block=a.taps[tap].block,
@@ -53,9 +57,20 @@ def _row(a: Side, b: Side, tap: str, local: Local) -> Row:
         error=local.error,
         floor=local.floor,
         threshold=local.reach,
-        by_position=along_positions(left, right, axes, scores),
+        by_position=(),
         a_nodes=_nodes(a, tap),
         b_nodes=_nodes(b, tap),
+        a_look=unseen(left),
+        b_look=unseen(right),
+        difference=None,
+    )
+    if not with_pictures:
+        return row
+    a_look = look(left, axes, scores)
+    is_equal = propagated.max_abs == 0 and propagated.status == "compared" and left.shape == right.shape
+    return replace(
+        row,
+        by_position=along_positions(left, right, axes, scores),
         a_look=a_look,
         b_look=a_look if is_equal else look(right, b.taps[tap].axes, scores),
         difference=picture_of_difference(left, right, axes, scores),

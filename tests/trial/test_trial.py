@@ -146,7 +146,7 @@ CASES = (
     ),
     Case(
         *("Experts", "RouterBiasInTheWeights", "ffn_router_weights"),
-        says=(".values where Experts takes gatherelements(sigmoid(ffn_router_logits)",),
+        says=(".values where Experts takes gatherelements(y, ", "y = sigmoid(ffn_router_logits)"),
         a_line="weights = scores.gather(1, experts)",
         b_line="weights, experts = (logits.sigmoid() + self.bias).topk(2, -1)",
         n_blocks=2,

@@ -44,7 +44,7 @@ def told(tmp_path, a: str, b: str):
 def test_a_fault_in_a_table_of_constants_is_told_where_it_is_computed(tmp_path):
     wrong = FREQUENCIES.replace("arange(0, 32, 2)", "arange(0, 16)")
     cause, (a, b) = told(tmp_path, FREQUENCIES + ROTATED, wrong + ROTATED)
-    assert "range(0, 16, 1) where Mine has range(0, 32, 2)" in cause.text
+    assert "range(0, 16, 1) where Mine A has range(0, 32, 2)" in cause.text
     assert (cause.a_source, cause.source) == (line_of(a, FREQUENCIES), line_of(b, wrong))
 
 
