@@ -146,7 +146,7 @@ CASES = (
     ),
     Case(
         *("Experts", "RouterBiasInTheWeights", "ffn_router_weights"),
-        says=(".values where Experts takes gatherelements(y, ", "y = sigmoid(ffn_router_logits)"),
+        says=("takes y.values where Experts takes gatherelements(z, y.indices", "z = sigmoid(ffn_router_logits)"),
         a_line="weights = scores.gather(1, experts)",
         b_line="weights, experts = (logits.sigmoid() + self.bias).topk(2, -1)",
         n_blocks=2,
@@ -236,7 +236,7 @@ def test_it_is_told_by_its_fix_and_nothing_is_left(case, compared):
     result = compared(case.a, case.b)
     (cause,) = result.root_causes
     assert cause.kind == "edit"
-    assert [words for words in case.says if words not in cause.text] == []
+    assert [words for words in case.says if words not in cause.text] == [], cause.text
     assert result.closed.complete
 
 
