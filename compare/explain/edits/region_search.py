@@ -18,7 +18,7 @@ from ...measure import distance
 from ...sides.graph_side import GraphSide
 from .alignment import Alignment
 from .cuts import CutSearch
-from .edit import WORK, Edit, Place
+from .edit import LARGEST, WORK, Edit, Place
 from .matching import Matching, Numbers
 from .merged import Choices, Merged
 from .pieces import Piece, differences
@@ -138,6 +138,8 @@ class RegionSearch:
         whole = self._merged(alignment, choices)
         if whole is None or whole[0] > limit or not pieces:
             return None
+        if is_named and self._changed(alignment, whole[1])[2] > LARGEST:
+            return None  # to bring it down takes most of the time, and the name says it
         pieces, choices = self._minimised(alignment, pieces, choices, limit)
         if not is_named:
             pieces, choices = self._cut(alignment, pieces, choices, limit, strategy == "tables")
@@ -193,6 +195,16 @@ class RegionSearch:
                 kept.append(piece)
         return kept, choices
 
+    def _changed(self, alignment: Alignment, merged: Merged) -> tuple[list[Step], list[Step], int]:
+        """The steps that are taken out of A, those that are put in, and how many these are, whichever is more."""
+        partners = {alignment.partner[number].number for number in merged.brought if number in alignment.partner}
+        kept = partners | merged.used
+        replaced = [step for step in alignment.between_a if step.number not in kept and not step.is_move]
+        brought = [
+            step for number, step in merged.brought.items() if number not in alignment.partner and not step.is_move
+        ]
+        return replaced, brought, max(_n_steps(self._a, replaced), _n_steps(self._b, brought))
+
     def _writer(self, alignment: Alignment) -> Writer:
         return Writer(alignment, split_tap_name(self._local.tap)[0], self._weights, self._side.stream)
 
@@ -213,16 +225,10 @@ class RegionSearch:
         if whole is not None:
             ours, theirs = first_of(self._a, alignment.between_a), first_of(self._b, alignment.between_b)
             lines, places, readers = [whole], [_at(ours, theirs)], [None]
-        partners = {alignment.partner[number].number for number in merged.brought if number in alignment.partner}
-        kept = partners | merged.used
-        replaced = [step for step in alignment.between_a if step.number not in kept and not step.is_move]
-        brought = [
-            step for number, step in merged.brought.items() if number not in alignment.partner and not step.is_move
-        ]
+        replaced, brought, n_steps = self._changed(alignment, merged)
         cost = sum(_cost(line) for line in lines) + _PER_STEP * (len(replaced) + len(brought))
         error = self._local.error
         residual = left / error if np.isfinite(error) and error else left
-        n_steps = max(_n_steps(self._a, replaced), _n_steps(self._b, brought))
         operators = tuple(step.operator for step in replaced), tuple(step.operator for step in brought)
         return Edit(tuple(lines), tuple(places), n_steps, residual, (), operators, tuple(readers)), cost
 

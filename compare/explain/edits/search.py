@@ -42,6 +42,7 @@ class EditSearch:
         self._last: tuple[tuple[str, frozenset[str]], tuple[Network, Network]] | None = None
         self._plans: dict[tuple[str, str], Plan] = {}
         self._places: dict[tuple[str, str], Place] = {}
+        self._met: set[tuple[str, str]] = set()
 
     def edit(self, local: Local, is_named: bool = False) -> Edit | None:
         """The edit of one region at fault; None where none was found.
@@ -51,6 +52,7 @@ class EditSearch:
         if local.b64 is None:
             return None
         key = self._programs(local.tap)
+        self._met.add(key)
         try:
             known = self._plans.get(key)
             edit = None if known is None else self._region(local, known.opened).again(known)
@@ -99,7 +101,7 @@ class EditSearch:
 
     def is_known(self, tap: str) -> bool:
         """Whether the two programs of this region were met before."""
-        return self._programs(tap) in self._places
+        return self._programs(tap) in self._met
 
     def nodes(self, tap: str, place: Place) -> Nodes:
         """The nodes of the two graphs at a place in a region's programs."""
