@@ -22,7 +22,7 @@ from .edit import LARGEST, WORK, Edit, Place
 from .matching import Matching, Numbers
 from .merged import Choices, Merged
 from .pieces import Piece, differences
-from .words import LONGEST, Line, Weights, Writer
+from .words import LONGEST, Line, Relations, Weights, Writer
 
 # How near two values must be to be one: what rounded constants leave open; where that hides the fault, float64's rounding.
 COARSE, TIGHT = 1e-6, 1e-11
@@ -65,8 +65,10 @@ class Found:
 class RegionSearch:
     """One region's search."""
 
-    def __init__(self, local: Local, side: GraphSide, a: Network, b: Network, weights: Weights) -> None:
-        self._local, self._side, self._a, self._b, self._weights = local, side, a, b, weights
+    def __init__(
+        self, local: Local, side: GraphSide, a: Network, b: Network, weights: Weights, known: Relations
+    ) -> None:
+        self._local, self._side, self._a, self._b, self._weights, self._known = local, side, a, b, weights, known
         self._numbers = Numbers(a), Numbers(b)
         self._matchings: dict[float, Matching] = {}
         self._until = a.runner.work + WORK
@@ -206,7 +208,7 @@ class RegionSearch:
         return replaced, brought, max(_n_steps(self._a, replaced), _n_steps(self._b, brought))
 
     def _writer(self, alignment: Alignment) -> Writer:
-        return Writer(alignment, split_tap_name(self._local.tap)[0], self._weights, self._side.stream)
+        return Writer(alignment, split_tap_name(self._local.tap)[0], self._weights, self._side.stream, self._known)
 
     def _edit(self, alignment: Alignment, pieces: tuple[Piece, ...], left: float, merged: Merged) -> tuple[Edit, float]:
         """The edit in words, and what it costs: the less it changes and the shorter it is said, the more it is worth."""

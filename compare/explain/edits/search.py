@@ -24,7 +24,7 @@ from .edit import Edit, Place
 from .matching import Matching, Numbers
 from .parts import part_apart
 from .region_search import COARSE, Found, Plan, RegionSearch, first_of
-from .words import Weights
+from .words import Relations, Weights
 
 Nodes = tuple[Source | None, Source | None]  # A's and B's
 
@@ -43,6 +43,7 @@ class EditSearch:
         self._plans: dict[tuple[str, str], Plan] = {}
         self._places: dict[tuple[str, str], Place] = {}
         self._met: set[tuple[str, str]] = set()
+        self._relations: Relations = {}
 
     def edit(self, local: Local, is_named: bool = False) -> Edit | None:
         """The edit of one region at fault; None where none was found.
@@ -65,7 +66,7 @@ class EditSearch:
         return edit
 
     def _region(self, local: Local, opened: frozenset[str]) -> RegionSearch:
-        return RegionSearch(local, self.b, *self._networks(local.tap, opened), self._weights)
+        return RegionSearch(local, self.b, *self._networks(local.tap, opened), self._weights, self._relations)
 
     def _found(self, local: Local, is_named: bool) -> Found | None:
         """The best edit: of the regions as they are, or with what only one side takes as one step taken as several."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -20,6 +21,7 @@ from .pieces import Piece
 from .wording import in_another_order, with_letters
 
 Weights = Mapping[str, Callable[[], np.ndarray]]
+Relations = dict[Hashable, Relation]
 _SHORT, _WHOLE, _LETTERED = Style(depth=7), Style(depth=60), Style(depth=60, with_letters=True)
 _DEFINED = re.compile(r", [xyz] = ")  # behind it stands what a letter is
 _ARRAY = re.compile(r"constant \[[^]]*\]|[\w.]+\.(?:weight|bias)\b")
@@ -52,10 +54,14 @@ class Writer:
     Args:
         block: the region's block, whose name is left out of its taps'.
         weights: every tensor of the checkpoint, loaded when asked for: one may stand in another's place.
+        known: relations that were found for other regions, by what was compared; new ones are added.
     """
 
-    def __init__(self, alignment: Alignment, block: int | None, weights: Weights, stream: Stream) -> None:
+    def __init__(
+        self, alignment: Alignment, block: int | None, weights: Weights, stream: Stream, known: Relations
+    ) -> None:
         self._alignment, self._block, self._weights, self._stream = alignment, block, weights, stream
+        self._known = known
         self._a, self._b = alignment.a, alignment.b
         self._relations: dict[Piece, Relation] = {}
 
@@ -102,10 +108,16 @@ class Writer:
         piece: Piece,
         axes: tuple[str, str] | None = None,
         others: Weights | None = None,
+        formulas: str = "",
     ) -> Relation:
-        """What B's numbers are to A's, found once for each piece, however it is written."""
+        """What B's numbers are to A's, found once for each piece, however it is written; and for other blocks, where the
+        numbers are the same, or the two formulas are that give them.
+        """
         if piece not in self._relations:
-            self._relations[piece] = compare_arrays(a, b, axes, others)
+            key = formulas or (_digest(a), _digest(b), axes, None if others is None else frozenset(others))
+            if key not in self._known:
+                self._known[key] = compare_arrays(a, b, axes, others)
+            self._relations[piece] = self._known[key]
         return self._relations[piece]
 
     def _partner(self, piece: Piece) -> tuple[Step, Step]:
@@ -310,7 +322,9 @@ class Writer:
             relation = (
                 None
                 if a is None or b is None
-                else self._compared(a.reshape(b.shape) if a.size == b.size else a, b, piece)
+                else self._compared(
+                    a.reshape(b.shape) if a.size == b.size else a, b, piece, formulas="" if left == right else text
+                )
             )
             is_telling = relation is not None and relation.telling and "but for rounding" not in relation.text
             if relation is not None and (is_telling or left == right):
@@ -409,6 +423,10 @@ def _says_it_all(right: str, left: str) -> bool:
     """Whether two formulas are short and leave nothing out, so that no more need be said of what they give."""
     hidden = [sorted(_ARRAY.findall(text)) for text in (right, left)]
     return "..." not in right + left and len(right + left) <= READABLE and hidden[0] == hidden[1]
+
+
+def _digest(array: np.ndarray) -> tuple:
+    return array.shape, array.dtype, hashlib.blake2b(array.tobytes(), digest_size=16).digest()
 
 
 def _told(a: np.ndarray, b: np.ndarray) -> tuple[str, str]:
