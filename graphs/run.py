@@ -187,9 +187,9 @@ class Runner:
             written = self._written(program)
             if precision == "float64":
                 prepare = partial(_in_double, perturb=perturb)
-                self._runs[key] = _Stepwise(written, program.n_inputs, prepare)
+                self._runs[key] = _Stepwise(written, program.n_inputs, prepare, np.float64)
             elif reads_halves(program.model, program.n_inputs):
-                self._runs[key] = _Stepwise(written, program.n_inputs, lambda piece: piece.model)
+                self._runs[key] = _Stepwise(written, program.n_inputs, lambda piece: piece.model, np.float32)
             else:
                 self._runs[key] = _Whole(written)
         self.n_runs += 1
@@ -229,6 +229,7 @@ class _Stepwise:
 
     Args:
         prepare: what makes a piece between the products ready to run.
+        used: the type in which they are taken.
     """
 
     def __init__(
@@ -236,7 +237,9 @@ class _Stepwise:
         written: _Written,
         n_inputs: int,
         prepare: Callable[[Piece], onnx.ModelProto],
+        used: type[np.floating],
     ) -> None:
+        self._used = used
         self._names = [info.name for info in written.model.graph.input]
         self._steps: list[tuple[Piece, _Session] | Product] = []
         for step in split(written.model, n_inputs):
@@ -249,10 +252,14 @@ class _Stepwise:
         values = dict(zip(self._names, feeds, strict=True))
         for step in self._steps:
             if isinstance(step, Product):
-                values[step.output] = yield Factors(values[step.x], values[step.weight], step.is_out_in)
+                values[step.output] = yield self._factors(step, values)
             else:
                 _run_piece(*step, values)
         return values["out"]
+
+    def _factors(self, step: Product, values: Mapping[str, np.ndarray]) -> Factors:
+        x = np.asarray(values[step.x], self._used)  # a weight that is multiplied with another comes as it is stored
+        return Factors(x, values[step.weight], step.is_out_in)
 
     def as_product(self, feeds: Sequence[np.ndarray]) -> PlainProduct | None:
         """What the program multiplies, where it is one product; what comes before it is run."""
@@ -268,7 +275,7 @@ class _Stepwise:
         for step in self._steps[: found[0]]:
             assert not isinstance(step, Product)
             _run_piece(*step, values)
-        factors = Factors(values[product.x], values[product.weight], product.is_out_in)
+        factors = self._factors(product, values)
         x, n_out = factors.x, factors.n_out
         order = None
         for step in after:

@@ -223,7 +223,7 @@ def _with_other_parts(text: str, found: Sequence[tuple[str, int]], edits: Mappin
     for tap, other in beside:
         also = _TAKEN.fullmatch(other)
         if also is not None and _PART.findall(text) != _PART.findall(other):
-            read, (one, two, letters) = text.split(" ", 1)[0], taken.groups()
+            read, (one, two, letters) = text.split(" ", 1)[0], taken.groups("")
             says = "the other way round" if also.groups()[1::-1] == (one, two) else other
             return f"{read} {one} where A {read} {two}, and {says} at {split_tap_name(tap)[1]}{letters}"
     return text

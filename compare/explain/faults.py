@@ -25,6 +25,7 @@ from .edits.trial_search import TrialSearch
 from .in_blocks import with_other_numbers
 from .relations import masks_of, relations_of
 
+_CERTAIN = 0.5  # the share of a difference that neither side's rounding comes near, from which on it is one
 _TWO_ROUNDINGS = 2  # each lies about a floor from what float64 gives
 
 
@@ -180,7 +181,8 @@ def _is_below_float32(local: Local, edit: Edit | None) -> bool:
     plain number or weight that is another.
     """
     is_plain = edit is not None and edit.n_steps == 0
-    return not is_plain and local.error <= _TWO_ROUNDINGS * local.floor < np.inf
+    is_small = local.error <= _TWO_ROUNDINGS * local.floor < np.inf
+    return is_small and not is_plain and local.certain < _CERTAIN
 
 
 def _without_cancelling(

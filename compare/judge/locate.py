@@ -19,7 +19,7 @@ from ...graphs.axes import same_shape, unbatched
 from ...graphs.constants import Exact, constant_arrays, constant_fingerprints, fingerprint, is_constant
 from ...graphs.errors import ShapeError
 from ...graphs.progress import counted
-from ..measure import Deviation, deviation, distance, size
+from ..measure import Deviation, deviation, distance, size, squared
 from ..sides.graph_side import GraphSide
 from ..sides.side import Side, Values
 from ..sides.trace_side import TraceSide
@@ -39,6 +39,8 @@ class Local:
     verdict, those alone in which the sides are not bit for bit the same);
     `threshold` lies half-way (on a log scale) between float32's rounding and float64's; against a trace, or where a side
     has an operator that onnxruntime runs in float32 only, it is `OTHER_KERNELS` times the floor. The values themselves, `a64` and `b64`, are kept of semantic regions only.
+    `certain` is the share of the squared difference at entries where both sides' own float32 is far nearer to their float64
+    than they are to one another: elsewhere, as behind a floor() of a whole number, float32's rounding decides.
     """
 
     tap: str
@@ -52,6 +54,7 @@ class Local:
     local: Deviation | None = None
     a64: np.ndarray | None = field(default=None, repr=False)
     b64: np.ndarray | None = field(default=None, repr=False)
+    certain: float = 0.0
 
     @property
     def reach(self) -> float:
@@ -121,7 +124,20 @@ def _judge_graphs(a: GraphSide, b: GraphSide, tap: str) -> Local:
     first = [a.keep(unbatched(value, side.taps[tap].axes)) for value, side in ((a64, a), (b64, b))]
     if exact != weights:
         reach = _moved_by_constants((a, b), tap, values, (a64, b64), weights)
-    return Local(tap, "semantic", "stays in double precision", error, floor, reach, threshold, scale, local, *first)
+    certain = _certain((a32, b32), (a64, b64))
+    reason = "stays in double precision"
+    return Local(tap, "semantic", reason, error, floor, reach, threshold, scale, local, *first, certain)
+
+
+def _certain(single: Sequence[np.ndarray], double: Sequence[np.ndarray]) -> float:
+    """The share of a squared difference at entries where neither side's own rounding comes near it."""
+    (a32, b32), (a64, b64) = single, same_shape(*double)
+    with np.errstate(invalid="ignore"):
+        apart = np.abs(a64 - b64)
+        rounded = np.maximum(*(np.abs(one.reshape(a64.shape) - two) for one, two in ((a32, a64), (b32, b64))))
+    apart = np.where(np.isfinite(apart), apart, 0.0)
+    whole = squared(apart)
+    return squared(apart[apart > OTHER_KERNELS * rounded]) / whole if whole else 0.0
 
 
 def _judge_recorded(graph: GraphSide, trace: TraceSide, tap: str, graph_first: bool) -> Local:
