@@ -103,7 +103,7 @@ class _Search:
         if isinstance(a, ScheduledSide) and isinstance(b, ScheduledSide):
             self._search = StepwiseSearch(a, b, found, explainer.weights.loaders)
         elif isinstance(a, GraphSide) and isinstance(b, GraphSide):
-            self._search = EditSearch(a, b, explainer.weights.loaders)
+            self._search = EditSearch(a, b, explainer.weights.loaders, found)
         on, is_exact = replayed(a, b).values, self._search is not None
         is_told_of_a = is_exact or isinstance(b, TraceSide)
         self._trials = TrialSearch(runnable(a, b), on, is_told_of_a, explainer.weights.loaders, is_exact)

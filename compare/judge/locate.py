@@ -121,12 +121,14 @@ def _judge_graphs(a: GraphSide, b: GraphSide, tap: str) -> Local:
     if error <= constants:
         reason = "no more than a rounded constant does"
         return Local(tap, "rounding", reason, error, floor, constants, threshold, scale, local)
-    first = [a.keep(unbatched(value, side.taps[tap].axes)) for value, side in ((a64, a), (b64, b))]
+    kept = {
+        name: a.keep(unbatched(value, side.taps[tap].axes)) for name, value, side in (("a64", a64, a), ("b64", b64, b))
+    }
     if exact != weights:
         reach = _moved_by_constants((a, b), tap, values, (a64, b64), weights)
     certain = _certain((a32, b32), (a64, b64))
     reason = "stays in double precision"
-    return Local(tap, "semantic", reason, error, floor, reach, threshold, scale, local, *first, certain)
+    return Local(tap, "semantic", reason, error, floor, reach, threshold, scale, local, **kept, certain=certain)
 
 
 def _certain(single: Sequence[np.ndarray], double: Sequence[np.ndarray]) -> float:

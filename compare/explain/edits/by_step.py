@@ -125,7 +125,7 @@ class StepwiseSearch:
             try:
                 self._alike = self._alike or self._a.fed_as(self._b)
                 a, b = (StepSide(side, n, self._a.values) for side in (self._alike, self._b))
-                self._by_step[n] = EditSearch(a, b, self._weights)
+                self._by_step[n] = EditSearch(a, b, self._weights, self._found)
             except OpdiffError:
                 self._by_step[n] = None
         return self._by_step[n]

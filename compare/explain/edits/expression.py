@@ -169,7 +169,7 @@ def _plain_step(network: Network, step: Step, output: int, leaf: Leaf, style: St
         return f"{_tight(operands[0])}[{arguments[1]}{f' on axis {setting_text(axis)}' if axis else ''}]", _ATOM
     if step.operator == "Clip" and len(arguments) == 2:
         arguments[1] = f"{'min' if step.places[1] == 1 else 'max'}={arguments[1]}"
-    arguments += _settings(step)
+    arguments += _settings(step, style.with_moves)
     text = f"{operator_name(step)}({', '.join(arguments)})"
     return (text if len(step.outputs) == 1 else f"{text}.{_part(step, output)}"), _ATOM
 
@@ -224,7 +224,8 @@ def setting_text(value: Attribute) -> str:
     return f"{len(value)} bytes" if isinstance(value, bytes) else str(value)
 
 
-def _settings(step: Step) -> Iterator[str]:
+def _settings(step: Step, with_axes: bool) -> Iterator[str]:
+    """What a step is set to; the axes of a reduction too where they are the last, or all, if that is asked for."""
     if step.operator == "Trilu":
         yield from (str(int(literal.ravel()[0])) for literal in step.literals.values() if int(literal.ravel()[0]))
         return
@@ -235,6 +236,10 @@ def _settings(step: Step) -> Iterator[str]:
     for name, value in step.attributes.items():
         if name not in _HIDDEN and not (step.operator == "Trilu" and name == "upper"):
             yield f"{name}={setting_text(value)}"
+    if with_axes and step.operator.startswith("Reduce"):
+        axes = step.literals.get(1)
+        yield "over all axes" if axes is None or not axes.size else f"axes {shown(axes)}"
+        return
     for literal in step.literals.values():
         is_axis = step.operator in _LAST_AXIS and literal.size == 1 and int(literal.ravel()[0]) == -1
         if not is_axis and literal.size and (step.is_move or literal.size <= _MOST_ENTRIES):

@@ -19,6 +19,7 @@ from ...sides.graph_side import GraphSide
 from .alignment import Alignment
 from .cuts import CutSearch
 from .edit import LARGEST, WORK, Edit, Place
+from .expression import MASKED
 from .matching import Matching, Numbers
 from .merged import Choices, Merged
 from .pieces import Piece, differences
@@ -63,12 +64,23 @@ class Found:
 
 
 class RegionSearch:
-    """One region's search."""
+    """One region's search.
+
+    right: nodes of B, by identity, that regions that are right have too.
+    """
 
     def __init__(
-        self, local: Local, side: GraphSide, a: Network, b: Network, weights: Weights, known: Relations
+        self,
+        local: Local,
+        side: GraphSide,
+        a: Network,
+        b: Network,
+        weights: Weights,
+        known: Relations,
+        right: frozenset[int],
     ) -> None:
         self._local, self._side, self._a, self._b, self._weights, self._known = local, side, a, b, weights, known
+        self._right, self._has_other_mask = right, _has_other_mask(local)
         self._numbers = Numbers(a), Numbers(b)
         self._matchings: dict[float, Matching] = {}
         self._until = a.runner.work + WORK
@@ -221,7 +233,7 @@ class RegionSearch:
             line = writer.line(piece)
             if line.key not in {known.key for known in lines}:
                 lines.append(line)
-                places.append(_nodes(alignment, piece))
+                places.append(_nodes(alignment, piece, self._right, self._has_other_mask))
                 readers.append(None if piece.step is None else piece.step.index)
         whole = _whole(alignment, writer, pieces, lines)
         if whole is not None:
@@ -267,8 +279,12 @@ def _place(alignment: Alignment, piece: Piece) -> int:
     return maker.number if maker is not None else piece.step.number if piece.step is not None else -1
 
 
-def _nodes(alignment: Alignment, piece: Piece) -> Place:
-    """A's node and B's: the first steps of the piece; where a side has none there, the step that reads the value."""
+def _nodes(alignment: Alignment, piece: Piece, right: frozenset[int], has_other_mask: bool) -> Place:
+    """A's node and B's: the first steps of the piece; where a side has none there, the step that reads the value.
+
+    right: nodes of B that are right elsewhere, and so are no place to tell it.
+    has_other_mask: where that is what differs, it is told where the mask is made.
+    """
     a, b = alignment.a, alignment.b
     partner = None if piece.step is None else alignment.partner[piece.step.number]
     is_read = False
@@ -285,6 +301,10 @@ def _nodes(alignment: Alignment, piece: Piece) -> Place:
         else:
             is_of_both = is_table and alignment.has(piece.ours)  # then A has no step of its own there
             first_a, first_b = None if is_of_both else first_of(a, inside_a), first_of(b, inside_b)
+            if has_other_mask:
+                first_a, first_b = _mask_of(a, inside_a) or first_a, _mask_of(b, inside_b) or first_b
+            elif piece.step is not None and all(id(b.region.nodes[step.index]) in right for step in inside_b):
+                first_b = piece.step
             # a table is told where it is made, but for where the other side's step stands in the line of its reader
             is_made = is_table and not _are_in_one_line(b, first_b, piece.step)
             ours = first_a or _instead(a, piece.ours, is_made, _repeats(b, first_b)) or partner
@@ -299,6 +319,20 @@ def _nodes(alignment: Alignment, piece: Piece) -> Place:
         own = _first_own(alignment, piece.step)
         ours = ours if own is None else alignment.partner[own.number]
     return _at(ours, theirs, is_read)
+
+
+def _has_other_mask(local: Local) -> bool:
+    """Whether both sides mask scores, and not the same ones."""
+    if local.a64 is None or local.b64 is None or not is_scores(local.tap) or local.a64.shape != local.b64.shape:
+        return False
+    ours, theirs = local.a64 <= MASKED, local.b64 <= MASKED
+    return bool(ours.any() and theirs.any() and (ours != theirs).any())
+
+
+def _mask_of(network: Network, steps: Sequence[Step]) -> Step | None:
+    """The last of these steps that makes no data, as a mask is made."""
+    made = [step for step in steps if not step.is_move and not network.values[step.outputs[0]].is_data]
+    return made[-1] if made else None
 
 
 def _at(ours: Step | None, theirs: Step | None, is_read: bool = False) -> Place:
@@ -374,7 +408,7 @@ def _moved(network: Network, name: str, reader: Step | None) -> Step | None:
     nothing reads, the last one that changes the order, or the last.
     """
     moves: list[Step] = []
-    while (maker := network.values[name].maker) is not None and maker.is_move:
+    while (maker := network.values[name].maker) is not None and (maker.is_move or maker.operator == "Tile"):
         moves.append(maker)
         name = maker.operands[0]
     if reader is None:

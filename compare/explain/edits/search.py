@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
 
@@ -34,10 +34,12 @@ class EditSearch:
 
     Args:
         weights: every tensor of the checkpoint.
+        found: the verdicts: what a region that is right computes too is not what differs.
     """
 
-    def __init__(self, a: GraphSide, b: GraphSide, weights: Weights) -> None:
+    def __init__(self, a: GraphSide, b: GraphSide, weights: Weights, found: Mapping[str, Local]) -> None:
         self.a, self.b, self._weights = a, b, weights
+        self._right = _nodes_of(b, [tap for tap, local in found.items() if local.verdict != "semantic"])
         self._stepper = a.stepper()
         self._last: tuple[tuple[str, frozenset[str]], tuple[Network, Network]] | None = None
         self._plans: dict[tuple[str, str], Plan] = {}
@@ -66,7 +68,9 @@ class EditSearch:
         return edit
 
     def _region(self, local: Local, opened: frozenset[str]) -> RegionSearch:
-        return RegionSearch(local, self.b, *self._networks(local.tap, opened), self._weights, self._relations)
+        return RegionSearch(
+            local, self.b, *self._networks(local.tap, opened), self._weights, self._relations, self._right
+        )
 
     def _found(self, local: Local, is_named: bool) -> Found | None:
         """The best edit: of the regions as they are, or with what only one side takes as one step taken as several."""
@@ -185,6 +189,8 @@ def _apart(
     all_of_a, all_of_b: all that the sides run.
     is_read: whether one side's line only reads the value; a line of both that does is no place to tell it.
     """
+    n = next((n for n, (ours, theirs) in enumerate(zip(a, b, strict=False)) if ours.place != theirs.place), 0)
+    a, b = a[n:], b[n:]  # without what both run on the way, such as a helper of one file
     a, b = _from_own(a, {line.place for line in all_of_b}), _from_own(b, {line.place for line in all_of_a})
     texts_a, texts_b = ({line.text for line in lines} for lines in (all_of_a, all_of_b))
     if is_read and a and b and (a[0].text in texts_b) != (b[0].text in texts_a):
@@ -201,6 +207,11 @@ def _from_own(lines: Sequence[Line], others: Collection[str]) -> Sequence[Line]:
     """From the innermost line on that is this side's alone; all where none is."""
     n = next((n for n, line in enumerate(lines) if line.place not in others), 0)
     return lines[n:]
+
+
+def _nodes_of(side: GraphSide, taps: Iterable[str]) -> frozenset[int]:
+    """The nodes of these regions, by identity."""
+    return frozenset(id(node) for tap in taps for node in side.regions[tap].nodes)
 
 
 def _sourced(region: Region, index: int | None, line: Line | None) -> Source | None:
