@@ -8,8 +8,8 @@ from ....graphs.network import Network
 from ....graphs.slices import implicit_inputs
 from ...align.arrangement import MASK_SIZE
 
-LARGE = 1 << 20  # elements of a weight: those of more are not read for this
-ROUNDED = 1e-6  # how far two numbers may lie apart that are one, rounded otherwise
+_LARGE = 1 << 20  # elements of a weight: those of more are not read for this
+_ROUNDED = 1e-6  # how far two numbers may lie apart that are one, rounded otherwise; of many, relative to the largest
 _STORED = 2.0**-7  # the same, of two weights of which one may be stored in fewer bits, relative to the largest
 _SCALAR = 1
 
@@ -39,7 +39,7 @@ class Leaves:
     def is_large(self, name: str) -> bool:
         """Whether a fixed value is made of a weight that is not read for this."""
         leaves = (self._network.values[one] for one in self._network.cone(name))
-        return any(leaf.kind == "weight" and self._size(leaf.name) > LARGE for leaf in leaves)
+        return any(leaf.kind == "weight" and self._size(leaf.name) > _LARGE for leaf in leaves)
 
     def _size(self, name: str) -> int:
         array = self._network.array(name)
@@ -66,8 +66,8 @@ def are_one(a: np.ndarray | None, b: np.ndarray | None, is_weight: bool) -> bool
         ours, theirs = np.broadcast_arrays(ours.reshape(-1), theirs.reshape(-1))
     ours, theirs = ours.ravel(), theirs.ravel()
     largest = float(np.max(np.abs(ours), initial=0.0, where=np.isfinite(ours)))
-    near = np.isclose(ours, theirs, rtol=ROUNDED, atol=_STORED * largest if is_weight else 0.0, equal_nan=True)
-    return bool(near.all())
+    share = _STORED if is_weight else _ROUNDED if ours.size > 1 else 0.0
+    return bool(np.isclose(ours, theirs, rtol=_ROUNDED, atol=share * largest, equal_nan=True).all())
 
 
 def _wide(array: np.ndarray) -> np.ndarray:

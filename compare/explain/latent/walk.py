@@ -91,35 +91,46 @@ class Walk:
 
     def _as_a_pair(self, ours: Step | None, theirs: Step | None) -> Iterator[_Walked]:
         """The walks on which these two are one step."""
-        if ours is None or theirs is None or not ours.is_like(theirs):
+        if ours is None or theirs is None or (ours.operator, ours.domain) != (theirs.operator, theirs.domain):
             return
-        is_free = ours.operator in _ANY_ORDER and not ours.domain and len(ours.operands) <= 3
-        if not is_free and ours.places != theirs.places:
+        if ours.places != theirs.places:
+            if ours.operator == "Clip":
+                yield from self._with_other_bounds(ours, theirs)
             return
         as_is = tuple(range(len(ours.operands)))
+        is_free = ours.operator in _ANY_ORDER and not ours.domain and len(as_is) <= 3
         for order in permutations(as_is) if is_free else (as_is,):
             walked = self._in_order(ours, theirs, order)
             if walked is not None:
                 yield walked
 
+    def _with_other_bounds(self, ours: Step, theirs: Step) -> Iterator[_Walked]:
+        """The walk on which two limit the same value, one of them on one side only."""
+        outputs = ours.outputs[0], theirs.outputs[0]
+        walked = self._from(ours.operands[0], theirs.operands[0])
+        if walked is not None and self._are_same(*outputs):
+            yield walked.and_then(_SAME, _TOLD, Difference("settings", ours, theirs, *outputs))
+
     def _in_order(self, ours: Step, theirs: Step, order: tuple[int, ...]) -> _Walked | None:
-        whole, apart = _SAME, list(_settings(ours, theirs))
-        for place, (left, right) in enumerate(
-            zip((ours.operands[n] for n in order), theirs.operands, strict=True)
-        ):
-            walked = self._from(left, right)
-            if walked is None and self._are_constants(left, right):
-                apart.append(Difference("constant", ours, theirs, left, right, place))
-            elif walked is None:
-                return None
-            else:
+        """The walk on which B's operands stand for A's in this order."""
+        pairs = [(ours.operands[n], name) for n, name in zip(order, theirs.operands, strict=True)]
+        whole, apart, others = _SAME, list(_settings(ours, theirs)), [(ours.outputs[0], theirs.outputs[0])]
+        for place, pair in enumerate(pairs):
+            walked = self._from(*pair)
+            if walked is not None:
                 whole = whole.and_then(walked)
+                others.append(pair)
+            elif self._are_constants(*pair):
+                apart.append(Difference("constant", ours, theirs, *pair, place))
+            else:
+                return None
         if not apart:
             return whole
-        changed = {one.operand for one in apart if one.kind == "constant"}
-        others = [(ours.operands[n], name) for k, (n, name) in enumerate(zip(order, theirs.operands, strict=True)) if k not in changed]
-        is_silent = len(apart) == 1 and all(self._are_same(*pair) for pair in (*others, (ours.outputs[0], theirs.outputs[0])))
-        return whole.and_then(_SAME, _TOLD, *apart) if is_silent else None
+        if not all(self._are_same(*pair) for pair in others):
+            return None
+        (one, *more) = apart
+        told = Difference("settings", ours, theirs, *others[0]) if more else one
+        return whole.and_then(_SAME, _TOLD, told)
 
     def _are_constants(self, ours: str, theirs: str) -> bool:
         return self.a_leaves.is_fixed(self._a.base(ours)) and self.b_leaves.is_fixed(self._b.base(theirs))
@@ -207,4 +218,4 @@ def _settings(ours: Step, theirs: Step) -> Iterator[Difference]:
     if any(ours.attributes.get(name) != theirs.attributes.get(name) for name in names):
         yield Difference("attributes", ours, theirs, *outputs)
     if ours.operator == "Trilu" and not ours.has_literals_of(theirs):
-        yield Difference("literals", ours, theirs, *outputs)
+        yield Difference("settings", ours, theirs, *outputs)

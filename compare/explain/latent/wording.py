@@ -30,7 +30,7 @@ def text_of(a: Network, b: Network, difference: Difference) -> str:
     assert difference.theirs is not None
     if difference.kind == "attributes":
         return attributes_text(difference.ours, difference.theirs)
-    if difference.kind == "literals":
+    if difference.kind == "settings":
         left, right = (_consumer(one, step) for one, step in ((a, difference.ours), (b, difference.theirs)))
         return f"{right} where A has {left}"
     return _of_constants(a, b, difference)
@@ -67,7 +67,8 @@ def _of_constants(a: Network, b: Network, difference: Difference) -> str:
     assert ours is not None
     assert theirs is not None
     inside = _consumer(b, difference.theirs)
-    if ours.size == theirs.size == 1:
+    bases = a.array(a.base(difference.a_value)), b.array(b.base(difference.b_value))
+    if all(base is not None and base.size == 1 for base in bases):
         left, right = told_apart(ours.reshape(-1)[0], theirs.reshape(-1)[0])
         return f"{right} where A has {left}, in {inside}"
     if is_mask(ours) and is_mask(theirs) and np.array_equal(ours <= _MASKED, theirs <= _MASKED):
@@ -92,8 +93,10 @@ def _leaf(network: Network, block: int | None, hole: str | None = None) -> Calla
 
     def leaf(name: str) -> str | None:
         value = network.values[network.base(name)]
-        if network.base(name) == hole:
+        if value.name == hole:
             return "x"
+        if value.maker is not None and value.maker.operator == "Range":
+            return "positions"
         return short_name(value.label, block) if value.kind in ("input", "weight") else None
 
     return leaf
