@@ -48,9 +48,7 @@ class Leaves:
     def scalars(self, name: str) -> list[float]:
         """The single numbers of which a value is made."""
         arrays = [
-            self._network.array(one)
-            for one in self._network.cone(name)
-            if self._network.values[one].kind == "constant"
+            self._network.array(one) for one in self._network.cone(name) if self._network.values[one].kind == "constant"
         ]
         return [float(array.ravel()[0]) for array in arrays if array is not None and array.size == _SCALAR]
 

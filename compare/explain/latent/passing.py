@@ -24,6 +24,7 @@ _IDENTITIES = {
 }
 # What puts values elsewhere, or takes a part of them, which is all of them on this input.
 _OF_PLACES = frozenset({"Slice", "Gather", "Concat", "Pad", "Tile", "Split", "Cast", "CastLike"})
+_GUARDS = frozenset({"IsNaN", "IsInf"})  # which finite numbers never meet
 _PASSING = _OF_NUMBERS | _IDENTITIES.keys() | _OF_PLACES
 
 
@@ -43,7 +44,9 @@ def hands_on(network: Network, step: Step, operand: int) -> bool:
     made, read = network.array(step.outputs[0]), network.array(step.operands[operand])
     if made is None or read is None or made.size != read.size:
         return False
-    return made.dtype.kind == read.dtype.kind and bool(np.array_equal(made.ravel(), read.ravel(), equal_nan=made.dtype.kind == "f"))
+    return made.dtype.kind == read.dtype.kind and bool(
+        np.array_equal(made.ravel(), read.ravel(), equal_nan=made.dtype.kind == "f")
+    )
 
 
 def can_show(network: Network, leaves: Leaves, step: Step, operand: int) -> bool:
@@ -54,7 +57,9 @@ def can_show(network: Network, leaves: Leaves, step: Step, operand: int) -> bool
         return False
     others = [name for place, name in enumerate(step.operands) if place != operand]
     if step.operator == "Where":
-        return operand != 0 and not leaves.is_fixed(step.operands[0])
+        chosen_by = network.values[step.operands[0]].maker
+        is_guard = chosen_by is not None and chosen_by.operator in _GUARDS
+        return operand != 0 and not is_guard and not leaves.is_fixed(step.operands[0])
     if step.operator in _IDENTITIES:
         return not (leaves.is_fixed(others[0]) and is_identity(network, step, others[0], is_scalar=True))
     return True

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 
-from ....graphs.network import Network
 from ...sides.graph_side import GraphSide
 from ...sides.side import Values
 from .difference import Difference
@@ -58,24 +58,24 @@ def _changed(reads: Values, names: Sequence[str], change: Callable[[np.ndarray],
 
 def lengths(past: Sequence[float], n_tokens: int) -> tuple[int, ...]:
     """Numbers of tokens at which a difference of masks or positions may show: a few, and those past each bound."""
-    tried = {FEW, *(int(bound) + more for bound in past for more in (1, 2))}
+    tried = {FEW, *chain(*((int(bound) + 1, int(bound) + 2, 2 * int(bound)) for bound in past))}
     return tuple(sorted(n for n in tried if n_tokens < n <= _LONGEST))
 
 
-def bounds(
-    a: Network, b: Network, difference: Difference, leaves: Sequence[Leaves], n_tokens: int
-) -> tuple[float, ...]:
-    """The constants of a difference that may count tokens, and that this input does not reach."""
+def bounds(difference: Difference, leaves: Sequence[Leaves], n_tokens: int) -> tuple[float, ...]:
+    """The constants of a difference that may count tokens, and that this input does not reach.
+
+    leaves: A's and B's.
+    """
     found: list[float] = []
-    for network, known, step, value in (
-        (a, leaves[0], difference.ours, difference.a_value),
-        (b, leaves[1], difference.theirs, difference.b_value),
+    for known, step, value in zip(
+        leaves, (difference.ours, difference.theirs), (difference.a_value, difference.b_value), strict=True
     ):
         if difference.kind == "constant":
             found.extend(known.scalars(value))
-        elif step is not None and step is difference.step:
-            others = [n for k, n in enumerate(step.operands) if k != difference.operand or not difference.is_of_one_side]
-            for name in others:
-                found.extend(known.scalars(name))
+        elif step is not None and (step is difference.step or not difference.is_of_one_side):
+            for place, name in enumerate(step.operands):
+                if not (difference.is_of_one_side and place == difference.operand):
+                    found.extend(known.scalars(name))
             found.extend(float(x) for literal in step.literals.values() for x in literal.ravel())
     return tuple(abs(bound) for bound in found if n_tokens <= abs(bound) < _WHOLE)

@@ -21,8 +21,11 @@ from .walk import Walk, are_same
 from .wording import key, text_of
 
 _MOST_STEPS = 250  # of a region: a longer one is not looked into
-_MOST_WEIGHTS = 1 << 24  # elements that a region reads of weights: of more, as the head has, it is a product that takes long
+_MOST_WEIGHTS = (
+    1 << 24
+)  # elements that a region reads of weights: of more, as the head has, it is a product that takes long
 _WORK = 1.5e8  # elements, calls counted as some: what is spent on one comparison, about a second
+_MOST_JUDGED = 256  # tokens: for more, a mask is made, but not what reads it
 _MOST_PROBED = 12  # differences for which an input is looked for
 _HEAVY = frozenset({"MatMul", "Gemm", "Einsum", "Conv", "Softmax"})
 
@@ -107,9 +110,7 @@ class _Search:
             nodes = self._edits.nodes(taps[0], (place[0], place[1]))
             yield key(text, a, b, self._b.stream), Dormant(tuple(taps), text, nodes, shown_by)
 
-    def _tried(
-        self, tap: str, a: Network, b: Network, walk: Walk, difference: Difference
-    ) -> tuple[str | None, bool]:
+    def _tried(self, tap: str, a: Network, b: Network, walk: Walk, difference: Difference) -> tuple[str | None, bool]:
         """The first other input on which the two differ, run; and where none does, whether others still may show it.
 
         Of a mask or positions, which hang on nothing but the number of tokens, none does where it was run past every bound:
@@ -121,15 +122,19 @@ class _Search:
             tried = () if is_spent else probes(self._a, tap)
             return next((probe.text for probe in tried if self._parts(tap, probe, difference)), None), True
         leaves, n_tokens = (walk.a_leaves, walk.b_leaves), len(self._a.tokens)
-        open_bounds = bounds(a, b, difference, leaves, n_tokens)
+        open_bounds, is_another = bounds(difference, leaves, n_tokens), False
         for n in () if is_spent else lengths(open_bounds, n_tokens):
             try:
-                if self._parts_at(tap, n, difference):
+                longer = self._parted_at(tap, n, difference)
+                if longer is not None and n > _MOST_JUDGED:
+                    return f"{n} tokens, for which it alone was run", True
+                if longer is not None and _is_shown(judge_graphs(*longer, tap, longer[0].values)):
                     return f"{n} tokens", True
             except (OpdiffError, ValueError):  # a graph of a fixed length
                 continue
+            is_another |= longer is not None
             open_bounds = tuple(bound for bound in open_bounds if bound >= n)
-        return None, bool(open_bounds)
+        return None, is_another or bool(open_bounds)
 
     def _parts(self, tap: str, probe: Probe, difference: Difference) -> bool:
         """Whether the two regions give other numbers on other values, and this difference does."""
@@ -139,10 +144,10 @@ class _Search:
             local = judge_graphs(self._a, self._b, tap, probe.values)
         except OpdiffError:
             return False
-        return local.verdict == "semantic" and bool(np.isfinite(local.error))
+        return _is_shown(local)
 
-    def _parts_at(self, tap: str, n: int, difference: Difference) -> bool:
-        """Whether what does not hang on data is another for so many tokens: it alone is run.
+    def _parted_at(self, tap: str, n: int, difference: Difference) -> tuple[GraphSide, GraphSide] | None:
+        """The sides as if they had so many tokens, where what does not hang on data is another then: it alone is run.
 
         Raises:
             OpdiffError: it cannot be.
@@ -154,7 +159,12 @@ class _Search:
             Network(_small_part(side.regions[tap], names, n), side.feeds(side.regions[tap], a.values), self._stepper)
             for side, names in zip((a, b), wanted, strict=True)
         )
-        return _differs(ours, theirs, difference)
+        return (a, b) if _differs(ours, theirs, difference) else None
+
+
+def _is_shown(local: Local) -> bool:
+    """Whether two regions differ by more than rounding, and in numbers."""
+    return local.verdict == "semantic" and bool(np.isfinite(local.error))
 
 
 def _is_small(side: GraphSide, tap: str) -> bool:
