@@ -141,7 +141,7 @@ class GraphSide(Side):
         if self.artifact.given is not None:
             raise ShapeError(f"{self.artifact.path}: made for {len(self.tokens)} tokens, and not for {n}")
         other, turns = copy(self), np.arange(n) % len(self.tokens)
-        other.tokens = [self.tokens[turn] for turn in turns]
+        other.tokens = [self.tokens[turn] for turn in turns.tolist()]
         other._inputs = graph_inputs(self.artifact, other.tokens)
         other._shapes, other.values = {}, {}
         for tap in taps:

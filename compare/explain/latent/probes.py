@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 
 import numpy as np
@@ -37,7 +38,7 @@ def probes(a: GraphSide, tap: str) -> Iterator[Probe]:
     x = " and ".join(floats) if len(floats) <= 2 else "its inputs"
     for times in _SIZES:
         told = f"{x} negated" if times == -1 else f"{x} {_told(times)} as large"
-        yield Probe(told, _changed(reads, floats, lambda value, times=times: value * times))
+        yield Probe(told, _changed(reads, floats, partial(np.multiply, times)))
     draw = np.random.default_rng(0).standard_normal
     yield Probe(f"standard normal {x}", _changed(reads, floats, lambda value: draw(value.shape)))
 

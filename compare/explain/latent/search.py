@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from ....graphs.contents import contents
 from ....graphs.errors import InputError, OpdiffError
 from ....graphs.network import Network
 from ....graphs.regions import Region
@@ -25,6 +26,7 @@ _MOST_WEIGHTS = (
     1 << 24
 )  # elements that a region reads of weights: of more, as the head has, it is a product that takes long
 _WORK = 1.5e8  # elements, calls counted as some: what is spent on one comparison, about a second
+_MOST_TOKENS = 512  # of a longer input, these first ones are run
 _MOST_JUDGED = 256  # tokens: for more, a mask is made, but not what reads it
 _MOST_PROBED = 12  # differences for which an input is looked for
 _HEAVY = frozenset({"MatMul", "Gemm", "Einsum", "Conv", "Softmax"})
@@ -47,14 +49,20 @@ class Dormant:
 
 def latent_differences(a: Side, b: Side, found: Mapping[str, Local]) -> tuple[Dormant, ...]:
     """The latent differences of two graphs that were fed whole; of traces and of steps none are known."""
+    n_tokens = len(a.tokens) if isinstance(a, GraphSide) else 0
     if type(a) is not GraphSide or type(b) is not GraphSide or a.steps or b.steps:
         return ()
-    return _Search(a, b).search(found)
+    if len(a.tokens) > _MOST_TOKENS:
+        try:
+            a, b = a.beginning(_MOST_TOKENS), b.beginning(_MOST_TOKENS)
+        except OpdiffError:  # made for so many tokens
+            return ()
+    return _Search(a, b, n_tokens).search(found)
 
 
 class _Search:
-    def __init__(self, a: GraphSide, b: GraphSide) -> None:
-        self._a, self._b = a, b
+    def __init__(self, a: GraphSide, b: GraphSide, n_tokens: int) -> None:
+        self._a, self._b, self._n_tokens = a, b, n_tokens
         self._stepper = a.stepper()
         self._edits = EditSearch(a, b, {})
         self._n_probed = 0
@@ -91,8 +99,15 @@ class _Search:
         return [
             tuple(taps)
             for programs, taps in groups.items()
-            if programs[:2] not in at_fault and all(_is_small(side, taps[0]) for side in (self._a, self._b))
+            if programs[:2] not in at_fault and self._is_looked_into(taps[0])
         ]
+
+    def _is_looked_into(self, tap: str) -> bool:
+        """Whether two regions that are not the same program may be so by more than layout, and are not too long to run."""
+        a, b = self._a.regions[tap], self._b.regions[tap]
+        ours, theirs = (contents(region.program, self._n_tokens) for region in (a, b))
+        is_another = a.program.signature == b.program.signature or ours != theirs
+        return is_another and all(map(_is_small, (a, b)))
 
     def _networks(self, tap: str, values: Values) -> tuple[Network, Network]:
         a, b = (side.network(tap, values, self._stepper) for side in (self._a, self._b))
@@ -121,7 +136,7 @@ class _Search:
         if difference.is_of_data(a, b):
             tried = () if is_spent else probes(self._a, tap)
             return next((probe.text for probe in tried if self._parts(tap, probe, difference)), None), True
-        leaves, n_tokens = (walk.a_leaves, walk.b_leaves), len(self._a.tokens)
+        leaves, n_tokens = (walk.a_leaves, walk.b_leaves), self._n_tokens
         open_bounds, is_another = bounds(difference, leaves, n_tokens), False
         for n in () if is_spent else lengths(open_bounds, n_tokens):
             try:
@@ -167,8 +182,7 @@ def _is_shown(local: Local) -> bool:
     return local.verdict == "semantic" and bool(np.isfinite(local.error))
 
 
-def _is_small(side: GraphSide, tap: str) -> bool:
-    region = side.regions[tap]
+def _is_small(region: Region) -> bool:
     is_short = len(region.program.operators) <= _MOST_STEPS
     return is_short and sum(weight.array.size for weight in region.weights) <= _MOST_WEIGHTS
 

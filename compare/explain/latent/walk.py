@@ -13,6 +13,7 @@ from itertools import permutations
 
 import numpy as np
 
+from ....graphs.contents import LAYOUT
 from ....graphs.errors import OpdiffError
 from ....graphs.network import Network, Step
 from ...align.arrangement import arrangement, plain
@@ -22,10 +23,6 @@ from .leaves import Leaves, are_one
 from .passing import can_show, handed_on
 
 _ANY_ORDER = frozenset({"Add", "Mul", "And", "Or", "Xor", "Equal", "Max", "Min", "Sum"})
-# Attributes that say where values stand, or how much is kept beside them.
-_LAYOUT = frozenset(
-    {"axis", "axes", "perm", "keepdims", "allowzero", "noop_with_empty_axes", "stash_type", "sorted", "saturate"}
-)
 _NEAR = 1e-6  # how near two values must be to be one: what rounded constants leave open
 _TOLD, _PASSED, _LEAP, _LEAPT = 1.0, 0.1, 10.0, 1.0  # what each costs; the walk of the least cost is taken
 
@@ -213,7 +210,7 @@ def are_same(a: Network, b: Network, ours: str, theirs: str) -> bool:
 
 def _settings(ours: Step, theirs: Step) -> Iterator[Difference]:
     """What two steps have otherwise, beside what they read."""
-    names = {*ours.attributes, *theirs.attributes} - _LAYOUT
+    names = {*ours.attributes, *theirs.attributes} - LAYOUT
     outputs = ours.outputs[0], theirs.outputs[0]
     if any(ours.attributes.get(name) != theirs.attributes.get(name) for name in names):
         yield Difference("attributes", ours, theirs, *outputs)
