@@ -60,8 +60,9 @@ class Region:
     def up_to(self, names: Iterable[str]) -> Region:
         """The part that makes these values of its program, and no more."""
         graph = self.program.model.graph
-        needed = {node.output[0] for node in sliced(producers(graph), names, stop=lambda name: False)}
-        kept = [n for n, node in enumerate(graph.node) if node.output[0] in needed]
+        sources = sliced(producers(graph), names, stop=lambda name: False)
+        needed = {name for node in sources for name in node.output if name}
+        kept = [n for n, node in enumerate(graph.node) if needed.intersection(node.output)]
         model = onnx.ModelProto()
         model.CopyFrom(self.program.model)
         del model.graph.node[:]

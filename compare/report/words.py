@@ -47,6 +47,8 @@ def difference_text(a: str, b: str, cause: Cause) -> str:
 
 def latent_text(a: str, b: str, line: str) -> str:
     """What differs without effect."""
+    if line.startswith(("A ", "B ")):
+        return _sides_named(line, a, b)
     return f"{b}: {_named(line, a)}"
 
 

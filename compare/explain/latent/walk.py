@@ -52,10 +52,12 @@ class Walk:
         self._numbers = Numbers(a), Numbers(b)
         self.a_leaves, self.b_leaves = Leaves(a), Leaves(b)
         self._known: dict[tuple[str, str], _Walked | None] = {}
+        self.has_leapt = False  # whether something is written otherwise
 
     def differences(self) -> tuple[Difference, ...]:
         """Every place at which the two differ without effect, from the outputs up."""
         walked = self._from(self._a.output, self._b.output)
+        self.has_leapt = walked is None or walked.cost >= _LEAP
         return () if walked is None else tuple(dict.fromkeys(walked.met))
 
     def _from(self, ours: str, theirs: str) -> _Walked | None:
