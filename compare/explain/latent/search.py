@@ -16,7 +16,7 @@ from ..edits.search import EditSearch, Nodes
 from ..relations import masks_of
 from .proof import Proof
 from .walk import Walk
-from .wording import key, text_of
+from .wording import key, text_of, with_positions
 
 _MOST_STEPS = 250  # of a region: a longer one is not looked into
 _MOST_WEIGHTS = 1 << 24  # elements that a region reads of weights: the head of a large model has more, and takes long
@@ -102,16 +102,17 @@ class _Search:
 
     def _of_region(self, taps: Sequence[str]) -> Iterator[tuple[str, Dormant]]:
         a, b = self._proof.networks(taps[0], self._a.values)
-        walk = Walk(a, b)
+        walk, is_of_length = Walk(a, b), False
         for difference in walk.differences():
             shown_by, is_open = self._proof.tried(taps[0], a, b, walk, difference)
             if shown_by is None and not is_open:
                 continue
+            is_of_length |= not difference.is_of_data(a, b)
             text = text_of(a, b, difference)
             place = tuple(None if step is None else step.index for step in (difference.ours, difference.theirs))
             nodes = self._edits.nodes(taps[0], (place[0], place[1]))
             yield key(text, a, b, self._b.stream), Dormant(tuple(taps), text, nodes, shown_by)
-        if walk.has_leapt:
+        if walk.has_leapt and not is_of_length:
             yield from self._of_other_writing(taps, a, b)
 
     def _of_other_writing(self, taps: Sequence[str], a: Network, b: Network) -> Iterator[tuple[str, Dormant]]:
@@ -125,7 +126,7 @@ class _Search:
             edit, masks = search.edit(local), masks_of(local, left)
             if edit is None or (edit.is_rewrite and not masks):
                 continue
-            text = masks[0] if masks else "; and ".join(line.text for line in edit.lines)
+            text = masks[0] if masks else with_positions("; and ".join(line.text for line in edit.lines))
             nodes = search.nodes(taps[0], edit.places[0])
             yield key(text, a, b, self._b.stream), Dormant(tuple(taps), text, nodes, f"{len(left.tokens)} tokens")
             return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 import numpy as np
@@ -20,6 +21,7 @@ from .passing import is_identity
 
 _INSIDE, _READ = Style(depth=4), 3  # steps deep: what is told, and what it reads
 _MASKED = -1e4
+_POSITIONS = "positions"
 
 
 def text_of(a: Network, b: Network, difference: Difference) -> str:
@@ -34,6 +36,11 @@ def text_of(a: Network, b: Network, difference: Difference) -> str:
         left, right = (_consumer(one, step) for one, step in ((a, difference.ours), (b, difference.theirs)))
         return f"{right} where A has {left}"
     return _of_constants(a, b, difference)
+
+
+def with_positions(text: str) -> str:
+    """A text in which the positions of so many tokens are called that."""
+    return re.sub(r"range\(0, \d+, 1\)", _POSITIONS, text)
 
 
 def key(text: str, a: Network, b: Network, stream: Stream) -> str:
@@ -96,7 +103,7 @@ def _leaf(network: Network, block: int | None, hole: str | None = None) -> Calla
         if value.name == hole:
             return "x"
         if value.maker is not None and value.maker.operator == "Range":
-            return "positions"
+            return _POSITIONS
         return short_name(value.label, block) if value.kind in ("input", "weight") else None
 
     return leaf

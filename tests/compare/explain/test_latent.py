@@ -94,6 +94,11 @@ CASES = (
         "return (x @ x.T / 32).masked_fill(~visible, -torch.inf).softmax(-1) @ x",
         *("return (far < 0) | (far >= 40)", "41 tokens"),
     ),
+    Case(  # written otherwise: an edit of what both give for more tokens
+        *("AttentionByAddition", "Window40", "greater_or_equal(positions - positions, 40)), -inf, x) is extra"),
+        "return (x @ x.T / 32 + torch.full((n, n), -torch.inf).triu(1)).softmax(-1) @ x",
+        *("return (x @ x.T / 32).masked_fill(hidden, self.fill).softmax(-1) @ x", "41 tokens"),
+    ),
     Case(  # longer than the masks that are made
         *("Window8192", "Attention", "or(x, greater_or_equal(positions - positions, 8192)) is left out"),
         *("return (far < 0) | (far >= 8192)", "return far < 0", None),
