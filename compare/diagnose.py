@@ -25,6 +25,7 @@ from .align.map_file import Mapped
 from .explain.catalogue import Explainer
 from .explain.causes import Cause
 from .explain.faults import Faults, faults, harmless_places
+from .explain.latent.search import Dormant, latent_differences
 from .explain.reference import Judge
 from .judge.channel_order import in_one_order
 from .judge.locate import OTHER_KERNELS, is_scores, locate
@@ -55,8 +56,8 @@ from .opening import (
     tokens_of,
     with_caches,
 )
-from .report.words import cause_text, difference_text, places, verdict_text
-from .result import BlindSpot, Closed, Divergence, Effect, Result, RootCause
+from .report.words import cause_text, difference_text, latent_text, places, verdict_text
+from .result import BlindSpot, Closed, Divergence, Effect, Latent, Result, RootCause
 from .sides.graph_side import GraphSide
 from .sides.side import Side
 from .sides.trace_side import TraceSide, replayed, runnable
@@ -174,6 +175,7 @@ def compare(
         first_step=first_step(a, b, at_fault.taps, found),
         next_capture=next_capture(alignment.common, only_a, only_b, causes, closed, blind, reference is not None),
         first_position=start,
+        latent=tuple(_latent(a, b, one) for one in latent_differences(a, b, found)),
     )
 
 
@@ -323,6 +325,11 @@ def _divergence(
         cause=cause,
         residual=named.residual if named is not None and is_named else None if edit is None else edit.residual,
     )
+
+
+def _latent(a: Side, b: Side, one: Dormant) -> Latent:
+    ours, theirs = (None if node is None else node.source for node in one.nodes)
+    return Latent(one.taps, latent_text(a.name, b.name, one.text), theirs, ours, one.shown_by)
 
 
 def _blind_spots(side: GraphSide, tokens: Sequence[int]) -> tuple[BlindSpot, ...]:

@@ -181,6 +181,21 @@ class RootCause:
 
 
 @dataclass(frozen=True, slots=True)
+class Latent:
+    """A difference that changes no number of this input, and so is no fault: a window longer than the prompt, a bias of zeros.
+
+    `taps` are those whose regions have it, `source` and `a_source` B's and A's line.
+    shown_by: an input of these regions on which the two were run and differ; None where none of those tried shows it.
+    """
+
+    taps: tuple[str, ...]
+    text: str
+    source: str | None
+    a_source: str | None
+    shown_by: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class FirstStep:
     """Where sides that are fed in steps part first: the position, counted from 0, and the step of each side, from 1."""
 
@@ -263,6 +278,7 @@ class Result:
         first_position: that of the first token, where the graphs are fed positions; elsewhere positions count the tokens from 0.
         pieces: the text of tokens, where a tokenizer is known.
         next_capture: None where nothing is open.
+        latent: what differs without effect on this input, which is no fault.
     """
 
     a: SideInfo
@@ -290,6 +306,7 @@ class Result:
     next_capture: NextCapture | None = None
     pieces: Mapping[int, str] = field(default_factory=dict)
     first_position: int = 0
+    latent: tuple[Latent, ...] = ()
 
     def to_json(self) -> str:
         """The result as JSON; numbers that JSON cannot hold (NaN, Inf) become text."""

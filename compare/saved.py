@@ -52,6 +52,9 @@ def _loose(result: Result) -> Iterator[str]:
     for n, cause in enumerate(result.root_causes):
         if not cause.taps or not set(cause.taps) <= apart:
             yield f"root_causes.{n}: it has taps that do not differ, or none"
+    for n, one in enumerate(result.latent):
+        if not one.taps or not set(one.taps) <= shown:
+            yield f"latent.{n}: it has taps that have no row, or none"
 
 
 def read_result(path: Path) -> Result:

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import onnx
 
 from .artifact import Artifact, Weight
 from .kernels import in_single
-from .slices import implicit_inputs, rename_captured, sliced
+from .slices import implicit_inputs, producers, rename_captured, sliced
 from .sources import source_of
 from .stages import split_tap_name
 from .taps import Source
@@ -56,6 +56,19 @@ class Region:
         """Whether the program's node of that index is of this stage, of this block or one before, not of another stage."""
         named = self.nodes[index].name.rsplit("/", 1)[0]
         return split_tap_name(named)[1] == split_tap_name(self.tap)[1]
+
+    def up_to(self, names: Iterable[str]) -> Region:
+        """The part that makes these values of its program, and no more."""
+        graph = self.program.model.graph
+        sources = sliced(producers(graph), names, stop=lambda name: False)
+        needed = {name for node in sources for name in node.output if name}
+        kept = [n for n, node in enumerate(graph.node) if needed.intersection(node.output)]
+        model = onnx.ModelProto()
+        model.CopyFrom(self.program.model)
+        del model.graph.node[:]
+        model.graph.node.extend(graph.node[n] for n in kept)
+        program = replace(self.program, model=model, signature=f"{self.program.signature}, nodes {kept}")
+        return replace(self, program=program, nodes=tuple(self.nodes[n] for n in kept))
 
     def is_identical_to(self, other: Region) -> bool:
         """Whether the two are the same computation on the same weights and taps, node for node, by identity."""

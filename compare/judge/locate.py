@@ -89,17 +89,18 @@ def judge_region(a: Side, b: Side, tap: str) -> Local:
     if isinstance(a, TraceSide):
         return _judge_recorded(b, a, tap, graph_first=False)
     assert isinstance(a, GraphSide)
-    return _judge_graphs(a, b, tap)
+    return judge_graphs(a, b, tap)
 
 
-def _judge_graphs(a: GraphSide, b: GraphSide, tap: str) -> Local:
-    if _is_identical(a, b, tap):
+def judge_graphs(a: GraphSide, b: GraphSide, tap: str, others: Values | None = None) -> Local:
+    """Two graphs' regions for one tap, both on A's values, or on others of the taps that they read."""
+    if is_identical(a, b, tap):
         return Local(tap, "same", "the same nodes on the same weights")
-    values, scores = a.values, is_scores(tap)
+    values, scores = a.values if others is None else others, is_scores(tap)
     try:
-        if _is_same_product(a, b, tap):
+        if _is_same_product(a, b, tap, values):
             return Local(tap, "same", "the same numbers times the same weight")
-        a32, b32 = a.by_region[tap], b.run(tap, values)
+        a32, b32 = a.by_region[tap] if others is None else a.run(tap, values), b.run(tap, values)
         same_shape(a32, b32)
         a64, b64 = a.run_abreast([side.running(tap, values, "float64") for side in (a, b)])
     except ShapeError as e:
@@ -195,12 +196,13 @@ def _small_weights(sides: Sequence[GraphSide], tap: str) -> Exact:
     return frozenset(fingerprint(array) for array in weights.values() if array.size in inside and is_constant(array))
 
 
-def _is_same_product(a: GraphSide, b: GraphSide, tap: str) -> bool:
-    ours = a.as_product(tap, a.values)
-    theirs = ours and b.as_product(tap, a.values)
+def _is_same_product(a: GraphSide, b: GraphSide, tap: str, values: Values) -> bool:
+    ours = a.as_product(tap, values)
+    theirs = ours and b.as_product(tap, values)
     return bool(ours and theirs and ours.equals(theirs))
 
 
-def _is_identical(a: GraphSide, b: GraphSide, tap: str) -> bool:
+def is_identical(a: GraphSide, b: GraphSide, tap: str) -> bool:
+    """Whether both compute a tap by the same nodes, on the same weights, in the same layout."""
     layouts = all(a.layout(n) == b.layout(n) for n in (tap, *a.reads(tap)))
     return layouts and a.regions[tap].is_identical_to(b.regions[tap])

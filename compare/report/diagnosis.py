@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from ...graphs.printable import one_line
 from ..result import Result
-from .sentences import headline, short_lines
+from .sentences import WITHOUT_EFFECT, headline, latent_lines, short_lines
 
 
 def diagnosis(result: Result) -> str:
@@ -25,6 +25,8 @@ def _lines(result: Result) -> Iterator[str]:
         yield from ("", one_line(result.closed.text))
     if result.verdict:
         yield one_line(result.verdict)
+    if result.latent:
+        yield from ("", f"{WITHOUT_EFFECT}:", *(f"- {one_line(line)}" for line in latent_lines(result)))
     for spot in result.blind_spots:
         yield from ("", f"This input cannot show: {one_line(spot.text)}")
     if result.next_capture is not None and not result.parity:

@@ -8,7 +8,7 @@ from ..result import Result
 from .page.data import data, tap_places, token_text
 from .page.document import document
 from .page.grid import grid
-from .sentences import coverage, detail_lines, headline, logits_text, short_lines
+from .sentences import WITHOUT_EFFECT, coverage, detail_lines, headline, latent_lines, logits_text, short_lines
 
 _STYLES = ("style/page.css", "style/map.css", "style/growth.css", "style/tap.css", "vendor/uPlot.min.css")
 _SCRIPTS = ("dom", "picture", "chart", "growth", "map", "tap", "main")
@@ -25,6 +25,8 @@ def page(result: Result) -> str:
         headline=headline(result),
         causes=causes,
         logits=logits_text(result),
+        without_effect=WITHOUT_EFFECT,
+        latent=latent_lines(result),
         coverage=coverage(result),
         grid=grid(result),
         places=tap_places(result),

@@ -8,12 +8,14 @@ from pathlib import Path
 from ...graphs.positions import positions_text
 from ...graphs.printable import shortened
 from ...graphs.stages import LOGITS
-from ..result import Effect, Result, RootCause
+from ..result import Effect, Latent, Result, RootCause
 from .words import agreement_text, places
 
 _SHOWN_SHARES = 6
 _LONGEST = 300  # characters of an edit beside a name
 _LONGEST_LINE = 160  # characters of what differs, where causes are told in three lines
+WITHOUT_EFFECT = "Differs without effect on this input, which is no fault"
+_SHOWN_LATENT = 5
 
 
 def headline(result: Result) -> str:
@@ -162,6 +164,23 @@ def _share(share: float | None) -> str:
     if abs(percent) >= 0.1 or percent == 0:
         return f"{percent:.1f} %"
     return f"{percent:.0e} %"
+
+
+def latent_lines(result: Result, most: int = _SHOWN_LATENT) -> tuple[str, ...]:
+    """What differs without effect, a line each; the rest are counted."""
+    lines = [_latent_line(one) for one in result.latent[:most]]
+    n_more = len(result.latent) - len(lines)
+    return (*lines, f"and {n_more} more, in the JSON") if n_more > 0 else tuple(lines)
+
+
+def _latent_line(one: Latent) -> str:
+    where = f"at {places(one.taps)}"
+    if one.source:
+        where += f", {from_here(one.source)}"
+    if one.a_source and one.a_source != one.source:
+        where += f" (A: {from_here(one.a_source)})"
+    shown = f"shown by {one.shown_by}" if one.shown_by else "no input was found that shows it"
+    return f"{shortened(one.text, _LONGEST_LINE)}; {where}; {shown}"
 
 
 def from_here(source: str) -> str:

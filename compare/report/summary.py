@@ -9,7 +9,7 @@ from ..baseline import Compared
 from ..result import Result, RootCause, Row
 from .against import baseline_lines
 from .markdown import code, escaped, folded, table
-from .sentences import coverage, effect_number, from_here, headline
+from .sentences import WITHOUT_EFFECT, coverage, effect_number, from_here, headline, latent_lines
 from .words import agreement_text, places
 
 
@@ -32,6 +32,8 @@ def _parts(result: Result, against: Compared | None) -> Iterator[str]:
         yield f"**{escaped(result.closed.text)}**"
     if result.verdict:
         yield f"**{escaped(result.verdict)}**"
+    if result.latent:
+        yield "\n".join((f"**{WITHOUT_EFFECT}:**", "", *(f"- {escaped(line)}" for line in latent_lines(result))))
     for spot in result.blind_spots:
         yield f"**This input cannot show:** {escaped(spot.text)}"
     if result.next_capture is not None and not result.parity:

@@ -9,7 +9,7 @@ from rich.console import Console
 from ..result import Result
 from .heat_map import LEGEND, heat_map
 from .plain_table import plain
-from .sentences import coverage, detail_lines, headline, logits_text, short_lines
+from .sentences import WITHOUT_EFFECT, coverage, detail_lines, headline, latent_lines, logits_text, short_lines
 from .tables import tables
 
 
@@ -74,7 +74,11 @@ def _print_map(result: Result, console: Console) -> None:
 
 
 def _print_beside(result: Result, console: Console) -> None:
-    """What the input cannot show, what to capture next, and notes."""
+    """What differs without effect, what the input cannot show, what to capture next, and notes."""
+    if result.latent:
+        console.print(f"\n[yellow]{WITHOUT_EFFECT}:[/yellow]")
+    for line in latent_lines(result):
+        console.print(f"- {plain(line)}")
     for spot in result.blind_spots:
         console.print(f"\n[yellow]This input cannot show:[/yellow] {plain(spot.text)}")
     if result.next_capture is not None and not result.parity:

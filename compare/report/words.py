@@ -45,6 +45,13 @@ def difference_text(a: str, b: str, cause: Cause) -> str:
     return f"no explanation was found for {b}{''.join(f'; {_sides_named(r, a, b)}' for r in related)}"
 
 
+def latent_text(a: str, b: str, line: str) -> str:
+    """What differs without effect."""
+    if line.startswith(("A ", "B ")):
+        return _sides_named(line, a, b)
+    return f"{b}: {_named(line, a)}"
+
+
 def _sides_named(text: str, a: str, b: str) -> str:
     """A sentence about A and B with their names."""
     return re.sub(r"\b([AB])\b(?!')", lambda found: a if found[1] == "A" else b, text).replace("A's", f"{a}'s")

@@ -28,6 +28,7 @@ from ...graphs.whole import is_changed_when_whole, run_whole, why_not_whole
 from .side import Side, Values, in_steps, info_of, reordered, reordered_all
 
 T = TypeVar("T")
+_OF_TOKENS = ("token", "key")
 
 
 class GraphSide(Side):
@@ -129,6 +130,30 @@ class GraphSide(Side):
             words = canonical_axes(axes)[len(axes) - value.ndim :]
             first = of_first_tokens(words, value.shape, len(self.tokens), n)
             other.values[tap], other.by_region[tap] = value[first], self.by_region[tap][first]
+        return other
+
+    def stretched(self, n: int, taps: Iterable[str]) -> GraphSide:
+        """The same side as if it had `n` tokens, its own again and again, with values of these taps alone: likewise its own.
+
+        Raises:
+            ShapeError: not every one of them has a place for each token, or the graph was made for this input alone.
+        """
+        if self.artifact.given is not None:
+            raise ShapeError(f"{self.artifact.path}: made for {len(self.tokens)} tokens, and not for {n}")
+        other, turns = copy(self), np.arange(n) % len(self.tokens)
+        other.tokens = [self.tokens[turn] for turn in turns.tolist()]
+        other._inputs = graph_inputs(self.artifact, other.tokens)
+        other._shapes, other.values = {}, {}
+        for tap in taps:
+            axes, shape, value = self.taps[tap].axes, self._shapes[tap], self.values[tap]
+            of_first_tokens(axes, shape, len(self.tokens), n)
+            other._shapes[tap] = tuple(
+                n if word in _OF_TOKENS else size for word, size in zip(axes, shape, strict=True)
+            )
+            for place, word in enumerate(canonical_axes(axes)[len(axes) - value.ndim :]):
+                value = np.take(value, turns, place) if word in _OF_TOKENS else value
+            other.values[tap] = value
+        other.by_region = other.values
         return other
 
     def run(self, tap: str, values: Values, precision: Precision = "float32") -> np.ndarray:

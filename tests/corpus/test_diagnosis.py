@@ -142,6 +142,7 @@ def test_nothing_is_blamed_for_a_benign_change(name, folder, tmp_path):
     result = diagnosed(folder, tmp_path, [], [name], BENIGN[name].model)
     assert result.parity, [cause.text for cause in result.root_causes]
     assert result.root_causes == ()
+    assert result.latent == ()
 
 
 BOTH = [

@@ -48,6 +48,7 @@ def test_equal_graphs_are_aligned_and_nothing_is_blamed(route, other, exports):
     result = compare(a, b, TOKENS)
     assert result.parity, [cause.text for cause in result.root_causes]
     assert result.closed.complete
+    assert result.latent == ()
     found = {row.tap for row in result.rows}
     wanted = {f"blk.{n}.{stage}" for n in range(N_BLOCKS) for stage in IN_BLOCK} | {"embed", "final_norm", "logits"}
     assert wanted <= found

@@ -222,6 +222,7 @@ def test_another_way_to_write_the_same_is_not_accused(name, compared):
     result = compared(name, f"{name}Again")
     assert result.parity, [cause.text for cause in result.root_causes]
     assert result.root_causes == ()
+    assert result.latent == ()
 
 
 @every_case()

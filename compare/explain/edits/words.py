@@ -92,7 +92,7 @@ class Writer:
     def _said(self, piece: Piece, style: Style, is_draft: bool = False) -> tuple[str, str]:
         """The text, and the key where that is another."""
         if piece.kind == "attributes":
-            return self._of_attributes(piece), ""
+            return attributes_text(*self._partner(piece)), ""
         if piece.kind == "literals":
             return self._of_literals(piece, style), ""
         if piece.kind in ("order", "view"):
@@ -123,21 +123,6 @@ class Writer:
     def _partner(self, piece: Piece) -> tuple[Step, Step]:
         assert piece.step is not None
         return self._alignment.partner[piece.step.number], piece.step
-
-    def _of_attributes(self, piece: Piece) -> str:
-        ours, theirs = self._partner(piece)
-        names = [
-            n
-            for n in sorted({*ours.attributes, *theirs.attributes})
-            if ours.attributes.get(n) != theirs.attributes.get(n)
-        ]
-        told = []
-        for name in names:
-            left, right = (step.attributes.get(name, step.defaults.get(name, "none")) for step in (ours, theirs))
-            if isinstance(left, float) and isinstance(right, float):
-                left, right = told_apart(left, right)
-            told.append(f"{name}={setting_text(right)} where A has {setting_text(left)}")
-        return f"{theirs.operator} with {', '.join(told)}"
 
     def _of_literals(self, piece: Piece, style: Style) -> str:
         ours, theirs = self._partner(piece)
@@ -417,6 +402,20 @@ class Writer:
 
 def _only(hole: str) -> Callable[[str], str | None]:
     return lambda name: "x" if name == hole else None
+
+
+def attributes_text(ours: Step, theirs: Step) -> str:
+    """In which attributes B's step is not A's."""
+    names = [
+        n for n in sorted({*ours.attributes, *theirs.attributes}) if ours.attributes.get(n) != theirs.attributes.get(n)
+    ]
+    told = []
+    for name in names:
+        left, right = (step.attributes.get(name, step.defaults.get(name, "none")) for step in (ours, theirs))
+        if isinstance(left, float) and isinstance(right, float):
+            left, right = told_apart(left, right)
+        told.append(f"{name}={setting_text(right)} where A has {setting_text(left)}")
+    return f"{theirs.operator} with {', '.join(told)}"
 
 
 def _says_it_all(right: str, left: str) -> bool:

@@ -1,0 +1,1 @@
+"""Latent differences: what B's region has otherwise than A's, though every number of this input is the same."""
