@@ -8,12 +8,15 @@ from pathlib import Path
 import numpy as np
 from onnx_text import artifact_regions
 
+from opdiff.compare.diagnose import compare
+from opdiff.compare.result import RootCause
 from opdiff.exporters.checkpoints import open_checkpoint
 from opdiff.exporters.export import export
 from opdiff.exporters.variants.registry import parse_variant
 from opdiff.graphs.artifact import Artifact, load_artifact
 from opdiff.graphs.run import Runner, run_regions
 
+FEW_TOKENS = (1, 5, 3, 7, 2, 9)
 HEAD = '''
 import torch
 from torch import nn
@@ -59,6 +62,15 @@ def exported(path: Path, name: str = "Mine", length: int | None = None) -> Artif
     request = parse_variant(f"{path}:{name}")
     (graph,) = export(open_checkpoint("seed", path.parent), [request], path.parent / "out", length=length)
     return load_artifact(graph)
+
+
+def told(folder: Path, a: str, b: str) -> tuple[RootCause, list[Path]]:
+    """The only cause of two bodies, the second wrong, which closes; and their files."""
+    files = [written(folder / name, body, f"{name}.py") for name, body in (("first", a), ("second", b))]
+    result = compare(*(exported(file, length=len(FEW_TOKENS)).path for file in files), FEW_TOKENS)
+    (cause,) = result.root_causes
+    assert result.closed.complete
+    return cause, files
 
 
 def logits(artifact: Artifact, tokens: Sequence[int]) -> np.ndarray:

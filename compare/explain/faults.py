@@ -11,7 +11,7 @@ from ...graphs.progress import counted
 from ...graphs.stages import graph_order, split_tap_name
 from ..conventions.explain import BESIDE_A_REWRITE, BESIDE_AN_EDIT, WHOLE
 from ..judge.cancel import cancelling, is_unread
-from ..judge.locate import Local
+from ..judge.locate import CERTAIN, Local
 from ..sides.graph_side import GraphSide
 from ..sides.scheduled_side import ScheduledSide
 from ..sides.side import Side
@@ -25,7 +25,6 @@ from .edits.trial_search import TrialSearch
 from .in_blocks import with_other_numbers
 from .relations import masks_of, relations_of
 
-_CERTAIN = 0.5  # the share of a difference that neither side's rounding comes near, from which on it is one
 _TWO_ROUNDINGS = 2  # each lies about a floor from what float64 gives
 
 
@@ -182,7 +181,7 @@ def _is_below_float32(local: Local, edit: Edit | None) -> bool:
     """
     is_plain = edit is not None and edit.n_steps == 0
     is_small = local.error <= _TWO_ROUNDINGS * local.floor < np.inf
-    return is_small and not is_plain and local.certain < _CERTAIN
+    return is_small and not is_plain and local.certain < CERTAIN
 
 
 def _without_cancelling(

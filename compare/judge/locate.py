@@ -9,7 +9,7 @@ trace recorded, and a difference against what other float32 kernels may make of 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -29,6 +29,7 @@ SINGLE_UNIT, DOUBLE_UNIT = 2.0**-24, 2.0**-53
 # Times the measured floor. Sums taken one by one in a plain loop reached 4.4 over 1536 terms of SmolLM2, and grow with
 # the root of their number: this leaves room for 20 000 terms.
 OTHER_KERNELS = 16
+CERTAIN = 0.5  # the share of a difference that no rounding comes near, from which on it is one
 
 
 @dataclass(frozen=True)
@@ -117,30 +118,38 @@ def judge_graphs(a: GraphSide, b: GraphSide, tap: str, others: Values | None = N
     if error <= threshold:
         return Local(tap, "rounding", reason, error, floor, 0.0, threshold, scale, local)
     weights = _small_weights((a, b), tap)
+    rounded = [(a32, a64), (b32, b64)]
     exact = weights | (constant_fingerprints(a.regions[tap]) & constant_fingerprints(b.regions[tap]))
-    constants = reach = _moved_by_constants((a, b), tap, values, (a64, b64), exact)
-    if error <= constants:
+    moved = _moved((a, b), tap, values, exact)
+    constants = reach = _farthest(zip(moved, (a64, b64), strict=True), scores)
+    certain = _certain(a64, b64, [*rounded, *zip(moved, (a64, b64), strict=True)])
+    if error <= constants and certain < CERTAIN:
         reason = "no more than a rounded constant does"
         return Local(tap, "rounding", reason, error, floor, constants, threshold, scale, local)
     kept = {
         name: a.keep(unbatched(value, side.taps[tap].axes)) for name, value, side in (("a64", a64, a), ("b64", b64, b))
     }
     if exact != weights:
-        reach = _moved_by_constants((a, b), tap, values, (a64, b64), weights)
-    certain = _certain((a32, b32), (a64, b64))
+        reach = _farthest(zip(_moved((a, b), tap, values, weights), (a64, b64), strict=True), scores)
+    certain = _certain(a64, b64, rounded)
     reason = "stays in double precision"
     return Local(tap, "semantic", reason, error, floor, reach, threshold, scale, local, **kept, certain=certain)
 
 
-def _certain(single: Sequence[np.ndarray], double: Sequence[np.ndarray]) -> float:
-    """The share of a squared difference at entries where neither side's own rounding comes near it."""
-    (a32, b32), (a64, b64) = single, same_shape(*double)
+def _certain(a64: np.ndarray, b64: np.ndarray, rounded: Iterable[tuple[np.ndarray, np.ndarray]]) -> float:
+    """The share of a squared difference at entries where no rounding comes near it.
+
+    rounded: values, and the same ones as they are in double precision.
+    """
     with np.errstate(invalid="ignore"):
-        apart = np.abs(a64 - b64)
-        rounded = np.maximum(*(np.abs(one.reshape(a64.shape) - two) for one, two in ((a32, a64), (b32, b64))))
-    apart = np.where(np.isfinite(apart), apart, 0.0)
+        apart = np.abs(np.subtract(*same_shape(a64, b64)))
+        apart = np.where(np.isfinite(apart), apart, 0.0)
+        is_certain = np.ones(apart.shape, bool)
+        for one, exact in rounded:
+            nearer, far = same_shape(np.abs(np.subtract(*same_shape(one, exact))), apart)
+            is_certain &= far > OTHER_KERNELS * nearer
     whole = squared(apart)
-    return squared(apart[apart > OTHER_KERNELS * rounded]) / whole if whole else 0.0
+    return squared(apart[is_certain]) / whole if whole else 0.0
 
 
 def _judge_recorded(graph: GraphSide, trace: TraceSide, tap: str, graph_first: bool) -> Local:
@@ -164,7 +173,8 @@ def _judge_recorded(graph: GraphSide, trace: TraceSide, tap: str, graph_first: b
     if error <= threshold:
         reason = "no more than float32 kernels may differ here"
         return Local(tap, "rounding", reason, error, floor, 0.0, threshold, scale, local)
-    constants = _moved_by_constants((graph,), tap, trace.values, (ours,), _small_weights((graph,), tap))
+    otherwise = _moved((graph,), tap, trace.values, _small_weights((graph,), tap))
+    constants = _farthest(zip(otherwise, (ours,), strict=True), scores)
     if error <= constants:
         reason = "no more than a rounded constant does"
         return Local(tap, "rounding", reason, error, floor, constants, threshold, scale, local)
@@ -179,12 +189,13 @@ def _misfit(tap: str, error: ShapeError) -> Local:
     return Local(tap, "semantic", text, float("inf"), local=Deviation(text, None, None, None, None))
 
 
-def _moved_by_constants(
-    sides: Sequence[GraphSide], tap: str, values: Values, right: Sequence[np.ndarray], exact: Exact
-) -> float:
-    """How far the region's constants, but for the exact ones, move its output when float32 rounds them otherwise."""
-    moved = sides[0].run_abreast([side.running(tap, values, "float64", exact) for side in sides])
-    far = max(distance(one, other, is_scores(tap)) for one, other in zip(right, moved, strict=True))
+def _moved(sides: Sequence[GraphSide], tap: str, values: Values, exact: Exact) -> list[np.ndarray]:
+    """The region's output on each side, with its constants, but for the exact ones, as float32 may round them otherwise."""
+    return sides[0].run_abreast([side.running(tap, values, "float64", exact) for side in sides])
+
+
+def _farthest(pairs: Iterable[tuple[np.ndarray, np.ndarray]], scores: bool) -> float:
+    far = max(distance(right, moved, scores) for moved, right in pairs)
     return far if np.isfinite(far) else 0.0
 
 

@@ -36,8 +36,8 @@ def rows(
         made = [
             cores.submit(copy_context().run, _row, a, b, tap, found[tap], with_pictures) for tap in common
         ]  # numpy's settings, too
-        for row in made:
-            yield row.result()
+        for tap, row in zip(common, made, strict=True):  # ast, which reads the nodes' scopes, is no thread's
+            yield replace(row.result(), a_nodes=_nodes(a, tap), b_nodes=_nodes(b, tap))
     finally:
         cores.shutdown(cancel_futures=True)
 
@@ -58,8 +58,8 @@ def _row(a: Side, b: Side, tap: str, local: Local, with_pictures: bool) -> Row:
         floor=local.floor,
         threshold=local.reach,
         by_position=(),
-        a_nodes=_nodes(a, tap),
-        b_nodes=_nodes(b, tap),
+        a_nodes=(),
+        b_nodes=(),
         a_look=unseen(left),
         b_look=unseen(right),
         difference=None,

@@ -110,7 +110,7 @@ CASES = (
     Case(
         *("Padded", "PaddingSeen", "attn_scores"),
         says=("PaddingSeen masks keys after the token", "is left out, x = tril(True) is taken as it is"),
-        a_line="self.is_token = tokens != 0",
+        a_line="return super().visible(n_tokens) & (self.is_token | torch.eye(n_tokens, dtype=torch.bool))",
         b_line="return (q @ k.mT * 0.25).masked_fill(~self.visible(q.shape[1]), -torch.inf)",
     ),
     Case(

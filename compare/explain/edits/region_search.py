@@ -303,7 +303,11 @@ def _nodes(alignment: Alignment, piece: Piece, right: frozenset[int], has_other_
             first_a, first_b = None if is_of_both else first_of(a, inside_a), first_of(b, inside_b)
             if has_other_mask:
                 first_a, first_b = _mask_of(a, inside_a) or first_a, _mask_of(b, inside_b) or first_b
-            elif piece.step is not None and all(id(b.region.nodes[step.index]) in right for step in inside_b):
+            elif (
+                piece.step is not None
+                and _makes_data(b, inside_b)
+                and all(id(b.region.nodes[step.index]) in right for step in inside_b)
+            ):
                 first_b = piece.step
             # a table is told where it is made, but for where the other side's step stands in the line of its reader
             is_made = is_table and not _are_in_one_line(b, first_b, piece.step)
@@ -330,9 +334,11 @@ def _has_other_mask(local: Local) -> bool:
 
 
 def _mask_of(network: Network, steps: Sequence[Step]) -> Step | None:
-    """The last of these steps that makes no data, as a mask is made."""
-    made = [step for step in steps if not step.is_move and not network.values[step.outputs[0]].is_data]
-    return made[-1] if made else None
+    """The last of these steps that says what is seen; where none does, the last that makes no data, as a mask is made."""
+    own = [step for step in steps if not step.is_move]
+    says = [step for step in own if (made := network.array(step.outputs[0])) is not None and made.dtype == bool]
+    made_of_none = [step for step in own if not network.values[step.outputs[0]].is_data]
+    return next(reversed(says or made_of_none), None)
 
 
 def _at(ours: Step | None, theirs: Step | None, is_read: bool = False) -> Place:

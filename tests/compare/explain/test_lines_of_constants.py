@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from own_files import exported, line_of, written
+from own_files import FEW_TOKENS as TOKENS
+from own_files import exported, line_of, told, written
 
 from opdiff.compare.diagnose import compare
 
-TOKENS = (1, 5, 3, 7, 2, 9)
 FREQUENCIES = "frequencies = 100.0 ** (-torch.arange(0, 32, 2).float() / 32)"
 ROTATED = """
 angles = torch.arange(x.shape[0]).float()[:, None] * frequencies
@@ -29,16 +29,6 @@ for t in range(6):
     rows.append(state)
 return torch.stack(rows)
 """
-
-
-def told(tmp_path, a: str, b: str):
-    """The only cause of two bodies, the second wrong, and their files."""
-    files = [written(tmp_path / name, body, f"{name}.py") for name, body in (("first", a), ("second", b))]
-    graphs = [exported(file, length=len(TOKENS)).path for file in files]
-    result = compare(*graphs, TOKENS)
-    (cause,) = result.root_causes
-    assert result.closed.complete
-    return cause, files
 
 
 def test_a_fault_in_a_table_of_constants_is_told_where_it_is_computed(tmp_path):

@@ -40,7 +40,7 @@ def test_the_answer_is_the_heading_and_the_headline_follows(parted: Result, same
         "",
         "**differ: a (A: a) and b (B: b) part at blk.1.ffn_down; 1 root cause in 1 region**",
     ]
-    assert summary(same).startswith("### opdiff: a computes the same as a\n")
+    assert summary(same).startswith("### opdiff: a B computes the same as a A\n")
 
 
 def test_each_cause_has_its_place_its_lines_and_one_number(diagnosis: Result):

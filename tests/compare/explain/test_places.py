@@ -1,0 +1,119 @@
+"""What a fault is, and at which line of each side: faults that people who port a model made in trials."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pytest
+from own_files import line_of, told
+
+NORM = """
+def norm(x, gain):
+    return x / (x.square().mean(-1, keepdim=True) + 1e-6).sqrt() * gain
+"""
+TURN = """
+def turn(x, positions):
+    angles = positions.float()[:, None] * 0.1 ** torch.arange(16)
+    u, v = x.chunk(2, -1)
+    return torch.cat((u * angles.cos() - v * angles.sin(), v * angles.cos() + u * angles.sin()), -1)
+"""
+PARTED = """
+angles = torch.arange(6).float()[:, None] * 0.1 ** torch.arange(16)
+u, v = x[:, :16], x[:, 16:]
+left = u * angles.cos() - v * angles.sin()
+right = v * angles.cos() - u * angles.sin()
+return torch.cat((left, right), -1)
+"""
+BUCKETS = """
+far = torch.arange(6)[:, None] - torch.arange(32)
+ratio = torch.log(far.abs().clamp(min=1) + 0 * x) / 1.3862944
+bucket = (ratio * 4).WAY()
+return x + bucket
+"""
+SHIFTED = "positions = torch.arange(6).float()\n{turn}\nreturn turn(x, positions{argument})"
+
+
+@dataclass(frozen=True)
+class Case:
+    """A right body and a wrong one; what is said, and the text of each side's line."""
+
+    a: str
+    b: str
+    says: str
+    a_line: str
+    b_line: str
+
+
+CASES = {
+    "a helper that is called with another weight, in a copied file": Case(
+        f"{NORM}\nreturn norm(x, self.wpe[0])",
+        f"{NORM}\nreturn norm(x, self.wpe[1])",
+        "where",
+        "return norm(x, self.wpe[0])",
+        "return norm(x, self.wpe[1])",
+    ),
+    "a step in the argument of a helper": Case(
+        SHIFTED.format(turn=TURN, argument=""),
+        SHIFTED.format(turn=TURN, argument=".clamp(max=3)"),
+        "minimum(x, 3) is extra",
+        "return turn(x, positions)",
+        "return turn(x, positions.clamp(max=3))",
+    ),
+    "one step inside what the other side has as one operator": Case(
+        "return (x @ x.T).softmax(-1) @ x",
+        "scores = x @ x.T\nweights = (scores - scores.amax(-1, keepdim=True)).exp()\n"
+        "weights = weights / (weights.sum(-1, keepdim=True) + 1)\nreturn weights @ x",
+        "x + 1 is extra, x = sum(exp(",
+        "return (x @ x.T).softmax(-1) @ x",
+        "weights = weights / (weights.sum(-1, keepdim=True) + 1)",
+    ),
+    "numbers that are moved otherwise": Case(
+        "y = x.exp()\nreturn y.reshape(6, 4, 8).transpose(1, 2).reshape(6, 32)",
+        "y = x.exp()\nreturn y.reshape(6, 8, 4).transpose(1, 2).reshape(6, 32)",
+        "",
+        "return y.reshape(6, 4, 8).transpose(1, 2).reshape(6, 32)",
+        "return y.reshape(6, 8, 4).transpose(1, 2).reshape(6, 32)",
+    ),
+    "a reduction over all axes": Case(
+        "x = x * torch.arange(1, 7)[:, None]\nreturn x / x.abs().amax(-1, keepdim=True)",
+        "x = x * torch.arange(1, 7)[:, None]\nreturn x / x.abs().max()",
+        "over all axes",
+        "return x / x.abs().amax(-1, keepdim=True)",
+        "return x / x.abs().max()",
+    ),
+    "a bias behind a function that is exported in several steps": Case(
+        "return torch.nn.functional.softplus(x @ self.head[:32].T + self.wpe[0])",
+        "return torch.nn.functional.softplus(x @ self.head[:32].T) + self.wpe[0]",
+        "softplus(",
+        "return torch.nn.functional.softplus(x @ self.head[:32].T + self.wpe[0])",
+        "return torch.nn.functional.softplus(x @ self.head[:32].T) + self.wpe[0]",
+    ),
+    "a sign in one of the parts that are put side by side": Case(
+        f"{TURN}\nreturn turn(x, torch.arange(6))",
+        PARTED,
+        "where Mine A has",
+        "return torch.cat((u * angles.cos() - v * angles.sin(), v * angles.cos() + u * angles.sin()), -1)",
+        "right = v * angles.cos() - u * angles.sin()",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_it_is_said_at_the_lines_that_hold_it(name, tmp_path):
+    case = CASES[name]
+    cause, (a, b) = told(tmp_path, case.a, case.b)
+    assert case.says in cause.text
+    assert (cause.a_source, cause.source) == (line_of(a, case.a_line), line_of(b, case.b_line))
+
+
+def test_what_is_made_of_weights_alone_is_run_in_double_precision(tmp_path):
+    a = 'y = tap("side", self.wpe[:6, :32] @ self.head[:32].T, axes="token channel")\nreturn x + y'
+    cause, (_, b) = told(tmp_path, a, a.replace("self.head[:32].T", "self.head[:32].T * 1.5"))
+    assert "x * 1.5 is extra" in cause.text
+    assert cause.source == line_of(b, 'tap("side"')
+
+
+def test_a_choice_that_float32s_own_rounding_may_turn_is_a_fault_where_it_does_not(tmp_path):
+    cause, (_, b) = told(tmp_path, BUCKETS.replace("WAY", "floor"), BUCKETS.replace("WAY", "round"))
+    assert "round(" in cause.text
+    assert cause.source == line_of(b, "bucket = (ratio * 4).round()")
