@@ -243,6 +243,9 @@ def _stems(variants: Sequence[VariantRequest]) -> list[str]:
     for variant in variants:
         options = "".join(f".{key}={value.replace('/', '_')}" for key, value in variant.options.items())
         stems.append(variant.name if names.count(variant.name) == 1 else variant.name + options)
-    if len(set(stems)) < len(stems):
-        raise InputError("two variants are the same; ask for each one once")
+    twice = next((stem for stem in stems if stems.count(stem) > 1), None)
+    if twice is not None:
+        raise InputError(
+            f"two variants are called {twice}; ask for each once, or export those of two files into two folders"
+        )
     return stems

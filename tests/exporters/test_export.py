@@ -301,7 +301,7 @@ def test_failed_export_leaves_the_graph_of_the_last_one(checkpoint, tmp_path):
 
 def test_one_variant_twice_is_refused_before_anything_is_written(checkpoint, tmp_path):
     out = tmp_path / "out"
-    with pytest.raises(InputError, match="two variants are the same"):
+    with pytest.raises(InputError, match="two variants are called dsl"):
         export(checkpoint, [parse_variant("dsl"), parse_variant("dsl")], out)
     assert not out.exists()
 
