@@ -47,7 +47,7 @@ def test_answer_is_the_first_line_and_every_position_is_there(pair):
 def test_same_says_so_first(pair):
     done = opdiff("compare", pair[0], pair[0], "--tokens", "1,5,3")
     assert done.exit_code == 0
-    assert done.stdout.startswith("same: a (A: a) and a (B: a)")
+    assert done.stdout.startswith("same: a A (A: a) and a B (B: a)")
 
 
 def test_every_tap_lists_each_tap_and_without_it_the_stages(pair):

@@ -88,6 +88,8 @@ class RegionSearch:
     def again(self, plan: Plan) -> Edit | None:
         """The edit of a plan, where it holds here too."""
         alignment = self._aligned(plan.nearness, plan.strategy)
+        if any(piece.step is not None and piece.step.number not in alignment.partner for piece in plan.pieces):
+            return None  # other steps of the same programs are pairs, on this block's numbers
         merged = self._merged(alignment, plan.choices)
         if merged is None or merged[0] > self._limit(plan.nearness):
             return None
