@@ -66,11 +66,14 @@ def watched(
 
 
 def _anonymous_bytes(pid: int) -> int:
+    """Of a process and all that it started: `opdiff` itself works in a child."""
     try:
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     except OSError:
         return 0
-    return sum(1024 * int(line.split()[1]) for line in lines if line.startswith("RssAnon:"))
+    own = sum(1024 * int(line.split()[1]) for line in lines if line.startswith("RssAnon:"))
+    return own + sum(_anonymous_bytes(int(child)) for child in children)
 
 
 def python(script: Path, *arguments: object) -> list[str]:
