@@ -17,7 +17,7 @@ LAYOUT = frozenset(
     {"axis", "axes", "perm", "keepdims", "allowzero", "noop_with_empty_axes", "stash_type", "sorted", "saturate"}
 )
 _MOVES = frozenset(
-    {
+    (
         *(
             "Reshape",
             "Transpose",
@@ -31,9 +31,8 @@ _MOVES = frozenset(
             "Constant",
         ),
         *("Shape", "Size", "Gather", "GatherND", "Slice", "Split", "Concat"),
-    }
+    )
 )
-
 _TO_THE_END = 2**31 - 1
 
 

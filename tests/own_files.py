@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import linecache
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -55,6 +56,14 @@ def line_of(path: Path, text: str) -> str:
     """`file.py:42` of the only line that holds `text`."""
     (found,) = [n for n, line in enumerate(path.read_text().splitlines(), 1) if text in line]
     return f"{path}:{found}"
+
+
+def text_at(source: str | None, path: Path) -> str:
+    """What stands at a line that was told, which must be one of this file."""
+    assert source is not None
+    file, _, number = source.rpartition(":")
+    assert Path(file) == path
+    return linecache.getline(file, int(number)).strip()
 
 
 def exported(path: Path, name: str = "Mine", length: int | None = None) -> Artifact:

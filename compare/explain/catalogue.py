@@ -135,15 +135,18 @@ class Explainer:
                 return None
             found.append((known, made))
         (ours, _), (theirs, made) = found
-        return (
-            self._explained(self.case(local.tap), local, ours, Explanation(True, theirs), made)
-            if ours != theirs
-            else None
-        )
+        return self._parted(local, ours, theirs, made)
 
-    def _parted(self, local: Local, ours: Settings, theirs: Settings) -> Explained | None:
-        """What two settings that are known tell of a region; None where they are one."""
-        return self._explained(self.case(local.tap), local, ours, Explanation(True, theirs)) if ours != theirs else None
+    def _parted(
+        self, local: Local, ours: Settings, theirs: Settings, made: np.ndarray | None = None
+    ) -> Explained | None:
+        """What two settings that are known tell of a region; None where they are one.
+
+        made: the output under B's settings, where it is known.
+        """
+        if ours == theirs:
+            return None
+        return self._explained(self.case(local.tap), local, ours, Explanation(True, theirs), made)
 
     def by_stage(self, local: Local, insides: tuple[Holds, Holds]) -> Explained | None:
         """The same, where the stages inside the region tell it.
@@ -161,7 +164,8 @@ class Explainer:
             settings = guessed
             self._seen[case.stage, side] = settings
             found.append(settings)
-        return self._parted(local, *found)
+        ours, theirs = found
+        return self._parted(local, ours, theirs)
 
     def _guessed(self, case: Case, start: Settings, holds: Holds, is_met: IsMet) -> Settings | None:
         """The settings that stage after stage tells, where they reproduce the output: only the deviations that it needs."""

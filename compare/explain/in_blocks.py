@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from ...graphs.stages import graph_order, split_tap_name
+from ..listed import listed
 from .causes import Cause
 from .edits.keys import NUMBER
 
@@ -21,7 +22,7 @@ def with_other_numbers(causes: Sequence[Cause]) -> list[Cause]:
         is_number = cause.choice is not None and all(re.match(NUMBER, text) for text in cause.written)
         key = (cause.choice[0], *lines) if cause.choice is not None and is_number and None not in lines else n
         joined.setdefault(key, []).append(cause)
-    return [one for group in joined.values() for one in (_in_blocks(group) if _are_of_other_blocks(group) else group)]
+    return [one for group in joined.values() for one in ([_in_blocks(group)] if _are_of_other_blocks(group) else group)]
 
 
 def _are_of_other_blocks(group: Sequence[Cause]) -> bool:
@@ -30,22 +31,18 @@ def _are_of_other_blocks(group: Sequence[Cause]) -> bool:
     return len(group) > 1 and len(set(blocks)) * len(stages) == len(blocks)
 
 
-def _in_blocks(group: Sequence[Cause]) -> list[Cause]:
+def _in_blocks(group: Sequence[Cause]) -> Cause:
     """Causes with other numbers in other blocks as one, with the first few of them."""
     written = []
     for side in (0, 1):
         told = {cause.written[side]: _blocks(cause.taps) for cause in reversed(group)}
         few = [f"{text.split(' (')[0]} in {at}" for text, at in reversed(told.items())][:_MOST_NUMBERS]
         rest = len(told) - len(few)
-        written.append(next(iter(told)) if len(told) == 1 else _listed([*few, *([f"{rest} more"] if rest else [])]))
+        written.append(next(iter(told)) if len(told) == 1 else listed([*few, *([f"{rest} more"] if rest else [])]))
     taps = tuple(sorted((tap for cause in group for tap in cause.taps), key=graph_order))
-    return [replace(group[0], taps=taps, written=(written[0], written[1]), also_fits=(), n_values=len(group))]
+    return replace(group[0], taps=taps, written=(written[0], written[1]), also_fits=(), n_values=len(group))
 
 
 def _blocks(taps: Sequence[str]) -> str:
     blocks = sorted({block for tap in taps if (block := split_tap_name(tap)[0]) is not None})
-    return f"block{'s' if len(blocks) > 1 else ''} {_listed([str(block) for block in blocks])}"
-
-
-def _listed(words: Sequence[str]) -> str:
-    return " and ".join(filter(None, (", ".join(words[:-1]), words[-1])))
+    return f"block{'s' if len(blocks) > 1 else ''} {listed([str(block) for block in blocks])}"

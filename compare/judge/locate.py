@@ -118,12 +118,11 @@ def judge_graphs(a: GraphSide, b: GraphSide, tap: str, others: Values | None = N
     if error <= threshold:
         return Local(tap, "rounding", reason, error, floor, 0.0, threshold, scale, local)
     weights = _small_weights((a, b), tap)
-    rounded = [(a32, a64), (b32, b64)]
     exact = weights | (constant_fingerprints(a.regions[tap]) & constant_fingerprints(b.regions[tap]))
-    moved = _moved((a, b), tap, values, exact)
-    constants = reach = _farthest(zip(moved, (a64, b64), strict=True), scores)
-    certain = _certain(a64, b64, [*rounded, *zip(moved, (a64, b64), strict=True)])
-    if error <= constants and certain < CERTAIN:
+    rounded = [(a32, a64), (b32, b64)]
+    moved = list(zip(_moved((a, b), tap, values, exact), (a64, b64), strict=True))
+    constants = reach = _farthest(moved, scores)
+    if error <= constants and _certain(a64, b64, [*rounded, *moved]) < CERTAIN:
         reason = "no more than a rounded constant does"
         return Local(tap, "rounding", reason, error, floor, constants, threshold, scale, local)
     kept = {

@@ -33,9 +33,8 @@ def rows(
     """
     cores = ThreadPoolExecutor(n_usable_cores())
     try:
-        made = [
-            cores.submit(copy_context().run, _row, a, b, tap, found[tap], with_pictures) for tap in common
-        ]  # numpy's settings, too
+        # each in a context of its own, with numpy's settings
+        made = [cores.submit(copy_context().run, _row, a, b, tap, found[tap], with_pictures) for tap in common]
         for tap, row in zip(common, made, strict=True):  # ast, which reads the nodes' scopes, is no thread's
             yield replace(row.result(), a_nodes=_nodes(a, tap), b_nodes=_nodes(b, tap))
     finally:

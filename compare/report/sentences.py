@@ -166,9 +166,9 @@ def _share(share: float | None) -> str:
     return f"{percent:.0e} %"
 
 
-def latent_lines(result: Result, most: int = _SHOWN_LATENT) -> tuple[str, ...]:
+def latent_lines(result: Result) -> tuple[str, ...]:
     """What differs without effect, a line each; the rest are counted."""
-    lines = [_latent_line(one) for one in result.latent[:most]]
+    lines = [_latent_line(one) for one in result.latent[:_SHOWN_LATENT]]
     n_more = len(result.latent) - len(lines)
     return (*lines, f"and {n_more} more, in the JSON") if n_more > 0 else tuple(lines)
 

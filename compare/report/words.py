@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from ...graphs.stages import split_tap_name
 from ..explain.causes import Cause
+from ..listed import listed
 from ..result import RootCause
 
 _AGREES = {
@@ -84,7 +85,7 @@ def places(taps: Sequence[str]) -> str:
     groups: dict[tuple[int | None, ...], list[str]] = {}
     for stage, where in blocks.items():
         groups.setdefault(tuple(where), []).append(stage)
-    return "; ".join(f"{_listed(stages)}{_in_blocks(where)}" for where, stages in groups.items())
+    return "; ".join(f"{listed(stages)}{_in_blocks(where)}" for where, stages in groups.items())
 
 
 def _in_blocks(blocks: Sequence[int | None]) -> str:
@@ -95,8 +96,4 @@ def _in_blocks(blocks: Sequence[int | None]) -> str:
         return f" in block {numbers[0]}"
     if len(numbers) > 2 and numbers == list(range(numbers[0], numbers[-1] + 1)):
         return f" in blocks {numbers[0]} to {numbers[-1]}"
-    return f" in blocks {_listed([str(n) for n in numbers])}"
-
-
-def _listed(words: Sequence[str]) -> str:
-    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
+    return f" in blocks {listed([str(n) for n in numbers])}"

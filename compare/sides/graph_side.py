@@ -117,8 +117,7 @@ class GraphSide(Side):
         Raises:
             ShapeError: not every tap has a place for each token, or the graph was made for this input alone.
         """
-        if self.artifact.given is not None:
-            raise ShapeError(f"{self.artifact.path}: made for {len(self.tokens)} tokens, and not for {n}")
+        self._check_takes(n)
         other = copy(self)
         other.tokens = self.tokens[:n]
         other._inputs = graph_inputs(self.artifact, other.tokens)
@@ -132,14 +131,17 @@ class GraphSide(Side):
             other.values[tap], other.by_region[tap] = value[first], self.by_region[tap][first]
         return other
 
+    def _check_takes(self, n: int) -> None:
+        if self.artifact.given is not None:
+            raise ShapeError(f"{self.artifact.path}: made for {len(self.tokens)} tokens, and not for {n}")
+
     def stretched(self, n: int, taps: Iterable[str]) -> GraphSide:
         """The same side as if it had `n` tokens, its own again and again, with values of these taps alone: likewise its own.
 
         Raises:
             ShapeError: not every one of them has a place for each token, or the graph was made for this input alone.
         """
-        if self.artifact.given is not None:
-            raise ShapeError(f"{self.artifact.path}: made for {len(self.tokens)} tokens, and not for {n}")
+        self._check_takes(n)
         other, turns = copy(self), np.arange(n) % len(self.tokens)
         other.tokens = [self.tokens[turn] for turn in turns.tolist()]
         other._inputs = graph_inputs(self.artifact, other.tokens)

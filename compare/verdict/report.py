@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from rich.console import Console
 from rich.table import Table
 
+from ..listed import listed
 from ..report.plain_table import PlainTable, plain
 from .causes import Causes
 from .judgement import Judgement, Tally
@@ -40,7 +41,7 @@ def print_verdict(verdict: Verdict, console: Console, quiet: bool) -> None:
 
 def headlines(verdict: Verdict) -> Iterator[str]:
     """For each candidate that the user named whether it passes; then where the real runtimes themselves part."""
-    real = _listed(list(verdict.references))
+    real = listed(list(verdict.references))
     named = [one for one in verdict.standings if one.is_named]
     for one in sorted(named, key=lambda one: not one.passes):
         same = ", ".join(agreement(tally) for tally in verdict.tallies if tally.side == one.name)
@@ -63,7 +64,7 @@ def agreement(tally: Tally) -> str:
 def setting(verdict: Verdict) -> str:
     """How it was decoded."""
     first = next(iter(verdict.references))
-    real = _listed(list(verdict.references.values()))
+    real = listed(list(verdict.references.values()))
     return (
         f"of {verdict.n_steps} steps, against {real}. The path is {first}'s own greedy continuation, forced on all sides,"
         " so that every step compares the same context:"
@@ -208,7 +209,3 @@ def notes(verdict: Verdict) -> Iterator[str]:
     if len(verdict.references) == 1:
         yield "with one real runtime, how far real runtimes disagree is unknown, so no flip is called a near-tie"
     yield from verdict.notes
-
-
-def _listed(names: Sequence[str]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

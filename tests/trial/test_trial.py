@@ -5,7 +5,6 @@ Once it named a node of shape arithmetic, a line of torch's own, a relation that
 
 from __future__ import annotations
 
-import linecache
 import re
 import warnings
 from collections.abc import Callable, Mapping
@@ -14,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from conftest import made_once
+from own_files import text_at
 
 from opdiff.compare.diagnose import compare
 from opdiff.compare.result import Result
@@ -203,14 +203,6 @@ def compared(trial: Path) -> Callable[[str, str], Result]:
     return one
 
 
-def line_of(source: str | None) -> str:
-    """The text of a line, which must be one of variants.py."""
-    assert source is not None
-    file, _, number = source.rpartition(":")
-    assert Path(file) == VARIANTS
-    return linecache.getline(file, int(number)).strip()
-
-
 def is_false(sentence: str) -> bool:
     """Whether it tells rounding as a relation: a factor of 1, a constant of 0 or of 1e-8, a bound that only masking sets."""
     tiny = [digits for digits in re.findall(r"\de-(\d+)", sentence) if int(digits) > 7]
@@ -263,8 +255,8 @@ LINES = {
 @every_case(LINES)
 def test_the_lines_are_those_that_hold_it(case, compared):
     (cause,) = compared(case.a, case.b).root_causes
-    b_line = line_of(cause.source)
-    assert (line_of(cause.a_source), b_line) == (case.a_line, b_line if case.b_line is None else case.b_line)
+    b_line = text_at(cause.source, VARIANTS)
+    assert (text_at(cause.a_source, VARIANTS), b_line) == (case.a_line, b_line if case.b_line is None else case.b_line)
 
 
 def test_a_residual_that_passes_65504_is_one_cause_and_its_token_and_magnitude_are_noted(compared):
@@ -272,7 +264,7 @@ def test_a_residual_that_passes_65504_is_one_cause_and_its_token_and_magnitude_a
     assert {d.tap for d in result.divergences} == {"blk.0.ffn_residual"}
     (cause,) = result.root_causes
     assert (cause.kind, cause.edit) == ("edit", ("to_float16(x) is extra, x = attn_residual",))
-    assert line_of(cause.source) == "sum_in_half = x.half() + self.feed_forward(h, b).half()"
+    assert text_at(cause.source, VARIANTS) == "sum_in_half = x.half() + self.feed_forward(h, b).half()"
     (one,) = result.nonfinite
     assert (one.side, one.tap, one.kind, one.element_type) == ("LoudInHalf", "blk.0.ffn_residual", "Inf", "float16")
     assert re.search(r"passes 65504 in float16 at token \d, channel \d+", one.text)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ....graphs.network import Step
 from .words import Line
 
 LARGEST = 10  # steps: an edit of more is no explanation, but a rewrite
@@ -22,6 +23,11 @@ class Place:
     ours: int | None
     theirs: int | None
     is_read: bool = False
+
+    @classmethod
+    def of(cls, ours: Step | None, theirs: Step | None, is_read: bool = False) -> Place:
+        """Where these steps stand, or one of them alone."""
+        return cls(None if ours is None else ours.index, None if theirs is None else theirs.index, is_read)
 
 
 @dataclass(frozen=True, slots=True)

@@ -240,7 +240,7 @@ class RegionSearch:
         whole = _whole(alignment, writer, pieces, lines)
         if whole is not None:
             ours, theirs = first_of(self._a, alignment.between_a), first_of(self._b, alignment.between_b)
-            lines, places, readers = [whole], [_at(ours, theirs)], [None]
+            lines, places, readers = [whole], [Place.of(ours, theirs)], [None]
         replaced, brought, n_steps = self._changed(alignment, merged)
         cost = sum(_cost(line) for line in lines) + _PER_STEP * (len(replaced) + len(brought))
         error = self._local.error
@@ -324,7 +324,7 @@ def _nodes(alignment: Alignment, piece: Piece, right: frozenset[int], has_other_
     elif is_read and ours is partner and piece.step is not None and not _are_own(alignment, piece.step):
         own = _first_own(alignment, piece.step)
         ours = ours if own is None else alignment.partner[own.number]
-    return _at(ours, theirs, is_read)
+    return Place.of(ours, theirs, is_read)
 
 
 def _has_other_mask(local: Local) -> bool:
@@ -341,10 +341,6 @@ def _mask_of(network: Network, steps: Sequence[Step]) -> Step | None:
     says = [step for step in own if (made := network.array(step.outputs[0])) is not None and made.dtype == bool]
     made_of_none = [step for step in own if not network.values[step.outputs[0]].is_data]
     return next(reversed(says or made_of_none), None)
-
-
-def _at(ours: Step | None, theirs: Step | None, is_read: bool = False) -> Place:
-    return Place(None if ours is None else ours.index, None if theirs is None else theirs.index, is_read)
 
 
 def _has_it_ready(alignment: Alignment, piece: Piece, inside_a: Sequence[Step], inside_b: Sequence[Step]) -> bool:

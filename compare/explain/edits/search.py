@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 
 import numpy as np
@@ -116,8 +116,8 @@ class EditSearch:
         return _sourced(left, place.ours, a), _sourced(right, place.theirs, b)
 
     @cached_property
-    def _lines(self) -> tuple[frozenset[Line], frozenset[Line]]:
-        return _lines(self.a), _lines(self.b)
+    def _lines(self) -> tuple[_Lines, _Lines]:
+        return _Lines.of(self.a), _Lines.of(self.b)
 
     def insides(self, tap: str) -> tuple[Holds, Holds]:
         """For A's region and B's, on A's values, whether it computes a value."""
@@ -143,7 +143,7 @@ class EditSearch:
         inside = {maker for name in b.cone(part) if (maker := b.values[name].maker) is not None}
         ours = first_of(a, alignment.between_a)
         theirs = first_of(b, [step for step in alignment.between_b if step in inside] or alignment.between_b)
-        return Place(None if ours is None else ours.index, None if theirs is None else theirs.index)
+        return Place.of(ours, theirs)
 
     def _networks(self, tap: str, opened: frozenset[str] = frozenset()) -> tuple[Network, Network]:
         """Both sides' regions, on A's values; the last ones are kept, with what was made of them."""
@@ -172,6 +172,20 @@ class _Inside:
         return bool(self._by_size[value.size].find(value))
 
 
+@dataclass(frozen=True, slots=True)
+class _Lines:
+    """Every line that a graph runs, or from which one is called: where they stand, and how they read."""
+
+    places: frozenset[str]
+    texts: frozenset[str]
+
+    @classmethod
+    def of(cls, side: GraphSide) -> _Lines:
+        nodes = {id(node): node for region in side.regions.values() for node in region.nodes}
+        lines = [line for node in nodes.values() for line in lines_of(node)]
+        return cls(frozenset(line.place for line in lines), frozenset(line.text for line in lines))
+
+
 def _lines_at(region: Region, index: int | None) -> list[Line]:
     """The lines of a node, or where none is meant, of the one that makes the tap; one that the exporter left without a
     line has those of the next node that has some.
@@ -180,7 +194,7 @@ def _lines_at(region: Region, index: int | None) -> list[Line]:
 
 
 def _apart(
-    a: Sequence[Line], b: Sequence[Line], all_of_a: frozenset[Line], all_of_b: frozenset[Line], is_read: bool
+    a: Sequence[Line], b: Sequence[Line], all_of_a: _Lines, all_of_b: _Lines, is_read: bool
 ) -> tuple[Line | None, Line | None]:
     """A's line and B's, of those of a node each: the innermost that is none of the other side's, which may call it.
 
@@ -191,11 +205,11 @@ def _apart(
     """
     n = next((n for n, (ours, theirs) in enumerate(zip(a, b, strict=False)) if ours.place != theirs.place), 0)
     a, b = a[n:], b[n:]  # without what both run on the way, such as a helper of one file
-    a, b = _from_own(a, {line.place for line in all_of_b}), _from_own(b, {line.place for line in all_of_a})
-    texts_a, texts_b = ({line.text for line in lines} for lines in (all_of_a, all_of_b))
-    if is_read and a and b and (a[0].text in texts_b) != (b[0].text in texts_a):
+    a, b = _from_own(a, all_of_b.places), _from_own(b, all_of_a.places)
+    if is_read and a and b and (a[0].text in all_of_b.texts) != (b[0].text in all_of_a.texts):
         a, b = (
-            [line for line in lines if line.text not in texts] or lines for lines, texts in ((a, texts_b), (b, texts_a))
+            [line for line in lines if line.text not in others.texts] or lines
+            for lines, others in ((a, all_of_b), (b, all_of_a))
         )
     for ours, theirs in zip(a, b, strict=False):
         if not ours.text or ours.text != theirs.text:
@@ -219,9 +233,3 @@ def _sourced(region: Region, index: int | None, line: Line | None) -> Source | N
         return None
     source = region.source(len(region.nodes) - 1 if index is None else index)
     return replace(source, source=None if line is None else line.place)
-
-
-def _lines(side: GraphSide) -> frozenset[Line]:
-    """Every line that a graph runs, or from which one is called."""
-    nodes = {id(node): node for region in side.regions.values() for node in region.nodes}
-    return frozenset(line for node in nodes.values() for line in lines_of(node))

@@ -166,7 +166,7 @@ def _doubled(region: Region) -> Iterator[Trial]:
 
 
 def _moved(region: Region) -> Iterator[Trial]:
-    """A step taken behind another one that A takes after it, or before one that A takes before it."""
+    """A step taken behind another one that A takes after it."""
     for step, output, array in region.data_steps():
         for operand in dict.fromkeys(step.operands):
             x = region.data(operand)

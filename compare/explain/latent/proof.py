@@ -13,6 +13,7 @@ from ....graphs.stepping import StepRunner
 from ...judge.locate import Local, judge_graphs
 from ...sides.graph_side import GraphSide
 from ...sides.side import Values
+from ..edits.edit import WORK
 from .difference import Difference
 from .passing import hands_on
 from .probes import FEW, Probe, bounds, lengths, probes
@@ -21,7 +22,6 @@ from .walk import Walk, are_same
 _MOST_JUDGED = 256  # tokens: for more, a mask is made, but not what reads it
 _MOST_PROBED = 12  # differences for which an input is looked for
 _HEAVY = frozenset({"MatMul", "Gemm", "Einsum", "Conv", "Softmax"})
-WORK = 1.5e8  # elements, calls counted as some: what is spent on one comparison, about a second
 
 
 class Proof:

@@ -110,8 +110,7 @@ class _Search:
                 continue
             is_of_length |= not difference.is_of_data(a, b)
             text = text_of(a, b, difference)
-            ours, theirs = (None if step is None else step.index for step in (difference.ours, difference.theirs))
-            nodes = self._edits.nodes(taps[0], Place(ours, theirs))
+            nodes = self._edits.nodes(taps[0], Place.of(difference.ours, difference.theirs))
             yield key(text, a, b, self._b.stream), Dormant(tuple(taps), text, nodes, shown_by)
         if walk.has_leapt and not is_of_length:
             yield from self._of_other_writing(taps, a, b)

@@ -17,13 +17,13 @@ from ....graphs.contents import LAYOUT
 from ....graphs.errors import OpdiffError
 from ....graphs.network import Network, Step
 from ...align.arrangement import arrangement, plain
+from ...align.values import NEAR
 from ..edits.matching import Matching, Numbers
 from .difference import Difference
 from .leaves import Leaves, are_one
 from .passing import can_show, handed_on
 
 _ANY_ORDER = frozenset({"Add", "Mul", "And", "Or", "Xor", "Equal", "Max", "Min", "Sum"})
-_NEAR = 1e-6  # how near two values must be to be one: what rounded constants leave open
 _TOLD, _PASSED, _LEAP, _LEAPT = 1.0, 0.1, 10.0, 1.0  # what each costs; the walk of the least cost is taken
 
 
@@ -80,7 +80,7 @@ class Walk:
 
     def _are_same(self, ours: str, theirs: str) -> bool:
         left, right = self._numbers[0].plain(ours), self._numbers[1].plain(theirs)
-        return left is not None and right is not None and arrangement(left, right, _NEAR) is not None
+        return left is not None and right is not None and arrangement(left, right, NEAR) is not None
 
     def _is_one_constant(self, ours: str, theirs: str) -> bool:
         if self.a_leaves.is_large(ours) or self.b_leaves.is_large(theirs):
@@ -199,7 +199,7 @@ class Walk:
     @cached_property
     def _matching(self) -> Matching | None:
         try:
-            return Matching(self._a, self._b, *self._numbers, _NEAR)
+            return Matching(self._a, self._b, *self._numbers, NEAR)
         except OpdiffError:
             return None
 
@@ -207,7 +207,7 @@ class Walk:
 def are_same(a: Network, b: Network, ours: str, theirs: str) -> bool:
     """Whether two values are the same numbers, in whatever layout; what is masked is masked, by whatever number."""
     left, right = a.array(ours), b.array(theirs)
-    return left is not None and right is not None and arrangement(plain(left), plain(right), _NEAR) is not None
+    return left is not None and right is not None and arrangement(plain(left), plain(right), NEAR) is not None
 
 
 def _settings(ours: Step, theirs: Step) -> Iterator[Difference]:

@@ -11,7 +11,7 @@ from ....graphs.network import Network, Step
 from ....graphs.stages import split_tap_name
 from ....graphs.stream import Stream
 from ..arrays import compare_arrays, told_apart
-from ..edits.expression import Style, formula, is_mask, step_formula
+from ..edits.expression import MASKED, Style, formula, is_mask, step_formula
 from ..edits.keys import key_of, short_name
 from ..edits.words import attributes_text
 from ..masks import mask_law
@@ -20,7 +20,6 @@ from .leaves import Leaves
 from .passing import is_identity
 
 _INSIDE, _READ = Style(depth=4), 3  # steps deep: what is told, and what it reads
-_MASKED = -1e4
 _POSITIONS = "positions"
 
 
@@ -78,9 +77,9 @@ def _of_constants(a: Network, b: Network, difference: Difference) -> str:
     if all(base is not None and base.size == 1 for base in bases):
         left, right = told_apart(ours.reshape(-1)[0], theirs.reshape(-1)[0])
         return f"{right} where A has {left}, in {inside}"
-    if is_mask(ours) and is_mask(theirs) and np.array_equal(ours <= _MASKED, theirs <= _MASKED):
+    if is_mask(ours) and is_mask(theirs) and np.array_equal(ours <= MASKED, theirs <= MASKED):
         left, right = told_apart(float(ours.min()), float(theirs.min()))
-        return f"masks {mask_law(theirs <= _MASKED)} by {right} where A has {left}"
+        return f"masks {mask_law(theirs <= MASKED)} by {right} where A has {left}"
     label = b.values[b.base(difference.b_value)].label
     named = f" {short_name(label, _block(b))}" if label else ""
     what = "the weight" if label else "the constant"

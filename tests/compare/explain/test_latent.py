@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import linecache
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ import pytest
 import torch
 from conftest import made_once
 from foreign.models import written
+from own_files import text_at
 from torch import nn
 
 from opdiff.compare.diagnose import compare
@@ -155,13 +155,6 @@ def compared(variants: Path) -> Callable[[str, str], Result]:
     return one
 
 
-def line_of(source: str | None) -> str:
-    assert source is not None
-    file, _, number = source.rpartition(":")
-    assert Path(file) == VARIANTS
-    return linecache.getline(file, int(number)).strip()
-
-
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.a} to {case.b}")
 def test_what_has_no_effect_is_listed_at_its_lines_and_with_what_shows_it(case, compared):
     result = compared(case.a, case.b)
@@ -169,7 +162,7 @@ def test_what_has_no_effect_is_listed_at_its_lines_and_with_what_shows_it(case, 
     (one,) = result.latent
     assert case.says in one.text
     assert one.taps == ("body",)
-    assert (line_of(one.a_source), line_of(one.source)) == (case.a_line, case.b_line)
+    assert (text_at(one.a_source, VARIANTS), text_at(one.source, VARIANTS)) == (case.a_line, case.b_line)
     assert one.shown_by == case.shown_by
 
 
