@@ -61,6 +61,7 @@ def faults(a: Side, b: Side, found: Mapping[str, Local], explainer: Explainer) -
     suspects = [tap for tap, local in found.items() if local.verdict == "semantic" and tap not in innocent]
     search = _Search(a, b, found, explainer)
     explained = {tap: search.explained(found[tap]) for tap in counted(suspects)}
+    search.agree(found)
     causes, dropped = _without_cancelling(
         a,
         b,
@@ -123,6 +124,11 @@ class _Search:
             self.edits[local.tap] = edit
         budget = WHOLE if edit is None else BESIDE_A_REWRITE if edit.is_rewrite else BESIDE_AN_EDIT
         return named or self._explainer.explain(local, budget)
+
+    def agree(self, found: Mapping[str, Local]) -> None:
+        """Have one edit for regions of the same programs, where one holds in them all."""
+        if self._search is not None:
+            self.edits = self._search.agreed(found, self.edits)
 
     def _tried(self, local: Local) -> Edit | None:
         """A change of A's region alone, for one that B computes in other steps."""

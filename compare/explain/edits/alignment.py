@@ -24,14 +24,15 @@ class Alignment:
 
     Args:
         matching: which values both have.
+        refused: values of B that stand for none of A's, whatever their numbers are.
     """
 
-    def __init__(self, matching: Matching) -> None:
+    def __init__(self, matching: Matching, refused: frozenset[str] = frozenset()) -> None:
         self.matching, self.a, self.b = matching, matching.a, matching.b
         self.partner: dict[int, Step] = {}
         self.orders: dict[int, tuple[int, ...]] = {}
         self._used: set[int] = set()
-        self._refused: set[str] = set()
+        self._refused = set(refused)
         self.between_b = self._between_b()
         self.between_a = self._between_a()
 
@@ -51,6 +52,32 @@ class Alignment:
         """Whether B has both values of A, and only reads another of them."""
         match, ours = self.match(self.b.base(theirs)), self.a.base(ours)
         return match is not None and self.a.base(match.name) != ours and self.has(ours)
+
+    @property
+    def unmatched(self) -> frozenset[str]:
+        """The values between that B alone has."""
+        return frozenset(
+            name for step in self.between_b for name in step.outputs if not step.is_move and self.match(name) is None
+        )
+
+    def is_extra(self, ours: str, theirs: str) -> bool:
+        """Whether B makes its value of A's, so that A has no step of its own there."""
+        return self.a.base(ours) in self._ends(theirs)
+
+    def _ends(self, theirs: str) -> set[str]:
+        """The values of A at which B's value ends, that are no constants."""
+        found, seen, stack = set(), set(), [theirs]
+        while stack:
+            base = self.b.base(stack.pop())
+            if base in seen:
+                continue
+            seen.add(base)
+            match, maker = self.match(base), self.b.values[base].maker
+            if match is not None and self.b.values[base].kind != "constant":
+                found.add(self.a.base(match.name))
+            elif maker is not None:
+                stack.extend(maker.operands)
+        return found
 
     def has(self, ours: str) -> bool:
         """Whether a value of A is one of B too."""

@@ -51,6 +51,10 @@ class StepwiseSearch:
             return None
         return search.edit(there, is_named)
 
+    def agreed(self, found: Mapping[str, Local], edits: Mapping[str, Edit]) -> dict[str, Edit]:
+        """The edits as they are: each was found at a step of its own."""
+        return dict(edits)
+
     def _is_a(self, local: Local, side: GraphSide, there: Local) -> bool:
         """Whether A, fed B's step, gives what it gives as it is fed itself."""
         assert self._alike is not None

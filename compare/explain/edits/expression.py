@@ -33,6 +33,10 @@ _NAMES = {
     "Min": "minimum",
     "LessOrEqual": "less_or_equal",
     "GreaterOrEqual": "greater_or_equal",
+    "Not": "logical_not",
+    "And": "logical_and",
+    "Or": "logical_or",
+    "Xor": "logical_xor",
 }  # fmt: skip
 _AS_THEY_ARE = (
     "Normalization",
@@ -161,9 +165,12 @@ def _plain_step(network: Network, step: Step, output: int, leaf: Leaf, style: St
         return f"-{operands[0][0] if operands[0][1] >= _PRODUCT else f'({operands[0][0]})'}", _SIGN
     arguments = [text for text, _ in operands]
     if step.operator == "Slice" and not step.domain:
-        return f"{_tight(operands[0])}[{_sliced(step)}]", _ATOM
+        return f"{_tight(operands[0])}[{_sliced(step, network.array(step.operands[0]))}]", _ATOM
     if step.operator == "Split" and not step.domain:
-        return f"{_tight(operands[0])}[part {output + 1} of {len(step.outputs)}]", _ATOM
+        return f"{_tight(operands[0])}[{_split(network, step, output)}]", _ATOM
+    if step.operator == "TopK" and _is_sort(network, step):
+        order = ", descending" if step.attributes.get("largest", 1) else ""
+        return f"{('sort', 'argsort')[output]}({operands[0][0]}{order})", _ATOM
     if step.operator == "Gather" and not step.domain and len(arguments) == 2:
         axis = step.attributes.get("axis", 0)
         return f"{_tight(operands[0])}[{arguments[1]}{f' on axis {setting_text(axis)}' if axis else ''}]", _ATOM
@@ -247,10 +254,33 @@ def _settings(step: Step, with_axes: bool) -> Iterator[str]:
             yield f"{word}{shown(literal)}"
 
 
-def _sliced(step: Step) -> str:
+def _is_sort(network: Network, step: Step) -> bool:
+    """Whether the k largest are all."""
+    read, k = network.array(step.operands[0]), step.literals.get(1)
+    axis = step.attributes.get("axis", -1)
+    assert isinstance(axis, int)
+    return read is not None and k is not None and k.size == 1 and int(k.ravel()[0]) == read.shape[axis]
+
+
+def _split(network: Network, step: Step, output: int) -> str:
+    """Which places of its axis a part of a Split has; which of the parts it is where the sizes are not known."""
+    parts = [network.array(name) for name in step.outputs[: output + 1]]
+    axis = step.attributes.get("axis", 0)
+    if any(part is None for part in parts) or not isinstance(axis, int):
+        return f"part {output + 1} of {len(step.outputs)}"
+    sizes = [part.shape[axis] for part in parts if part is not None]
+    is_last = axis == -1 or axis == np.ndim(parts[0]) - 1
+    return f"{sum(sizes[:-1])}:{sum(sizes)}{'' if is_last else f' on axis {axis}'}"
+
+
+def _sliced(step: Step, read: np.ndarray | None) -> str:
     rows = zip(*(step.literals[n].ravel().tolist() for n in (1, 2, 3, 4) if n in step.literals), strict=False)
     parts = []
     for start, end, *rest in rows:
         axis, stride = (*rest, -1, 1)[:2] if rest else (-1, 1)
-        parts.append(f"{start}:{end}{f':{stride}' if stride != 1 else ''}{f' on axis {axis}' if axis != -1 else ''}")
+        is_reversed = (
+            stride == -1 and read is not None and start in (-1, read.shape[axis] - 1) and end < -read.shape[axis]
+        )
+        places = "::-1" if is_reversed else f"{start}:{end}{f':{stride}' if stride != 1 else ''}"
+        parts.append(f"{places}{f' on axis {axis}' if axis != -1 else ''}")
     return ", ".join(parts)

@@ -30,7 +30,7 @@ COARSE, TIGHT = 1e-6, 1e-11
 _SHORT = 60  # characters: a line of fewer needs no cut to be told
 _MOST_CUTS = 8  # of those that match, how many are proved
 _GOOD = 200  # the cost below which no other way to align is tried
-_PER_LINE, _PER_STEP, _PER_NUMBER, _UNTELLING = 60, 30, 40, 100_000
+_PER_LINE, _PER_STEP, _PER_NUMBER, _PER_ORDER, _UNTELLING = 60, 30, 40, 60, 100_000
 
 Strategy = Literal["walk", "subsequence", "cuts", "tables"]  # the last two pair no steps; the last cuts at tables too
 
@@ -39,6 +39,7 @@ Strategy = Literal["walk", "subsequence", "cuts", "tables"]  # the last two pair
 class Plan:
     """How an edit was found: what to try first on the same two programs in another block.
 
+    unmatched: values that B alone has: one that is A's by chance in another block is none of A's there either.
     opened: the operators that were taken as the steps that ONNX defines them by.
     """
 
@@ -46,6 +47,7 @@ class Plan:
     strategy: Strategy
     pieces: tuple[Piece, ...]
     choices: Choices
+    unmatched: frozenset[str]
     opened: frozenset[str] = frozenset()
 
 
@@ -87,7 +89,7 @@ class RegionSearch:
 
     def again(self, plan: Plan) -> Edit | None:
         """The edit of a plan, where it holds here too."""
-        alignment = self._aligned(plan.nearness, plan.strategy)
+        alignment = self._aligned(plan.nearness, plan.strategy, plan.unmatched)
         if any(piece.step is not None and piece.step.number not in alignment.partner for piece in plan.pieces):
             return None  # other steps of the same programs are pairs, on this block's numbers
         merged = self._merged(alignment, plan.choices)
@@ -125,10 +127,10 @@ class RegionSearch:
     def _is_spent(self) -> bool:
         return self._a.runner.work > self._until
 
-    def _aligned(self, nearness: float, strategy: Strategy) -> Alignment:
+    def _aligned(self, nearness: float, strategy: Strategy, refused: frozenset[str] = frozenset()) -> Alignment:
         if nearness not in self._matchings:
             self._matchings[nearness] = Matching(self._a, self._b, *self._numbers, nearness)
-        alignment = Alignment(self._matchings[nearness])
+        alignment = Alignment(self._matchings[nearness], refused)
         if strategy in ("walk", "subsequence"):
             alignment.walk()
         if strategy == "subsequence":
@@ -163,7 +165,7 @@ class RegionSearch:
         if merged is None:
             return None
         edit, cost = self._edit(alignment, tuple(pieces), *merged)
-        return Found(Plan(nearness, strategy, tuple(pieces), choices), edit, cost)
+        return Found(Plan(nearness, strategy, tuple(pieces), choices, alignment.unmatched), edit, cost)
 
     def _minimised(
         self, alignment: Alignment, pieces: list[Piece], choices: Choices, limit: float
@@ -242,7 +244,8 @@ class RegionSearch:
             ours, theirs = first_of(self._a, alignment.between_a), first_of(self._b, alignment.between_b)
             lines, places, readers = [whole], [Place.of(ours, theirs)], [None]
         replaced, brought, n_steps = self._changed(alignment, merged)
-        cost = sum(_cost(line) for line in lines) + _PER_STEP * (len(replaced) + len(brought))
+        is_order = all(line.is_order for line in lines)
+        cost = _PER_ORDER if is_order else sum(map(_cost, lines)) + _PER_STEP * (len(replaced) + len(brought))
         error = self._local.error
         residual = left / error if np.isfinite(error) and error else left
         operators = tuple(step.operator for step in replaced), tuple(step.operator for step in brought)
@@ -301,16 +304,18 @@ def _nodes(alignment: Alignment, piece: Piece, right: frozenset[int], has_other_
         if is_table and (are_two or _has_it_ready(alignment, piece, inside_a, inside_b)):
             ours, theirs = partner, piece.step  # both are told where it is read
         else:
-            is_of_both = is_table and alignment.has(piece.ours)  # then A has no step of its own there
-            first_a, first_b = None if is_of_both else first_of(a, inside_a), first_of(b, inside_b)
+            reader = piece.step or _reader(b, piece.theirs)
+            are_right = all(id(b.region.nodes[step.index]) in right for step in inside_b)
+            first_b = piece.step if are_right and _makes_data(b, inside_b) else None
+            first_b = first_b or first_of(b, inside_b)
+            # what A has no step for is told where A reads the value, if B does so in that very line
+            is_extra = alignment.is_extra(piece.ours, piece.theirs)
+            is_of_reader = is_extra and _are_in_one_line(b, first_b, reader)
+            is_of_both = alignment.has(piece.ours) and (is_table or is_of_reader)
+            made = _maker(a, piece.ours) if is_extra else first_of(a, inside_a)
+            first_a = None if is_of_both else made
             if has_other_mask:
                 first_a, first_b = _mask_of(a, inside_a) or first_a, _mask_of(b, inside_b) or first_b
-            elif (
-                piece.step is not None
-                and _makes_data(b, inside_b)
-                and all(id(b.region.nodes[step.index]) in right for step in inside_b)
-            ):
-                first_b = piece.step
             # a table is told where it is made, but for where the other side's step stands in the line of its reader
             is_made = is_table and not _are_in_one_line(b, first_b, piece.step)
             ours = first_a or _instead(a, piece.ours, is_made, _repeats(b, first_b)) or partner
@@ -318,6 +323,8 @@ def _nodes(alignment: Alignment, piece: Piece, right: frozenset[int], has_other_
             theirs = first_b or _instead(b, piece.theirs, is_made, _repeats(a, first_a)) or piece.step
             is_read = (ours is partner and first_a is None) != (theirs is piece.step and first_b is None)
         ours, theirs = ours or _reader(a, piece.ours), theirs or _reader(b, piece.theirs)
+    if piece.kind == "operand" and ours is partner and theirs is piece.step:
+        ours, theirs = _on_the_way(alignment, piece) or (ours, theirs)
     if theirs is not None and theirs is piece.step and not _are_own(alignment, theirs):
         own = _first_own(alignment, theirs)  # what another stage makes too is no place to tell it
         ours, theirs = (ours, theirs) if own is None else (alignment.partner[own.number], own)
@@ -325,6 +332,35 @@ def _nodes(alignment: Alignment, piece: Piece, right: frozenset[int], has_other_
         own = _first_own(alignment, piece.step)
         ours = ours if own is None else alignment.partner[own.number]
     return Place.of(ours, theirs, is_read)
+
+
+def _on_the_way(alignment: Alignment, piece: Piece) -> tuple[Step, Step] | None:
+    """Of values that are moved before a step reads them: the last moves in lines that the other side does not have; None where
+    the two are moved in the same lines, or the step reads them in lines of its own.
+    """
+    assert piece.step is not None
+    readers = alignment.partner[piece.step.number], piece.step
+    if _texts(alignment.a, [readers[0]]) != _texts(alignment.b, [readers[1]]):
+        return None
+    chains = _moves(alignment.a, piece.ours), _moves(alignment.b, piece.theirs)
+    texts = _texts(alignment.a, chains[0]), _texts(alignment.b, chains[1])
+    ours = next((step for step in chains[0] if _texts(alignment.a, [step]) - texts[1]), None)
+    theirs = next((step for step in chains[1] if _texts(alignment.b, [step]) - texts[0]), None)
+    return None if ours is None or theirs is None else (ours, theirs)
+
+
+def _moves(network: Network, name: str) -> list[Step]:
+    """The moves of a value, the last one first."""
+    moves: list[Step] = []
+    while (maker := network.values[name].maker) is not None and (maker.is_move or maker.operator == "Tile"):
+        moves.append(maker)
+        name = maker.operands[0]
+    return moves
+
+
+def _texts(network: Network, steps: Sequence[Step]) -> set[str]:
+    """How the lines of these steps read, those that call them too."""
+    return {line.text for step in steps for line in lines_of(network.region.nodes[step.index])}
 
 
 def _has_other_mask(local: Local) -> bool:
@@ -411,12 +447,10 @@ def _moved(network: Network, name: str, reader: Step | None) -> Step | None:
     """The last move of a value in a line of its own before a step reads it; where there is none, that step. Of a value that
     nothing reads, the last one that changes the order, or the last.
     """
-    moves: list[Step] = []
-    while (maker := network.values[name].maker) is not None and (maker.is_move or maker.operator == "Tile"):
-        moves.append(maker)
-        name = maker.operands[0]
+    moves = _moves(network, name)
     if reader is None:
-        return next((move for move in moves if move.operator == "Transpose"), next(iter(moves), maker))
+        made = network.values[moves[-1].operands[0] if moves else name].maker
+        return next((move for move in moves if move.operator == "Transpose"), next(iter(moves), made))
     source = network.region.source
     at = source(reader.index).source
     own = (move for move in moves if at is not None and source(move.index).source not in (at, None))

@@ -42,7 +42,7 @@ class EditSearch:
         self._right = _nodes_of(b, [tap for tap, local in found.items() if local.verdict != "semantic"])
         self._stepper = a.stepper()
         self._last: tuple[tuple[str, frozenset[str]], tuple[Network, Network]] | None = None
-        self._plans: dict[tuple[str, str], Plan] = {}
+        self._plans: dict[tuple[str, str], list[Plan]] = {}
         self._places: dict[tuple[str, str], Place] = {}
         self._met: set[tuple[str, str]] = set()
         self._relations: Relations = {}
@@ -56,16 +56,38 @@ class EditSearch:
             return None
         key = self._programs(local.tap)
         self._met.add(key)
+        plans = self._plans.setdefault(key, [])
         try:
-            known = self._plans.get(key)
-            edit = None if known is None else self._region(local, known.opened).again(known)
+            edit = next(filter(None, (self._again(local, plan) for plan in plans)), None)
             if edit is None and (found := self._found(local, is_named)) is not None:
-                self._plans[key], edit = found.plan, found.edit
+                plans.append(found.plan)
+                edit = found.edit
         except OpdiffError:
             edit = None
         if edit is not None and not edit.is_rewrite:
             self._places[key] = edit.places[0]
         return edit
+
+    def _again(self, local: Local, plan: Plan) -> Edit | None:
+        return self._region(local, plan.opened).again(plan)
+
+    def agreed(self, found: Mapping[str, Local], edits: Mapping[str, Edit]) -> dict[str, Edit]:
+        """The edits, with one for all regions of the same programs where one holds in them all: on the values of one block, less
+        of it may be enough.
+        """
+        agreed = dict(edits)
+        for key, plans in self._plans.items():
+            taps = [tap for tap in edits if self._programs(tap) == key]
+            for plan in plans if len(plans) > 1 else ():
+                try:
+                    made = {tap: edit for tap in taps if (edit := self._again(found[tap], plan)) is not None}
+                except OpdiffError:
+                    continue
+                if len(made) == len(taps) and not any(edit.is_rewrite for edit in made.values()):
+                    agreed |= made
+                    self._places[key] = made[taps[0]].places[0]
+                    break
+        return agreed
 
     def _region(self, local: Local, opened: frozenset[str]) -> RegionSearch:
         return RegionSearch(
@@ -206,7 +228,7 @@ def _apart(
     n = next((n for n, (ours, theirs) in enumerate(zip(a, b, strict=False)) if ours.place != theirs.place), 0)
     a, b = a[n:], b[n:]  # without what both run on the way, such as a helper of one file
     a, b = _from_own(a, all_of_b.places), _from_own(b, all_of_a.places)
-    if is_read and a and b and (a[0].text in all_of_b.texts) != (b[0].text in all_of_a.texts):
+    if a and b and (a[0].text in all_of_b.texts) != (b[0].text in all_of_a.texts):
         a, b = (
             [line for line in lines if line.text not in others.texts] or lines
             for lines, others in ((a, all_of_b), (b, all_of_a))

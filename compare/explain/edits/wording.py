@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 LETTERS = "yz"
 _WORTH_A_LETTER = 16  # characters
@@ -47,9 +47,19 @@ def in_another_order(right: str, left: str) -> tuple[str, str] | None:
 
     None where they are not.
     """
-    for inner in dict.fromkeys(parts(left)):
+    return _swapped(right, left, parts(left))
+
+
+def are_reordered(right: str, left: str) -> bool:
+    """Whether two formulas are the same two steps in another order, calls or not: `mean(x)^2` and `mean(x^2)`."""
+    return _swapped(right, left, (*parts(left), *_first_arguments(left))) is not None
+
+
+def _swapped(right: str, left: str, inside: Iterable[str]) -> tuple[str, str] | None:
+    """`in_another_order`, for these parts of `left` as f(x)."""
+    for inner in dict.fromkeys(inside):
         outer = left.replace(inner, "\0")
-        if outer == "\0" or len(inner) < 2:
+        if outer == "\0" or _WORD.fullmatch(_bare(inner)):
             continue
         for leaf in dict.fromkeys(_WORD.findall(inner)):
             if _of(inner, leaf).count("\0") == 1 and _is_swapped(right, outer, _of(_bare(inner), leaf), leaf):
@@ -82,6 +92,19 @@ def parts(text: str) -> Iterator[str]:
         while end:
             yield text[start:end]
             end = _closed(text, end) if text[end : end + 1] == "[" else 0
+
+
+def _first_arguments(text: str) -> Iterator[str]:
+    """What calls are of: `x^2` of `mean(x^2)`."""
+    for call in parts(text):
+        start = call.find("(") + 1
+        end = next(n for n in range(start, len(call)) if call[n] in ",)" and _depth(call[start:n]) == 0)
+        yield call[start:end]
+
+
+def _depth(text: str) -> int:
+    """How many brackets are open behind a text."""
+    return sum((letter in _OPENING) - (letter in _CLOSING) for letter in text)
 
 
 def _closed(text: str, start: int) -> int:

@@ -18,7 +18,7 @@ from .alignment import Alignment
 from .expression import Style, formula, operator_name, setting_text, step_formula
 from .keys import STREAM, key_of, short_name
 from .pieces import Piece
-from .wording import in_another_order, with_letters
+from .wording import are_reordered, in_another_order, with_letters
 
 Weights = Mapping[str, Callable[[], np.ndarray]]
 Relations = dict[Hashable, Relation]
@@ -26,6 +26,7 @@ _SHORT, _WHOLE, _LETTERED = Style(depth=7), Style(depth=60), Style(depth=60, wit
 _DEFINED = re.compile(r", [xyz] = ")  # behind it stands what a letter is
 _ARRAY = re.compile(r"constant \[[^]]*\]|[\w.]+\.(?:weight|bias)\b")
 READABLE, LONGEST = 160, 320  # characters: a line of no more is told whole; with what its letters are
+_AFTER = " is applied after "
 _SMALL = 64  # entries: so few numbers may be another tensor's by chance
 # What it is called where a region reads another tap than A's: by stage, what B reads, what A reads.
 _CALLED = {
@@ -40,12 +41,14 @@ class Line:
 
     whole: the length of the text with nothing left out of it, but for what x is.
     is_number: whether it is only another number, or another weight.
+    is_order: whether it is only the order of steps that both have.
     """
 
     text: str
     key: str
     whole: int
     is_number: bool = False
+    is_order: bool = False
 
 
 class Writer:
@@ -78,6 +81,7 @@ class Writer:
             key_of(key or text, self._a.region.tap, (self._a.region, self._b.region), self._stream),
             len(whole),
             self._is_number(piece),
+            _AFTER in text or are_reordered(*_DEFINED.split(text)[0].partition(" where A has ")[::2]),
         )
 
     def cost(self, pair: tuple[str, str]) -> float:
@@ -94,7 +98,8 @@ class Writer:
         if piece.kind == "attributes":
             return attributes_text(*self._partner(piece)), ""
         if piece.kind == "literals":
-            return self._of_literals(piece, style), ""
+            text = self._of_literals(piece, style)
+            return text + self._other_part(piece), text
         if piece.kind in ("order", "view"):
             return self._of_layout(piece, style)
         if piece.kind == "moves":
@@ -128,7 +133,7 @@ class Writer:
         ours, theirs = self._partner(piece)
         left = step_formula(self._a, ours, self._leaf_of_a, style)
         right = step_formula(self._b, theirs, self._leaf_of_b, style)
-        if left != right:
+        if left != right and theirs.operator != "Split":
             return f"{right} where A has {left}"
         for place in sorted({*ours.literals, *theirs.literals}):
             one, other = ours.literals.get(place), theirs.literals.get(place)
@@ -139,6 +144,19 @@ class Writer:
                 return f"{theirs.operator} with {shown[1]} where A has {shown[0]}"
         return f"{theirs.operator} with other settings"
 
+    def _other_part(self, piece: Piece) -> str:
+        """Of a Split: which part is taken where A takes another."""
+        ours, theirs = self._partner(piece)
+        for reader in self._alignment.between_b if len(theirs.outputs) > 1 else ():
+            paired = self._alignment.partner.get(reader.number)
+            order = self._alignment.orders.get(reader.number, ())
+            for place, name in zip(order, reader.operands if paired is not None else (), strict=False):
+                assert paired is not None
+                read, other = self._b.values[self._b.base(name)], self._a.values[self._a.base(paired.operands[place])]
+                if read.maker is theirs and other.maker is ours and read.output != other.output:
+                    return f", and part {read.output + 1} is taken where A takes part {other.output + 1}"
+        return ""
+
     def _of_layout(self, piece: Piece, style: Style) -> tuple[str, str]:
         ours, theirs = self._partner(piece)
         moved = replace(style, with_moves=True)
@@ -147,6 +165,10 @@ class Writer:
                 [list(array.shape) for name in step.operands if (array := network.array(name)) is not None]
                 for network, step in ((self._a, ours), (self._b, theirs))
             )
+            if len(left) == 2 and left == right[::-1] and left != right:
+                x, y = (formula(self._b, name, self._leaf_of_b, style, 2) for name in theirs.operands)
+                operands = f"{x} and {y}" if x != y else f"x, x = {x}"
+                return f"{operator_name(theirs)} has its operands the other way round: {operands}", ""
             shapes = f"{_listed(right)} where A has {_listed(left)}"
             return f"{operator_name(theirs)} is taken over other axes: over values of shape {shapes}", ""
         a, b = self._a.array(piece.ours), self._b.array(piece.theirs)
@@ -189,7 +211,7 @@ class Writer:
             return self._of_a_value_of_a(piece, ours, self._a.base(match.name), style)
         if right.kind == "input":
             return self._other_tap(right.label, self._word_of_a(ours, style)), ""
-        if ours in self._leaves(theirs):
+        if self._alignment.is_extra(ours, theirs):
             inside = formula(self._b, piece.theirs, self._hole_in_b(ours), style)
             if inside == "x":
                 inside = formula(self._b, piece.theirs, self._hole_in_b(ours), replace(style, with_moves=True))
@@ -325,7 +347,7 @@ class Writer:
         if found is None:
             return None
         late, early = (text if len(text) <= READABLE // 2 else f"{text[: READABLE // 2]}..." for text in found)
-        return f"{early} is applied after {late}, where A applies it before"
+        return f"{early}{_AFTER}{late}, where A applies it before"
 
     # -- words for values
 
@@ -383,21 +405,6 @@ class Writer:
 
     def _name(self, label: str) -> str:
         return short_name(label, self._block)
-
-    def _leaves(self, theirs: str) -> set[str]:
-        """The values of A at which B's formula ends."""
-        found, seen, stack = set(), set(), [theirs]
-        while stack:
-            base = self._b.base(stack.pop())
-            if base in seen:
-                continue
-            seen.add(base)
-            match, maker = self._alignment.match(base), self._b.values[base].maker
-            if match is not None and self._b.values[base].kind != "constant":
-                found.add(self._a.base(match.name))
-            elif maker is not None:
-                stack.extend(maker.operands)
-        return found
 
 
 def _only(hole: str) -> Callable[[str], str | None]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
@@ -29,9 +29,9 @@ class Probe:
     values: Values
 
 
-def probes(a: GraphSide, tap: str) -> Iterator[Probe]:
-    """A's values of what a region reads, larger, smaller and negated, and numbers of a normal distribution."""
-    reads = {name: np.asarray(a.values[name]) for name in a.reads(tap)}
+def probes(a: GraphSide, taps: Iterable[str]) -> Iterator[Probe]:
+    """A's values of the taps that a region reads, larger, smaller and negated, and numbers of a normal distribution."""
+    reads = {name: np.asarray(a.values[name]) for name in taps}
     floats = [name for name, value in reads.items() if value.dtype.kind == "f"]
     if not floats:
         return

@@ -54,7 +54,7 @@ class Proof:
         self._n_probed += 1
         is_spent = self._n_probed > _MOST_PROBED or self.is_spent
         if difference.is_of_data(a, b):
-            tried = () if is_spent else probes(self._a, tap)
+            tried = () if is_spent else probes(self._a, self._reads(tap))
             return next((probe.text for probe in tried if self._parts(tap, probe, difference)), None), True
         leaves, n_tokens = (walk.a_leaves, walk.b_leaves), self._n_tokens
         open_bounds, is_another = bounds(difference, leaves, n_tokens), False
@@ -112,8 +112,12 @@ class Proof:
                 yield local, a, b
 
     def _stretched(self, tap: str, n: int) -> tuple[GraphSide, GraphSide]:
-        reads = dict.fromkeys((*self._a.reads(tap), *self._b.reads(tap)))
+        reads = self._reads(tap)
         return self._a.stretched(n, reads), self._b.stretched(n, reads)
+
+    def _reads(self, tap: str) -> tuple[str, ...]:
+        """The taps that either region reads."""
+        return tuple(dict.fromkeys((*self._a.reads(tap), *self._b.reads(tap))))
 
 
 def _is_shown(local: Local) -> bool:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from opdiff.compare.explain.edits.wording import in_another_order, with_letters
+from opdiff.compare.explain.edits.wording import are_reordered, in_another_order, with_letters
 
 
 def test_what_is_repeated_gets_a_letter():
@@ -29,4 +29,7 @@ def test_steps_in_another_order_are_found():
     assert in_another_order(right, left) == (turned.format("x"), normed.format("x"))
     assert in_another_order("cast(log(q)) * 4", "cast(log(q) * 4)") is None
     assert in_another_order("gelu(x) + b", "gelu(x + b)") is None  # no call is moved: the text says it
+    assert are_reordered("gelu(x) + b", "gelu(x + b)")
+    assert are_reordered("mean(q)^2", "mean(q^2)")
+    assert not are_reordered("mean(q)^2", "mean(k^2)")
     assert in_another_order("exp(q)", "log(q)") is None
