@@ -90,15 +90,18 @@ def _of_operand(alignment: Alignment, ours: Step, theirs: Step, operand: int) ->
 
 
 def _is_seen_otherwise(alignment: Alignment, ours: Step, theirs: Step) -> bool:
-    """Whether equal steps read equal values in other shapes: a mean over the whole width for one over each head."""
-    if not all(alignment.match(alignment.b.base(name)) for name in theirs.operands):
-        return False
-    order = alignment.orders[theirs.number]
+    """Whether equal steps read equal values in other shapes: a mean over the whole width for one over each head. What else
+    they read has one shape.
+    """
+    order, is_other = alignment.orders[theirs.number], False
     for place, name in zip(order, theirs.operands, strict=True):
         left, right = alignment.a.array(ours.operands[place]), alignment.b.array(name)
-        if left is not None and right is not None and _leading(left.shape) != _leading(right.shape):
-            return True
-    return False
+        if left is None or right is None or _leading(left.shape) == _leading(right.shape):
+            continue
+        if alignment.match(alignment.b.base(name)) is None:
+            return False
+        is_other = True
+    return is_other
 
 
 def _leading(shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Literal
 
@@ -235,6 +235,8 @@ class RegionSearch:
         pieces = tuple(sorted(pieces, key=lambda one: _place(alignment, one)))
         for piece in pieces:
             line = writer.line(piece)
+            if line.is_weight and line.text not in {known.text for known in lines}:
+                line = replace(line, key=f"{line.key} {sum(known.is_weight for known in lines) or ''}".rstrip())
             if line.key not in {known.key for known in lines}:
                 lines.append(line)
                 places.append(_nodes(alignment, piece, self._right, self._has_other_mask))
@@ -323,7 +325,7 @@ def _nodes(alignment: Alignment, piece: Piece, right: frozenset[int], has_other_
             theirs = first_b or _instead(b, piece.theirs, is_made, _repeats(a, first_a)) or piece.step
             is_read = (ours is partner and first_a is None) != (theirs is piece.step and first_b is None)
         ours, theirs = ours or _reader(a, piece.ours), theirs or _reader(b, piece.theirs)
-    if piece.kind == "operand" and ours is partner and theirs is piece.step:
+    if piece.kind in ("operand", "view") and ours is partner and theirs is piece.step:
         ours, theirs = _on_the_way(alignment, piece) or (ours, theirs)
     if theirs is not None and theirs is piece.step and not _are_own(alignment, theirs):
         own = _first_own(alignment, theirs)  # what another stage makes too is no place to tell it
@@ -342,19 +344,23 @@ def _on_the_way(alignment: Alignment, piece: Piece) -> tuple[Step, Step] | None:
     readers = alignment.partner[piece.step.number], piece.step
     if _texts(alignment.a, [readers[0]]) != _texts(alignment.b, [readers[1]]):
         return None
-    chains = _moves(alignment.a, piece.ours), _moves(alignment.b, piece.theirs)
+    if piece.kind == "view":
+        chains = _moves(alignment.a, *readers[0].operands), _moves(alignment.b, *readers[1].operands)
+    else:
+        chains = _moves(alignment.a, piece.ours), _moves(alignment.b, piece.theirs)
     texts = _texts(alignment.a, chains[0]), _texts(alignment.b, chains[1])
     ours = next((step for step in chains[0] if _texts(alignment.a, [step]) - texts[1]), None)
     theirs = next((step for step in chains[1] if _texts(alignment.b, [step]) - texts[0]), None)
     return None if ours is None or theirs is None else (ours, theirs)
 
 
-def _moves(network: Network, name: str) -> list[Step]:
-    """The moves of a value, the last one first."""
+def _moves(network: Network, *names: str) -> list[Step]:
+    """The moves of these values, the last one of each first."""
     moves: list[Step] = []
-    while (maker := network.values[name].maker) is not None and (maker.is_move or maker.operator == "Tile"):
-        moves.append(maker)
-        name = maker.operands[0]
+    for name in names:
+        while (maker := network.values[name].maker) is not None and (maker.is_move or maker.operator == "Tile"):
+            moves.append(maker)
+            name = maker.operands[0]
     return moves
 
 

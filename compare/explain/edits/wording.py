@@ -100,6 +100,14 @@ def _first_arguments(text: str) -> Iterator[str]:
         start = call.find("(") + 1
         end = next(n for n in range(start, len(call)) if call[n] in ",)" and _depth(call[start:n]) == 0)
         yield call[start:end]
+        yield from _beginnings(call[start:end])
+
+
+def _beginnings(text: str) -> Iterator[str]:
+    """What a chain of products begins with: `x * a` of `x * a / b`."""
+    outside = [found for found in re.finditer(r" ([-+*/@]) ", text) if _depth(text[: found.start()]) == 0]
+    if not any(found[1] in "-+" for found in outside):
+        yield from (text[: found.start()] for found in outside[1:])
 
 
 def _depth(text: str) -> int:

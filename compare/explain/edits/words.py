@@ -26,6 +26,14 @@ _SHORT, _WHOLE, _LETTERED = Style(depth=7), Style(depth=60), Style(depth=60, wit
 _DEFINED = re.compile(r", [xyz] = ")  # behind it stands what a letter is
 _ARRAY = re.compile(r"constant \[[^]]*\]|[\w.]+\.(?:weight|bias)\b")
 READABLE, LONGEST = 160, 320  # characters: a line of no more is told whole; with what its letters are
+_NOUNS = {
+    "Add": "the sum",
+    "Sub": "the difference",
+    "Mul": "the product",
+    "Div": "the quotient",
+    "Pow": "the power",
+    "MatMul": "the matrix product",
+}
 _AFTER = " is applied after "
 _SMALL = 64  # entries: so few numbers may be another tensor's by chance
 # What it is called where a region reads another tap than A's: by stage, what B reads, what A reads.
@@ -42,6 +50,7 @@ class Line:
     whole: the length of the text with nothing left out of it, but for what x is.
     is_number: whether it is only another number, or another weight.
     is_order: whether it is only the order of steps that both have.
+    is_weight: whether it is only which weight is taken.
     """
 
     text: str
@@ -49,6 +58,7 @@ class Line:
     whole: int
     is_number: bool = False
     is_order: bool = False
+    is_weight: bool = False
 
 
 class Writer:
@@ -82,6 +92,7 @@ class Writer:
             len(whole),
             self._is_number(piece),
             _AFTER in text or are_reordered(*_DEFINED.split(text)[0].partition(" where A has ")[::2]),
+            self._is_weight(piece),
         )
 
     def cost(self, pair: tuple[str, str]) -> float:
@@ -92,6 +103,10 @@ class Writer:
         ours = self._a.values[self._a.base(piece.ours)].kind
         theirs = self._b.values[self._b.base(piece.theirs)].kind
         return {ours, theirs} <= {"constant", "weight"} or piece.kind == "attributes"
+
+    def _is_weight(self, piece: Piece) -> bool:
+        ours, theirs = self._a.values[self._a.base(piece.ours)], self._b.values[self._b.base(piece.theirs)]
+        return ours.kind == theirs.kind == "weight" and ours.label != theirs.label
 
     def _said(self, piece: Piece, style: Style, is_draft: bool = False) -> tuple[str, str]:
         """The text, and the key where that is another."""
@@ -168,17 +183,19 @@ class Writer:
             if len(left) == 2 and left == right[::-1] and left != right:
                 x, y = (formula(self._b, name, self._leaf_of_b, style, 2) for name in theirs.operands)
                 operands = f"{x} and {y}" if x != y else f"x, x = {x}"
-                return f"{operator_name(theirs)} has its operands the other way round: {operands}", ""
+                name = _NOUNS.get(theirs.operator, operator_name(theirs))
+                return f"{name} has its operands the other way round: {operands}", ""
             shapes = f"{_listed(right)} where A has {_listed(left)}"
-            return f"{operator_name(theirs)} is taken over other axes: over values of shape {shapes}", ""
+            name = _NOUNS.get(theirs.operator, operator_name(theirs))
+            return f"{name} is taken over other axes: over values of shape {shapes}", ""
         a, b = self._a.array(piece.ours), self._b.array(piece.theirs)
         assert a is not None
         assert b is not None
         read = formula(self._b, piece.theirs, self._leaf_of_b, style, 1)
         if a.size == b.size:
             relation = self._compared(a.reshape(b.shape), b, piece)
-            text = f"{operator_name(theirs)} reads {read} in another order: {relation.text}"
-            return text, f"{operator_name(theirs)} reads {read} in another order: {relation.key}"
+            start = f"{_NOUNS.get(theirs.operator, operator_name(theirs))} reads {read} in another order"
+            return f"{start}: {relation.text}", f"{start}: {relation.key}"
         return (
             f"{formula(self._b, piece.theirs, self._leaf_of_b, moved)} where A has "
             f"{formula(self._a, piece.ours, self._leaf_of_a, moved)}",
@@ -273,7 +290,11 @@ class Writer:
         """B takes a value that A has too: what A does to it is left out, or it is another one."""
         if piece.step is not None and self._alignment.is_elsewhere(piece.ours, piece.theirs):
             read, other = self._word_of_a(met, style), self._word_of_a(ours, style)
-            return f"{operator_name(piece.step)} reads {read} where A's reads {other}", ""
+            reader = _NOUNS.get(piece.step.operator, operator_name(piece.step))
+            if self._a.is_below(ours, met):
+                inside = formula(self._a, ours, self._hole_in_a(met, ours), style)
+                return f"{reader} reads x where A's reads {inside}, x = {read}", ""
+            return f"{reader} reads {read} where A's reads {other}", ""
         if met != ours and self._a.is_below(ours, met):
             inside = formula(self._a, ours, self._hole_in_a(met, ours), style)
             if not re.search(r"\bx\b", inside):  # numbers that are known
