@@ -173,11 +173,20 @@ def exported(
             graph = to_onnx(module, canonical_names(built_from), n_tokens=length, cache=cache, positions=positions)
     except InputError as e:
         raise InputError(f"variant {variant.name}: {e}") from e
+    _check_names(variant, graph)
     if not is_pattern:
         return graph
     axes = dict(_axes_of_all(graph.axes, n_blocks))
     states = tuple(_taps_of_all(graph.states, n_blocks))
     return replace(graph, model=with_blocks(graph.model, n_blocks), axes=axes, states=states)
+
+
+def _check_names(variant: VariantRequest, graph: ExportedGraph) -> None:
+    inside = graph.model.graph
+    for others, what in ((inside.initializer, "a tensor of the checkpoint"), (inside.input, "an input of the graph")):
+        taken = next((other.name for other in others if other.name in graph.axes), None)
+        if taken is not None:
+            raise InputError(f"variant {variant.name}: tap {taken}: {what} has this name; give the tap another")
 
 
 def canonical_names(checkpoint: BoundCheckpoint) -> dict[tuple, str]:
