@@ -13,7 +13,7 @@ from .words import agreement_text, places
 
 _SHOWN_SHARES = 6
 _LONGEST = 300  # characters of an edit beside a name
-_LONGEST_LINE = 160  # characters of what differs, where causes are told in three lines
+_LONGEST_LINE = 320  # characters of what differs, where causes are told in three lines
 WITHOUT_EFFECT = "Differs without effect on this input, which is no fault"
 _SHOWN_LATENT = 5
 

@@ -9,7 +9,7 @@ from .words import Line
 
 LARGEST = 10  # steps: an edit of more is no explanation, but a rewrite
 WORK = 1.5e8  # elements, calls counted as some: what a region's search may spend, about a second
-_MOST_LINES = 4
+MOST_LINES = 4
 _LONGEST = 400  # characters of a line
 
 
@@ -55,4 +55,4 @@ class Edit:
     def is_rewrite(self) -> bool:
         """Whether so much changes that it explains nothing: too many steps, or too many words for them."""
         is_long = any(len(line.text) > _LONGEST and not line.is_number for line in self.lines)
-        return self.n_steps > LARGEST or len(self.lines) > _MOST_LINES or is_long
+        return self.n_steps > LARGEST or len(self.lines) > MOST_LINES or is_long

@@ -18,11 +18,13 @@ from ...measure import distance
 from ...sides.graph_side import GraphSide
 from .alignment import Alignment
 from .cuts import CutSearch
-from .edit import LARGEST, WORK, Edit, Place
+from .edit import LARGEST, MOST_LINES, WORK, Edit, Place
 from .expression import MASKED
 from .matching import Matching, Numbers
 from .merged import Choices, Merged
 from .pieces import Piece, differences
+from .repeated import changed_line
+from .repeated import n_steps as steps_of_line
 from .words import LONGEST, Line, Relations, Weights, Writer
 
 # How near two values must be to be one: what rounded constants leave open; where that hides the fault, float64's rounding.
@@ -246,6 +248,16 @@ class RegionSearch:
             ours, theirs = first_of(self._a, alignment.between_a), first_of(self._b, alignment.between_b)
             lines, places, readers = [whole], [Place.of(ours, theirs)], [None]
         replaced, brought, n_steps = self._changed(alignment, merged)
+        at = changed_line(alignment, pieces, replaced, brought) if len(lines) > MOST_LINES else None
+        if at is not None:
+            lines, places, readers, replaced, brought = (
+                [writer.repeated(*at)],
+                [Place.of(*at)],
+                [None],
+                [at[0]],
+                [at[1]],
+            )
+            n_steps = max(steps_of_line(self._a, at[0]), steps_of_line(self._b, at[1]))
         is_order = all(line.is_order for line in lines)
         cost = _PER_ORDER if is_order else sum(map(_cost, lines)) + _PER_STEP * (len(replaced) + len(brought))
         error = self._local.error

@@ -18,6 +18,7 @@ from .alignment import Alignment
 from .expression import Style, formula, operator_name, setting_text, step_formula
 from .keys import STREAM, key_of, short_name
 from .pieces import Piece
+from .repeated import line_text
 from .wording import are_reordered, in_another_order, with_letters
 
 Weights = Mapping[str, Callable[[], np.ndarray]]
@@ -94,6 +95,13 @@ class Writer:
             _AFTER in text or are_reordered(*_DEFINED.split(text)[0].partition(" where A has ")[::2]),
             self._is_weight(piece),
         )
+
+    def repeated(self, ours: Step, theirs: Step) -> Line:
+        """What a line of both sides computes, of which these are the last steps."""
+        text = line_text(self._alignment, ours, theirs, self._atom, self._name)
+        said = text.split(", each time")[0]
+        key = key_of(said, self._a.region.tap, (self._a.region, self._b.region), self._stream)
+        return Line(text, key, len(said), is_order=are_reordered(*said.partition(" where A has ")[::2]))
 
     def cost(self, pair: tuple[str, str]) -> float:
         """How long a cut is in words."""
