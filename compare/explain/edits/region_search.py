@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Literal
@@ -321,12 +321,13 @@ def _nodes(alignment: Alignment, piece: Piece, right: frozenset[int], has_other_
             reader = piece.step or _reader(b, piece.theirs)
             are_right = all(id(b.region.nodes[step.index]) in right for step in inside_b)
             first_b = piece.step if are_right and _makes_data(b, inside_b) else None
-            first_b = first_b or first_of(b, inside_b)
+            first_b = first_b or first_of(b, _in_own_lines(b, inside_b, _texts(a, inside_a)))
             # what A has no step for is told where A reads the value, if B does so in that very line
             is_extra = alignment.is_extra(piece.ours, piece.theirs)
             is_of_reader = is_extra and _are_in_one_line(b, first_b, reader)
             is_of_both = alignment.has(piece.ours) and (is_table or is_of_reader)
-            made = _maker(a, piece.ours) if is_extra else first_of(a, inside_a)
+            own = _in_own_lines(a, inside_a, _texts(b, inside_b))
+            made = _maker(a, piece.ours) if is_extra else first_of(a, own)
             first_a = None if is_of_both else made
             if has_other_mask:
                 first_a, first_b = _mask_of(a, inside_a) or first_a, _mask_of(b, inside_b) or first_b
@@ -337,7 +338,8 @@ def _nodes(alignment: Alignment, piece: Piece, right: frozenset[int], has_other_
             theirs = first_b or _instead(b, piece.theirs, is_made, _repeats(a, first_a)) or piece.step
             is_read = (ours is partner and first_a is None) != (theirs is piece.step and first_b is None)
         ours, theirs = ours or _reader(a, piece.ours), theirs or _reader(b, piece.theirs)
-    if piece.kind in ("operand", "view") and ours is partner and theirs is piece.step:
+    is_at_reader = piece.kind in ("operand", "view") and ours is partner and theirs is piece.step
+    if is_at_reader or _takes_another(alignment, piece):
         ours, theirs = _on_the_way(alignment, piece) or (ours, theirs)
     if theirs is not None and theirs is piece.step and not _are_own(alignment, theirs):
         own = _first_own(alignment, theirs)  # what another stage makes too is no place to tell it
@@ -346,6 +348,15 @@ def _nodes(alignment: Alignment, piece: Piece, right: frozenset[int], has_other_
         own = _first_own(alignment, piece.step)
         ours = ours if own is None else alignment.partner[own.number]
     return Place.of(ours, theirs, is_read)
+
+
+def _takes_another(alignment: Alignment, piece: Piece) -> bool:
+    """Whether B reads another value of A, of which neither is made of the other."""
+    a, ours, match = alignment.a, alignment.a.base(piece.ours), alignment.match(alignment.b.base(piece.theirs))
+    if piece.kind != "operand" or piece.step is None or match is None:
+        return False
+    met = a.base(match.name)
+    return met != ours and not a.is_below(ours, met) and not a.is_below(met, ours)
 
 
 def _on_the_way(alignment: Alignment, piece: Piece) -> tuple[Step, Step] | None:
@@ -364,6 +375,11 @@ def _on_the_way(alignment: Alignment, piece: Piece) -> tuple[Step, Step] | None:
     ours = next((step for step in chains[0] if _texts(alignment.a, [step]) - texts[1]), None)
     theirs = next((step for step in chains[1] if _texts(alignment.b, [step]) - texts[0]), None)
     return None if ours is None or theirs is None else (ours, theirs)
+
+
+def _in_own_lines(network: Network, steps: Sequence[Step], others: Collection[str]) -> Sequence[Step]:
+    """Of these steps, those that a line runs which the other side does not have; all where there is none."""
+    return [step for step in steps if _texts(network, [step]) - others] or steps
 
 
 def _moves(network: Network, *names: str) -> list[Step]:
