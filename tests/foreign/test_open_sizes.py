@@ -57,6 +57,25 @@ def test_the_largest_of_a_row_is_the_operators_own(tmp_path):
     assert compare(*files, inputs=({"x": x}, {"x": x})).parity
 
 
+@pytest.mark.parametrize("opset", [9, 13, 15])
+def test_a_norm_takes_the_statistics_that_it_holds(opset, tmp_path):
+    """Its region has a convolution, of which onnxruntime has none in double."""
+    held = {"w": RANDOM.standard_normal((4, 3, 3, 3)).astype(np.float32)}
+    held |= {name: RANDOM.uniform(0.5, 2, 4).astype(np.float32) for name in ("gain", "bias", "mean", "variance")}
+    scale = held["gain"] / np.sqrt(held["variance"] + np.float32(1e-5))
+    folded = {"w": held["w"] * scale[:, None, None, None], "b": held["bias"] - held["mean"] * scale}
+    norm = onnx.helper.make_node("BatchNormalization", ["c", "gain", "bias", "mean", "variance"], ["y"], momentum=0.7)
+    whole = [onnx.helper.make_node("Conv", ["x", "w"], ["c"]), norm]
+    one = [onnx.helper.make_node("Conv", ["x", "w", "b"], ["y"])]
+    files = [
+        saved(tmp_path / f"{n}.onnx", nodes, weights, [1, 3, 8, 8], opset)
+        for n, (nodes, weights) in enumerate(((whole, held), (one, folded)))
+    ]
+    x = RANDOM.standard_normal((1, 3, 8, 8)).astype(np.float32)
+    result = compare(*files, inputs=({"x": x}, {"x": x}))
+    assert {row.verdict for row in result.rows} == {"rounding"}
+
+
 def test_a_norm_that_is_folded_into_its_kernel_is_no_fault(tmp_path):
     torch.manual_seed(0)
     net = nn.Sequential(nn.Conv2d(3, 8, 3, bias=False), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 4, 3)).eval()
