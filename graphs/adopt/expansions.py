@@ -199,7 +199,8 @@ def _before_onnx_had_it(body: Body) -> list[NodeProto] | None:
     """onnxruntime's own, which its optimiser writes into graphs of opsets in which ONNX has none."""
     if not _is_last_axis(body) or any(body.node.output[1:]):
         return None
-    return body.ends(_layer_norm(body, *map(body.read, range(3)), body.number("epsilon", 1e-5)))
+    x, gain, bias = map(body.read, range(3))
+    return body.ends(_layer_norm(body, x, gain, bias, body.number("epsilon", 1e-5)))
 
 
 @_expansion("SkipSimplifiedLayerNormalization", 4, "epsilon")
