@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -24,7 +24,7 @@ from .lockstep import Aligned, lockstep
 from .map_file import Mapped
 from .points import Named, adopted, named_points
 from .stages import stages_of
-from .storage import computed_alike, in_one_storage, with_weights_of
+from .storage import computed_alike, in_one_storage, rounded_alike, with_weights_of
 
 Inputs = Mapping[str, np.ndarray]
 _FEWEST = 0.1  # of the weights of the smaller graph that must be in the other one
@@ -106,8 +106,9 @@ def align_foreign(
         raise InputError(f"{wanted[0]}: no tokens: give the input, as in --tokens 1,5,3")
     asked = tokens or ()
     steps = [steps_of(one, schedule, asked) for one, schedule in zip(opened, schedules, strict=True)]
-    courses = _courses(opened, asked, given, runner, first_position, steps)
-    ours, theirs = (ran(one, course, runner) for one, course in zip(opened, courses, strict=True))
+    courses, (ours, theirs) = _first_that_runs(
+        opened, _courses(opened, asked, given, runner, first_position, steps), runner
+    )
     cut = [cut_to_last_position(*pair) for pair in ((ours, theirs), (theirs, ours))]
     ours, theirs = (
         flat if one is None else ran(one, course, runner)
@@ -118,10 +119,8 @@ def align_foreign(
         f"{'AB'[n]}'s logits are compared at the last position: {'BA'[n]} gives no others" for n in (0, 1) if cut[n]
     ]
     finer = in_one_storage(ours, theirs)
-    alike = [
-        {**computed_alike(*pair), **stored}
-        for pair, stored in zip(((ours, theirs), (theirs, ours)), finer, strict=True)
-    ]
+    rounded = rounded_alike(theirs, ours)
+    alike = [{**computed_alike(ours, theirs), **finer[0]}, {**computed_alike(theirs, ours), **rounded, **finer[1]}]
     if any(alike):
         before = ours, theirs
         again = [
@@ -129,6 +128,9 @@ def align_foreign(
             for flat, course, instead in zip(before, courses, alike, strict=True)
         ]
         notes += _storage_notes(before, again, finer)
+        notes += [
+            f"{len(rounded)} of B's constants are A's in all but float32's last digits ({_some(rounded)}), and were compared as the same"
+        ] * bool(rounded)
         ours, theirs = again
     _check_map(mapped, ours, theirs)
     aligned = lockstep(ours, theirs, StepRunner(runner), [(one.a, one.b) for one in mapped])
@@ -150,8 +152,8 @@ def _courses(
     runner: Runner,
     first_position: int,
     steps: Sequence[Sequence[Step]],
-) -> list[Course]:
-    """What both are fed. Sizes that a file leaves open and nobody tells are the first with which onnxruntime runs it."""
+) -> Iterator[list[Course]]:
+    """What both may be fed: where a file leaves sizes open and nobody tells them, those with which onnxruntime runs it."""
 
     def with_sizes(sizes: tuple[int, int]) -> list[Course]:
         return [
@@ -166,7 +168,26 @@ def _courses(
         asked = zip(opened, courses, are_open, strict=True)
         return all(_runs(one, course.whole, runner) for one, course, is_open in asked if is_open)
 
-    return next(filter(run, map(with_sizes, SIZES)), first) if any(are_open) else first
+    any_runs = False
+    for courses in filter(run, map(with_sizes, SIZES if any(are_open) else ())):
+        any_runs = True
+        yield courses
+    if not any_runs:
+        yield first
+
+
+def _first_that_runs(
+    opened: Sequence[Foreign], courses: Iterable[list[Course]], runner: Runner
+) -> tuple[list[Course], list[Flat]]:
+    """The first of these with which both run node by node: a pool that is larger than a picture may run in the whole alone."""
+    failed: InputError | None = None
+    for one in courses:
+        try:
+            return one, [ran(foreign, course, runner) for foreign, course in zip(opened, one, strict=True)]
+        except InputError as e:
+            failed = failed or e
+    assert failed is not None
+    raise failed
 
 
 def _course(
@@ -215,11 +236,15 @@ def _storage_notes(before: Sequence[Flat], after: Sequence[Flat], finer: Sequenc
                 for name, value in flat.outputs.items()
                 if _is_float(flat, value)
             ]
-            listed = ", ".join(list(names)[:3]) + (", ..." if len(names) > 3 else "")
             yield (
-                f"storage: {len(names)} of {'AB'[n]}'s constants are {'BA'[n]}'s in fewer bits ({listed}), and were compared "
+                f"storage: {len(names)} of {'AB'[n]}'s constants are {'BA'[n]}'s in fewer bits ({_some(names)}), and were compared "
                 f"as the same; so stored, they move its outputs by {max(far, default=0.0):.1e} of their size"
             )
+
+
+def _some(names: Iterable[str]) -> str:
+    listed = list(names)
+    return ", ".join(listed[:3]) + (", ..." if len(listed) > 3 else "")
 
 
 def _is_float(flat: Flat, value: str) -> bool:

@@ -140,6 +140,27 @@ def computed_alike(flat: Flat, other: Flat) -> Numbers:
     return found
 
 
+def rounded_alike(flat: Flat, other: Flat) -> Numbers:
+    """For constants that a graph holds, the other graph's that are those in all but float32's last digits: each was computed
+    beforehand, by another hand.
+    """
+    known: dict[tuple[int, ...], list[np.ndarray]] = {}
+    same = set[tuple]()
+    for name in _read(other):
+        known.setdefault(other.array(name).shape, []).append(other.array(name))
+        same.add(digest(other.array(name)))
+    found: Numbers = {}
+    for name in _read(flat):
+        array = flat.array(name)
+        if name in flat.storage or _is_computed(flat, name) or digest(array) in same or not np.isfinite(array).all():
+            continue
+        bound = 4 * _SINGLE * np.abs(array)
+        near = (one for one in known.get(array.shape, ()) if is_stored_as(one, array, bound))
+        if (first := next(near, None)) is not None:
+            found[name] = np.asarray(first, np.float32)
+    return found
+
+
 def _is_computed(flat: Flat, name: str) -> bool:
     """Whether a constant is no initializer, nor one that is only moved elsewhere."""
     while (node := flat.constant_nodes.get(name)) is not None and moves(node.op_type, node.domain):
