@@ -16,7 +16,7 @@ import numpy as np
 from ...graphs.adopt.flat import Flat, Ran
 from ...graphs.errors import OpdiffError
 from ...graphs.stepping import FLOAT, StepRunner, Typed
-from .anchors import Anchor, Pair, anchors_of, moved, norm_input, paired, root
+from .anchors import Anchor, Pair, anchors_of, end_of_channels, moved, norm_input, paired, root
 from .arrangement import Plan, arranged, arrangement, plain
 from .values import NEAR, Match, ValueIndex
 
@@ -83,7 +83,9 @@ def _wanted(a: Flat, b: Flat, pairs: list[Pair], given: Sequence[tuple[str, str]
     """For values of B, before they are moved elsewhere, which of A's they should be; in the order in which to ask."""
     found = [_Wanted("map", *names) for names in given]
     for pair in pairs:
-        found.append(_Wanted("step", pair.a.y, pair.b.y))
+        is_scaled = pair.is_scaled
+        ends = [end_of_channels(flat, y) if is_scaled else y for flat, y in ((a, pair.a.y), (b, pair.b.y))]
+        found.append(_Wanted("step", *ends))
         if pair.a.role == "gain":
             before = norm_input(a, pair.a), norm_input(b, pair.b)
             if before[0] is not None and before[1] is not None:
@@ -197,8 +199,11 @@ class _Lockstep:
         return bool(steps) and match.name in self._used and all(root(self._a, one.ours)[0] != ours for one in steps)
 
     def _best(self, matches: list[Match], node: Ran, wanted: tuple[_Wanted, ...] | list[_Wanted]) -> Match | None:
-        """Of several of A's values that are equal: what is wanted here, then one that is free, then one made by such a step."""
+        """Of several of A's values that are equal: what is wanted here, then one made by such a step, then one that what the
+        step reads is already, then one that is free.
+        """
         expected = {root(self._a, one.ours)[0] for one in wanted}
+        kept = {self.points[name].a for name in node.reads if name in self.points}
 
         def rank(match: Match) -> tuple:
             maker = self._a.maker[match.name]
@@ -206,6 +211,7 @@ class _Lockstep:
                 root(self._a, match.name)[0] not in expected,
                 len(match.plan),
                 maker.operator != node.operator,
+                match.name not in kept,
                 match.name in self._used,
             )
 
