@@ -210,7 +210,9 @@ def end_of_channels(flat: Flat, value: str) -> str:
 def _is_by_channel(flat: Flat, name: str, value: str) -> bool:
     """Whether a constant holds one number for each channel of a picture or a sequence: [channel, 1, ...]."""
     array, shape = flat.array(name), flat.array(value).shape
-    return not flat.is_data(name) and array.size == shape[1] and array.shape[-len(shape) + 1 :][:1] == (shape[1],)
+    if flat.is_data(name) or len(shape) < 2 or array.ndim < len(shape) - 1:
+        return False
+    return array.size == shape[1] == array.shape[1 - len(shape)]
 
 
 def _cosine(a: np.ndarray, b: np.ndarray) -> float:

@@ -27,6 +27,7 @@ from .stages import stages_of
 from .storage import computed_alike, in_one_storage, rounded_alike, with_weights_of
 
 Inputs = Mapping[str, np.ndarray]
+_ROUNDED = 1e-6  # of its size: what a weight may be off for float32's rounding
 _FEWEST = 0.1  # of the weights of the smaller graph that must be in the other one
 
 
@@ -142,7 +143,7 @@ def align_foreign(
     if not named:
         raise InputError(f"{a.path} and {b.path}: no value of one is one of the other on this input")
     pair = ForeignPair(ours, theirs, aligned, tuple(named), tuple(notes), len(asked) or None)
-    return replace(pair, notes=(*notes, _told(pair)))
+    return replace(pair, notes=(*notes, *_other_weights(pair), _told(pair)))
 
 
 def _courses(
@@ -330,6 +331,20 @@ def _told(pair: ForeignPair) -> str:
     return f"aligned by weights and values: {len(pair.named)} points, {' and '.join(shares)} have a partner" + _alone(
         pair.aligned.alone
     )
+
+
+def _other_weights(pair: ForeignPair) -> Iterator[str]:
+    """The weights of steps that read the same on both sides, and have weights of their own."""
+    told = []
+    for ours, theirs in pair.aligned.replaced:
+        both = zip(pair.a.nodes[ours.place].reads, pair.b.nodes[theirs.place].reads, strict=False)
+        for name, other in both:
+            if name in pair.a.constants and other in pair.b.constants and name != ours.x:
+                x, y = pair.a.array(name), pair.b.array(other)
+                if x.dtype.kind == "f" and x.shape == y.shape and (far := _far(x, y)) > _ROUNDED:
+                    told.append(f"{other} for {name} ({far:.2g} of its size away)")
+    if told:
+        yield f"{len(told)} of B's weights are other numbers than A's at the same place: {', '.join(told)}"
 
 
 def _alone(alone: Sequence[Sequence[Anchor]]) -> str:

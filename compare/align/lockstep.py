@@ -44,12 +44,14 @@ class Aligned:
     """The points of two graphs, in the order in which B makes them; the anchors that have a partner, and those without.
 
     healed: B's values that stand for one of A's, and differ from it where that changes nothing.
+    replaced: steps of A and of B that read the same, each with a weight of its own.
     """
 
     points: tuple[Point, ...]
     pairs: tuple[Pair, ...]
     alone: tuple[tuple[Anchor, ...], tuple[Anchor, ...]]
     healed: tuple[str, ...]
+    replaced: tuple[tuple[Anchor, Anchor], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +78,7 @@ def lockstep(a: Flat, b: Flat, steps: StepRunner, given: Sequence[tuple[str, str
     products = [anchor for anchor in theirs if anchor.role == "product"]
     run = _Lockstep(a, b, steps, _wanted(a, b, pairs, given), alone, products)
     run.all()
-    return Aligned(tuple(run.points.values()), tuple(pairs), alone, tuple(run.healed))
+    return Aligned(tuple(run.points.values()), tuple(pairs), alone, tuple(run.healed), tuple(run.replaced))
 
 
 def _wanted(a: Flat, b: Flat, pairs: list[Pair], given: Sequence[tuple[str, str]]) -> dict[str, list[_Wanted]]:
@@ -140,6 +142,7 @@ class _Lockstep:
         self._used: set[str] = set()
         self.points: dict[str, Point] = {}
         self.healed: list[str] = []
+        self.replaced: list[tuple[Anchor, Anchor]] = []
 
     def all(self) -> None:
         """Run all of B's steps."""
@@ -189,6 +192,7 @@ class _Lockstep:
             is_like = other.role == anchor.role and other.weight.shape == anchor.weight.shape
             if is_like and root(self._a, other.x)[0] == ours:
                 self._alone[0].remove(other)
+                self.replaced.append((other, anchor))
                 self._wanted.setdefault(name, []).insert(0, _Wanted("step", other.y, name))
                 return
 
