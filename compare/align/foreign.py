@@ -12,7 +12,7 @@ from ...graphs.adopt.in_steps import Course, ran, ran_again, run_as_it_is
 from ...graphs.adopt.inputs import SIZES, Fed, fed, takes_tokens
 from ...graphs.adopt.last_position import cut_to_last_position
 from ...graphs.adopt.opened import Foreign, open_foreign
-from ...graphs.adopt.past import states_of, steps_of
+from ...graphs.adopt.past import growing, states_of, steps_of
 from ...graphs.artifact import Artifact, Maps
 from ...graphs.errors import InputError
 from ...graphs.run import Runner, run_file
@@ -210,11 +210,22 @@ def _course(
 
 
 def _runs(one: Foreign, its: Fed, runner: Runner) -> bool:
+    """Whether onnxruntime runs a file on this, and leaves a cache of the sizes of the one that it took: it joins an empty one
+    with anything.
+    """
+    feeds, states = {**its.data, **its.fixed}, states_of(one)
+    outputs = [one.model.graph.output[0].name, *states.values()]
     try:
-        run_file(one.path, one.model, {**its.data, **its.fixed}, [one.model.graph.output[0].name], runner.settings)
+        made = run_file(one.path, one.model, feeds, [*dict.fromkeys(outputs)], runner.settings)
     except InputError:
         return False
-    return True
+    grows = growing(one)
+    return all(
+        before == after
+        for name, output in states.items()
+        for axis, (before, after) in enumerate(zip(feeds[name].shape, made[output].shape, strict=True))
+        if axis not in grows[name]
+    )
 
 
 def _run_notes(letter: str, flat: Flat, course: Course, runner: Runner) -> Iterator[str]:
