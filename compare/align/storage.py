@@ -147,8 +147,9 @@ def rounded_alike(flat: Flat, other: Flat) -> Numbers:
     known: dict[tuple[int, ...], list[np.ndarray]] = {}
     same = set[tuple]()
     for name in _read(other):
-        known.setdefault(other.array(name).shape, []).append(other.array(name))
         same.add(digest(other.array(name)))
+        if not _is_computed(other, name):
+            known.setdefault(other.array(name).shape, []).append(other.array(name))
     found: Numbers = {}
     for name in _read(flat):
         array = flat.array(name)
