@@ -193,6 +193,24 @@ def are_in_proportion(a: Anchor, b: Anchor) -> bool:
     return bool(np.all(np.abs((x * y).sum(1)) >= _IN_PROPORTION * sizes) and np.any(sizes))
 
 
+def folded_elsewhere(a: Flat, b: Flat) -> tuple[set[str], set[str]]:
+    """The convolutions of A and of B with a batch norm behind them that the other side has folded into its kernel."""
+    found = set[str](), set[str]()
+    if not any(node.operator == "BatchNormalization" for flat in (a, b) for node in flat.nodes):
+        return found
+    for pair in paired(anchors_of(a), anchors_of(b)):
+        ends = pair.a.y, pair.b.y
+        has_norm = [_has_norm(flat, y) for flat, y in zip((a, b), ends, strict=True)]
+        if has_norm[0] != has_norm[1] and pair.is_scaled:
+            side = has_norm.index(True)
+            found[side].add(ends[side])
+    return found
+
+
+def _has_norm(flat: Flat, value: str) -> bool:
+    return [node.operator for node in flat.readers.get(value, ())] == ["BatchNormalization"]
+
+
 def end_of_channels(flat: Flat, value: str) -> str:
     """The last value that is this one with each channel scaled and shifted by constants."""
     outputs = set(flat.outputs.values())

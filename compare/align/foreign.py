@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from ...graphs.adopt.flat import Flat
+from ...graphs.adopt.folded import with_norms_folded
 from ...graphs.adopt.in_steps import Course, ran, ran_again, run_as_it_is
 from ...graphs.adopt.inputs import SIZES, Fed, fed, takes_tokens
 from ...graphs.adopt.last_position import cut_to_last_position
@@ -18,7 +19,7 @@ from ...graphs.errors import InputError
 from ...graphs.run import Runner, run_file
 from ...graphs.schedule.steps import WHOLE, Schedule, Step
 from ...graphs.stepping import StepRunner
-from .anchors import Anchor
+from .anchors import Anchor, folded_elsewhere
 from .by_name import Alignment
 from .lockstep import Aligned, lockstep
 from .map_file import Mapped
@@ -114,6 +115,14 @@ def align_foreign(
     ours, theirs = (
         flat if one is None else ran(one, course, runner)
         for flat, one, course in zip((ours, theirs), cut, courses, strict=True)
+    )
+    folded = [
+        with_norms_folded(flat.foreign, kernels) if kernels else None
+        for flat, kernels in zip((ours, theirs), folded_elsewhere(ours, theirs), strict=True)
+    ]
+    ours, theirs = (
+        flat if one is None else ran(one, course, runner)
+        for flat, one, course in zip((ours, theirs), folded, courses, strict=True)
     )
     notes = [note for n, flat in enumerate((ours, theirs)) for note in _run_notes("AB"[n], flat, courses[n], runner)]
     notes += [
