@@ -139,7 +139,7 @@ class StepRunner:
         if node.op_type == "Gather" and inputs[1] is not None:
             axis = next((a.i for a in node.attribute if a.name == "axis"), 0)
             return [typed(np.take(first.array, inputs[1].array, axis))]
-        if node.op_type == "GatherND" and inputs[1] is not None and not node.attribute:
+        if node.op_type == "GatherND" and inputs[1] is not None and not any(a.i for a in node.attribute):
             return [typed(first.array[tuple(np.moveaxis(inputs[1].array, -1, 0))])]
         return None
 
