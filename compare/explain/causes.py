@@ -18,6 +18,7 @@ from .edits.search import Nodes
 
 _LEFT_OUT, _EXTRA, _AS_IT_IS = " is left out, x = ", " is extra, x = ", " is taken as it is"
 _TAKEN = re.compile(r"(?:takes|reads) (.*) where A (?:takes|reads) (.*?)(, [yz] = .*)?")
+_NUMBER_FOR_ANOTHER = re.compile(rf"({NUMBER} where A has {NUMBER}), in ")
 _PART = re.compile(r"\[(?:part )?-?\d[^\[\]]*\]")
 Kind = Literal["convention", "edit", "rewrite", "unexplained"]
 
@@ -126,8 +127,31 @@ def by_edit(
         theirs = nodes_at(tap, edits[tap], n)[1]
         where = _line(theirs) or _reader(edits[tap], n) or (key if theirs is None else theirs.name or key)
         together.setdefault((key[0] == "", tuple(tap for tap, _ in found), where), []).append(key)
-    merged = [_of_pieces([places[key] for key in keys], edits, nodes_at, relations) for keys in together.values()]
+    groups = _with_the_same_numbers(together, places, edits)
+    merged = [_of_pieces([places[key] for key in keys], edits, nodes_at, relations) for keys in groups]
     return _with_moved(_but_for_numbers(merged))
+
+
+def _with_the_same_numbers(
+    together: Mapping[tuple, Sequence[tuple[str, ...]]],
+    places: Mapping[tuple[str, ...], Sequence[tuple[str, int]]],
+    edits: Mapping[str, Edit],
+) -> list[list[tuple[str, ...]]]:
+    """The keys that are one cause; so are those of several lines, at the same taps, that put the same number in the place of
+    the same: a constant of which others are made.
+    """
+    joined: list[tuple[tuple[str, ...], set[str], list[tuple[str, ...]]]] = []
+    for (is_rewrite, taps, _), keys in together.items():
+        firsts = [places[key][0] for key in keys]
+        texts = [] if is_rewrite else [edits[tap].lines[n].text for tap, n in firsts]
+        numbers = {found[1] for text in texts if (found := _NUMBER_FOR_ANOTHER.match(text)) is not None}
+        same = next((one for one in joined if one[0] == taps and one[1] & numbers), None)
+        if same is None:
+            joined.append((taps, numbers, list(keys)))
+        else:
+            same[1].update(numbers)
+            same[2].extend(keys)
+    return [keys for _, _, keys in joined]
 
 
 def _line(node: Source | None) -> str | None:

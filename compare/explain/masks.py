@@ -51,7 +51,8 @@ def mask_law(masked: np.ndarray) -> str:
     """Which entries are masked, in words that follow "masks": by a law if there is one, else how many and the first.
 
     Args:
-        masked: bool, [..., token, key]. With more keys than tokens, the tokens are the last of the keys.
+        masked: bool, [..., token, key]. With more keys than tokens, the tokens are the last of the keys;
+            fewer keys are those of another text, and both are counted from the first.
     """
     law = _law(masked)
     return law if law is not None else _counted(masked)
@@ -153,7 +154,8 @@ def _law_of_a_plane(masked: np.ndarray) -> str | None:
     if masked.all():
         return _ALL
     n_tokens, n_keys = masked.shape
-    tokens = np.arange(n_tokens) + (n_keys - n_tokens)
+    is_of_others = 1 < n_keys < n_tokens  # keys of another text, counted from the first
+    tokens = np.arange(n_tokens) + (0 if is_of_others else n_keys - n_tokens)
     rows = np.arange(n_tokens)
     whole = _union(masked, tokens, rows)
     if whole is not None:

@@ -10,6 +10,7 @@ import numpy as np
 
 from .digits import differing_part, few_entries, number, spans, told_apart
 from .groups import by_group
+from .nearly import nearly
 from .orders import another_order, any_order, arranged, taken_slices
 from .pair import ROUNDING, ArrayPair, Relation, array_pair, close, holds_everywhere, parts, same
 
@@ -144,7 +145,7 @@ def _of_pair(pair: ArrayPair, others: Others | None) -> Relation:
 
 
 def _without_law(pair: ArrayPair) -> Relation:
-    return _at_the_differing(pair) or any_order(pair) or _other_numbers(pair)
+    return _at_the_differing(pair) or any_order(pair) or nearly(pair) or _other_numbers(pair)
 
 
 def _law(pair: ArrayPair) -> Relation | None:

@@ -15,19 +15,15 @@ _LONGEST = 400  # characters of a line
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """The nodes at which A's program and B's part, by their place in each.
-
-    is_read: whether one side has no step there, and the one that reads the value stands for it.
-    """
+    """The nodes at which A's program and B's part, by their place in each."""
 
     ours: int | None
     theirs: int | None
-    is_read: bool = False
 
     @classmethod
-    def of(cls, ours: Step | None, theirs: Step | None, is_read: bool = False) -> Place:
+    def of(cls, ours: Step | None, theirs: Step | None) -> Place:
         """Where these steps stand, or one of them alone."""
-        return cls(None if ours is None else ours.index, None if theirs is None else theirs.index, is_read)
+        return cls(None if ours is None else ours.index, None if theirs is None else theirs.index)
 
 
 @dataclass(frozen=True, slots=True)

@@ -135,12 +135,12 @@ class EditSearch:
         """The nodes of the two graphs at a place in a region's programs."""
         left, right = self.a.regions[tap], self.b.regions[tap]
         lines = _lines_at(left, place.ours), _lines_at(right, place.theirs)
-        a, b = _apart(*lines, *self._lines, place.is_read)
+        a, b = _apart(*lines, *self._lines)
         return _sourced(left, place.ours, a), _sourced(right, place.theirs, b)
 
     @cached_property
     def _lines(self) -> tuple[_Lines, _Lines]:
-        return _Lines.of(self.a), _Lines.of(self.b)
+        return _Lines.of(self.a.regions.values()), _Lines.of(self.b.regions.values())
 
     def insides(self, tap: str) -> tuple[Holds, Holds]:
         """For A's region and B's, on A's values, whether it computes a value."""
@@ -197,14 +197,14 @@ class _Inside:
 
 @dataclass(frozen=True, slots=True)
 class _Lines:
-    """Every line that a graph runs, or from which one is called: where they stand, and how they read."""
+    """Every line that regions run, or from which one is called: where they stand, and how they read."""
 
     places: frozenset[str]
     texts: frozenset[str]
 
     @classmethod
-    def of(cls, side: GraphSide) -> _Lines:
-        nodes = {id(node): node for region in side.regions.values() for node in region.nodes}
+    def of(cls, regions: Iterable[Region]) -> _Lines:
+        nodes = {id(node): node for region in regions for node in region.nodes}
         lines = [line for node in nodes.values() for line in lines_of(node)]
         return cls(frozenset(line.place for line in lines), frozenset(line.text for line in lines))
 
@@ -216,15 +216,12 @@ def _lines_at(region: Region, index: int | None) -> list[Line]:
     return next(filter(None, map(own_lines, region.nodes[-1 if index is None else index :])), [])
 
 
-def _apart(
-    a: Sequence[Line], b: Sequence[Line], all_of_a: _Lines, all_of_b: _Lines, is_read: bool
-) -> tuple[Line | None, Line | None]:
+def _apart(a: Sequence[Line], b: Sequence[Line], all_of_a: _Lines, all_of_b: _Lines) -> tuple[Line | None, Line | None]:
     """A's line and B's, of those of a node each: the innermost that is none of the other side's, which may call it.
 
     A file and its copy have lines that read alike: of two such lines, those that call them are told, from where they part.
 
     all_of_a, all_of_b: all that the sides run.
-    is_read: whether one side's line only reads the value; a line of both that does is no place to tell it.
     """
     n = next((n for n, (ours, theirs) in enumerate(zip(a, b, strict=False)) if ours.place != theirs.place), 0)
     a, b = a[n:], b[n:]  # without what both run on the way, such as a helper of one file

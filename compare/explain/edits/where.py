@@ -41,7 +41,7 @@ def place_of(alignment: Alignment, piece: Piece, right: frozenset[int], has_othe
     elif is_read and ours is partner and piece.step is not None and not _are_own(alignment, piece.step):
         own = _first_own(alignment, piece.step)
         ours = ours if own is None else alignment.partner[own.number]
-    return Place.of(ours, theirs, is_read)
+    return Place.of(ours, theirs)
 
 
 def _partner(alignment: Alignment, piece: Piece) -> Step | None:

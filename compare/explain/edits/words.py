@@ -83,6 +83,9 @@ class Writer:
         """The piece in words."""
         text, key = self._said(piece, _SHORT)
         whole = _DEFINED.split(self._said(piece, _WHOLE)[0] if "..." in text else text)[0]
+        is_data = self._b.values[self._b.base(piece.theirs)].is_data
+        if piece in self._relations and not is_data:  # what a weight is to another makes a line worth more, not less
+            whole = whole.removesuffix(f" ({self._relations[piece].text})")
         if "..." in text or len(text) > READABLE // 2:
             full, full_key = self._said(piece, _LETTERED)
             if len(_DEFINED.split(full)[0]) <= READABLE and len(full) <= LONGEST:

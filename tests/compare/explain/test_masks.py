@@ -108,7 +108,8 @@ def entries(law: str, n_tokens: int, n_keys: int) -> np.ndarray:
         return np.zeros((n_tokens, n_keys), bool)
     if law == "every key":
         return np.broadcast_to(rows[:, None], (n_tokens, n_keys))
-    i, j = np.arange(n_tokens)[:, None] + n_keys - n_tokens, np.arange(n_keys)
+    first = 0 if 1 < n_keys < n_tokens else n_keys - n_tokens  # fewer keys are those of another text
+    i, j = np.arange(n_tokens)[:, None] + first, np.arange(n_keys)
     masked = np.zeros((n_tokens, n_keys), bool)
     while law:
         read = [(match, make) for pattern, make in PIECES if (match := re.match(pattern, law))]
