@@ -75,6 +75,20 @@ class GlobalMaxPool(OpRun):
         return (x.max(axis=tuple(range(2, x.ndim)), keepdims=True),)
 
 
+class BatchNormalization(OpRun):
+    """onnx.reference's own takes the statistics of what it reads where a file of opset 9 to 13 says a momentum."""
+
+    op_domain = ""
+
+    def _run(self, x: np.ndarray, *weights: np.ndarray, epsilon: float = 1e-5, **_: object) -> tuple[np.ndarray]:
+        by_channel = (-1, *(1,) * (x.ndim - 2))
+        gain, bias, mean, variance = (np.asarray(weight, x.dtype).reshape(by_channel) for weight in weights)
+        return (gain * (x - mean) / np.sqrt(variance + np.asarray(epsilon, x.dtype)) + bias,)
+
+
+_OURS = [Erf, GlobalMaxPool, BatchNormalization]
+
+
 @dataclass(frozen=True)
 class Settings:
     """How onnxruntime runs: the execution provider and the graph optimisation level."""
@@ -322,7 +336,7 @@ class _Session:
 
     def _fall_back(self, why: Exception) -> None:
         try:
-            self._session, self._reference = None, ReferenceEvaluator(self._model, new_ops=[Erf, GlobalMaxPool])
+            self._session, self._reference = None, ReferenceEvaluator(self._model, new_ops=_OURS)
         except Exception:
             names = sorted({node.op_type for node in self._model.graph.node})
             raise InputError(f"onnxruntime cannot run {names}: {str(why).splitlines()[0]}") from why

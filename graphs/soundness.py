@@ -75,11 +75,13 @@ def _wrong(model: onnx.ModelProto) -> Iterator[str]:
 def _without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
     bare = onnx.ModelProto(ir_version=model.ir_version, opset_import=model.opset_import, functions=model.functions)
     graph, taken = model.graph, {info.name for info in model.graph.input}
+    opset = max((entry.version for entry in model.opset_import if entry.domain in _ONNXS), default=1)
     bare.graph.name = graph.name or "graph"
     bare.graph.node.extend(graph.node)
     for node in bare.graph.node:  # long, and not what is checked
         node.ClearField("metadata_props")
-        if node.domain in _ONNXS and not onnx.defs.has(node.op_type) and ("", node.op_type) in _known():
+        is_onnxs = node.domain in _ONNXS and onnx.defs.has(node.op_type, max_inclusive_version=opset)
+        if node.domain in _ONNXS and not is_onnxs and _since().get(node.op_type, opset + 1) <= opset:
             node.domain = _UNCHECKED  # onnxruntime's optimiser leaves some of its own in ONNX's domain
     bare.graph.input.extend(graph.input)
     bare.graph.output.extend(graph.output)
@@ -160,6 +162,16 @@ def _with_inner(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
 def _known() -> frozenset[tuple[str, str]]:
     """The operators that this onnxruntime has a definition of."""
     return frozenset((one.domain, one.name) for one in onnxruntimes.get_all_operator_schema())
+
+
+@cache
+def _since() -> dict[str, int]:
+    """For ONNX's operators that this onnxruntime knows, the first opset in which it does."""
+    found: dict[str, int] = {}
+    for one in onnxruntimes.get_all_operator_schema():
+        if not one.domain:
+            found[one.name] = min(one.since_version, found.get(one.name, one.since_version))
+    return found
 
 
 def _wrong_operators(model: onnx.ModelProto, nodes: Sequence[onnx.NodeProto]) -> Iterator[str]:

@@ -17,6 +17,8 @@ _SMALLEST_PRODUCT, _SMALLEST_VECTOR = 16, 8  # elements
 _KERNELS = ("Conv", "ConvTranspose", "LSTM", "GRU", "RNN", "ConvInteger")
 _ALIKE, _ALIKE_VECTORS = 0.9, 0.99999  # cosines: of weights that are one, stored otherwise or spoilt
 _SAMPLED = 1 << 14  # elements of a large weight that are looked at
+_IN_PROPORTION = 1 - 1e-6  # the cosine of two rows of which one is the other times a factor, rounded
+_SMALLEST_ROW = 4  # numbers, of which others are not in proportion by chance
 _NORM_STEPS = 7  # between what a norm reads and its gain
 
 
@@ -48,6 +50,11 @@ class Pair:
     a: Anchor
     b: Anchor
     is_equal: bool
+
+    @property
+    def is_scaled(self) -> bool:
+        """Whether one weight is the other times a factor for each output, as where a batch norm is folded into it."""
+        return not self.is_equal and are_in_proportion(self.a, self.b)
 
 
 def anchors_of(flat: Flat) -> list[Anchor]:
@@ -131,7 +138,7 @@ def digest(array: np.ndarray) -> tuple[int, bytes]:
 
 def _grid(array: np.ndarray) -> np.ndarray:
     """Some of the numbers, all over the array, without its axes of one."""
-    axes = [size for size in array.shape if size > 1]
+    axes = [size for size in array.shape if size != 1]
     strides = [max(1, round(size / _SAMPLED ** (1 / len(axes)))) for size in axes]
     return array.reshape(axes)[tuple(slice(None, None, stride) for stride in strides)]
 
@@ -162,7 +169,7 @@ def _alike(a: Sequence[Anchor], b: Sequence[Anchor]) -> list[tuple[Anchor, Ancho
         for m, theirs in enumerate(b):
             if ours.role != theirs.role or ours.weight.shape != theirs.weight.shape:
                 continue
-            cosine = _cosine(ours.weight, theirs.weight)
+            cosine = 1.0 if are_in_proportion(ours, theirs) else _cosine(ours.weight, theirs.weight)
             if cosine > (_ALIKE_VECTORS if ours.role in ("gain", "bias") else _ALIKE):
                 found.append((1 - cosine, n, m))
     pairs, used = [], (set[int](), set[int]())
@@ -174,6 +181,58 @@ def _alike(a: Sequence[Anchor], b: Sequence[Anchor]) -> list[tuple[Anchor, Ancho
     return pairs
 
 
+def are_in_proportion(a: Anchor, b: Anchor) -> bool:
+    """Whether each output's row of a weight is the other weight's times a factor."""
+    if a.role not in ("product", "kernel") or a.weight.shape != b.weight.shape or a.weight.ndim < 2:
+        return False
+    x, y = (np.asarray(_grid(one.weight), np.float64) for one in (a, b))
+    if x.ndim < 2 or x[0].size < _SMALLEST_ROW:
+        return False
+    x, y = x.reshape(len(x), -1), y.reshape(len(y), -1)
+    sizes = np.sqrt((x * x).sum(1) * (y * y).sum(1))
+    return bool(np.all(np.abs((x * y).sum(1)) >= _IN_PROPORTION * sizes) and np.any(sizes))
+
+
+def folded_elsewhere(a: Flat, b: Flat) -> tuple[set[str], set[str]]:
+    """The convolutions of A and of B with a batch norm behind them that the other side has folded into its kernel."""
+    found = set[str](), set[str]()
+    if not any(node.operator == "BatchNormalization" for flat in (a, b) for node in flat.nodes):
+        return found
+    for pair in paired(anchors_of(a), anchors_of(b)):
+        ends = pair.a.y, pair.b.y
+        has_norm = [_has_norm(flat, y) for flat, y in zip((a, b), ends, strict=True)]
+        if has_norm[0] != has_norm[1] and pair.is_scaled:
+            side = has_norm.index(True)
+            found[side].add(ends[side])
+    return found
+
+
+def _has_norm(flat: Flat, value: str) -> bool:
+    return [node.operator for node in flat.readers.get(value, ())] == ["BatchNormalization"]
+
+
+def end_of_channels(flat: Flat, value: str) -> str:
+    """The last value that is this one with each channel scaled and shifted by constants."""
+    outputs = set(flat.outputs.values())
+    while value not in outputs and len(readers := flat.readers.get(value, [])) == 1:
+        node = readers[0]
+        is_norm = node.operator == "BatchNormalization" or (
+            node.operator in ("Mul", "Add") and any(_is_by_channel(flat, name, value) for name in node.reads)
+        )
+        if not is_norm or [name for name in node.reads if name and flat.is_data(name)] != [value]:
+            break
+        value = node.outputs[0]
+    return value
+
+
+def _is_by_channel(flat: Flat, name: str, value: str) -> bool:
+    """Whether a constant holds one number for each channel of a picture or a sequence: [channel, 1, ...]."""
+    array, shape = flat.array(name), flat.array(value).shape
+    if flat.is_data(name) or len(shape) < 2 or array.ndim < len(shape) - 1:
+        return False
+    return array.size == shape[1] == array.shape[1 - len(shape)]
+
+
 def _cosine(a: np.ndarray, b: np.ndarray) -> float:
     """How nearly two weights of one shape point the same way; of large ones, by a grid of their numbers."""
     x, y = (np.asarray(_grid(array), np.float64).ravel() for array in (a, b))
@@ -183,7 +242,7 @@ def _cosine(a: np.ndarray, b: np.ndarray) -> float:
 
 def norm_input(flat: Flat, gain: Anchor) -> str | None:
     """What a norm reads: the nearest value above its gain whose rows, or what they are but for their means, are those
-    that the gain reads, each times a number.
+    that the gain reads, each times a number; where that is what is left of rows when their means are taken off, those rows.
     """
     maker = flat.maker
     y = flat.array(gain.x)
@@ -201,8 +260,25 @@ def norm_input(flat: Flat, gain: Anchor) -> str | None:
             if array.size == y.size and array.dtype.kind == "f" and array.shape[-1] == width:
                 x = array.reshape(-1, width)
                 if any(_is_each_times_a_number(z, rows) for z in (x, x - x.mean(1, keepdims=True))):
-                    return name
+                    return _with_means(flat, name)
     return None
+
+
+def _with_means(flat: Flat, name: str) -> str:
+    """The value of which this one is what is left when each row's mean is taken off; itself where there is none."""
+    node = flat.maker.get(name)
+    before = node.reads[0] if node is not None and node.operator == "Sub" else name
+    x, y = flat.array(before), flat.array(name)
+    if not flat.is_data(before) or x.shape != y.shape:
+        return name
+    is_centred = np.allclose(x - x.mean(-1, keepdims=True), y, rtol=0, atol=1e-9)
+    return _before_casts(flat, before) if is_centred else name
+
+
+def _before_casts(flat: Flat, name: str) -> str:
+    while (node := flat.maker.get(name)) is not None and node.operator == "Cast" and flat.is_data(node.reads[0]):
+        name = node.reads[0]
+    return name
 
 
 def _is_each_times_a_number(x: np.ndarray, y: np.ndarray) -> bool:
@@ -223,7 +299,7 @@ def landmarks(flat: Flat) -> set[str]:
         if anchor.role == "gain" and (before := norm_input(flat, anchor)) is not None:
             found.add(before)
         if root(flat, anchor.y)[0] not in biased:
-            found.add(anchor.y)
+            found.update((anchor.y, end_of_channels(flat, anchor.y)))
     for node in flat.nodes:
         if node.operator == "Softmax":
             found.update((node.reads[0], *node.outputs))

@@ -2,31 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from ...graphs.adopt.flat import Flat
+from ...graphs.adopt.folded import with_norms_folded
 from ...graphs.adopt.in_steps import Course, ran, ran_again, run_as_it_is
 from ...graphs.adopt.inputs import SIZES, Fed, fed, takes_tokens
 from ...graphs.adopt.last_position import cut_to_last_position
 from ...graphs.adopt.opened import Foreign, open_foreign
-from ...graphs.adopt.past import states_of, steps_of
+from ...graphs.adopt.past import growing, states_of, steps_of
 from ...graphs.artifact import Artifact, Maps
 from ...graphs.errors import InputError
 from ...graphs.run import Runner, run_file
 from ...graphs.schedule.steps import WHOLE, Schedule, Step
 from ...graphs.stepping import StepRunner
-from .anchors import Anchor
+from .anchors import Anchor, folded_elsewhere
 from .by_name import Alignment
 from .lockstep import Aligned, lockstep
 from .map_file import Mapped
 from .points import Named, adopted, named_points
 from .stages import stages_of
-from .storage import computed_alike, in_one_storage, with_weights_of
+from .storage import computed_alike, in_one_storage, rounded_alike, with_weights_of
 
 Inputs = Mapping[str, np.ndarray]
+_ROUNDED = 1e-6  # of its size: what a weight may be off for float32's rounding
 _FEWEST = 0.1  # of the weights of the smaller graph that must be in the other one
 
 
@@ -106,22 +108,29 @@ def align_foreign(
         raise InputError(f"{wanted[0]}: no tokens: give the input, as in --tokens 1,5,3")
     asked = tokens or ()
     steps = [steps_of(one, schedule, asked) for one, schedule in zip(opened, schedules, strict=True)]
-    courses = _courses(opened, asked, given, runner, first_position, steps)
-    ours, theirs = (ran(one, course, runner) for one, course in zip(opened, courses, strict=True))
+    courses, (ours, theirs) = _first_that_runs(
+        opened, _courses(opened, asked, given, runner, first_position, steps), runner
+    )
     cut = [cut_to_last_position(*pair) for pair in ((ours, theirs), (theirs, ours))]
     ours, theirs = (
         flat if one is None else ran(one, course, runner)
         for flat, one, course in zip((ours, theirs), cut, courses, strict=True)
+    )
+    folded = [
+        with_norms_folded(flat.foreign, kernels) if kernels else None
+        for flat, kernels in zip((ours, theirs), folded_elsewhere(ours, theirs), strict=True)
+    ]
+    ours, theirs = (
+        flat if one is None else ran(one, course, runner)
+        for flat, one, course in zip((ours, theirs), folded, courses, strict=True)
     )
     notes = [note for n, flat in enumerate((ours, theirs)) for note in _run_notes("AB"[n], flat, courses[n], runner)]
     notes += [
         f"{'AB'[n]}'s logits are compared at the last position: {'BA'[n]} gives no others" for n in (0, 1) if cut[n]
     ]
     finer = in_one_storage(ours, theirs)
-    alike = [
-        {**computed_alike(*pair), **stored}
-        for pair, stored in zip(((ours, theirs), (theirs, ours)), finer, strict=True)
-    ]
+    rounded = rounded_alike(theirs, ours)
+    alike = [{**computed_alike(ours, theirs), **finer[0]}, {**computed_alike(theirs, ours), **rounded, **finer[1]}]
     if any(alike):
         before = ours, theirs
         again = [
@@ -129,6 +138,9 @@ def align_foreign(
             for flat, course, instead in zip(before, courses, alike, strict=True)
         ]
         notes += _storage_notes(before, again, finer)
+        notes += [
+            f"{len(rounded)} of B's constants are A's in all but float32's last digits ({_some(rounded)}), and were compared as the same"
+        ] * bool(rounded)
         ours, theirs = again
     _check_map(mapped, ours, theirs)
     aligned = lockstep(ours, theirs, StepRunner(runner), [(one.a, one.b) for one in mapped])
@@ -140,7 +152,7 @@ def align_foreign(
     if not named:
         raise InputError(f"{a.path} and {b.path}: no value of one is one of the other on this input")
     pair = ForeignPair(ours, theirs, aligned, tuple(named), tuple(notes), len(asked) or None)
-    return replace(pair, notes=(*notes, _told(pair)))
+    return replace(pair, notes=(*notes, *_other_weights(pair), _told(pair)))
 
 
 def _courses(
@@ -150,8 +162,8 @@ def _courses(
     runner: Runner,
     first_position: int,
     steps: Sequence[Sequence[Step]],
-) -> list[Course]:
-    """What both are fed. Sizes that a file leaves open and nobody tells are the first with which onnxruntime runs it."""
+) -> Iterator[list[Course]]:
+    """What both may be fed: where a file leaves sizes open and nobody tells them, those with which onnxruntime runs it."""
 
     def with_sizes(sizes: tuple[int, int]) -> list[Course]:
         return [
@@ -166,7 +178,26 @@ def _courses(
         asked = zip(opened, courses, are_open, strict=True)
         return all(_runs(one, course.whole, runner) for one, course, is_open in asked if is_open)
 
-    return next(filter(run, map(with_sizes, SIZES)), first) if any(are_open) else first
+    any_runs = False
+    for courses in filter(run, map(with_sizes, SIZES if any(are_open) else ())):
+        any_runs = True
+        yield courses
+    if not any_runs:
+        yield first
+
+
+def _first_that_runs(
+    opened: Sequence[Foreign], courses: Iterable[list[Course]], runner: Runner
+) -> tuple[list[Course], list[Flat]]:
+    """The first of these with which both run node by node: a pool that is larger than a picture may run in the whole alone."""
+    failed: InputError | None = None
+    for one in courses:
+        try:
+            return one, [ran(foreign, course, runner) for foreign, course in zip(opened, one, strict=True)]
+        except InputError as e:
+            failed = failed or e
+    assert failed is not None
+    raise failed
 
 
 def _course(
@@ -188,11 +219,22 @@ def _course(
 
 
 def _runs(one: Foreign, its: Fed, runner: Runner) -> bool:
+    """Whether onnxruntime runs a file on this, and leaves a cache of the sizes of the one that it took: it joins an empty one
+    with anything.
+    """
+    feeds, states = {**its.data, **its.fixed}, states_of(one)
+    outputs = [one.model.graph.output[0].name, *states.values()]
     try:
-        run_file(one.path, one.model, {**its.data, **its.fixed}, [one.model.graph.output[0].name], runner.settings)
+        made = run_file(one.path, one.model, feeds, [*dict.fromkeys(outputs)], runner.settings)
     except InputError:
         return False
-    return True
+    grows = growing(one)
+    return all(
+        before == after
+        for name, output in states.items()
+        for axis, (before, after) in enumerate(zip(feeds[name].shape, made[output].shape, strict=True))
+        if axis not in grows[name]
+    )
 
 
 def _run_notes(letter: str, flat: Flat, course: Course, runner: Runner) -> Iterator[str]:
@@ -215,11 +257,15 @@ def _storage_notes(before: Sequence[Flat], after: Sequence[Flat], finer: Sequenc
                 for name, value in flat.outputs.items()
                 if _is_float(flat, value)
             ]
-            listed = ", ".join(list(names)[:3]) + (", ..." if len(names) > 3 else "")
             yield (
-                f"storage: {len(names)} of {'AB'[n]}'s constants are {'BA'[n]}'s in fewer bits ({listed}), and were compared "
+                f"storage: {len(names)} of {'AB'[n]}'s constants are {'BA'[n]}'s in fewer bits ({_some(names)}), and were compared "
                 f"as the same; so stored, they move its outputs by {max(far, default=0.0):.1e} of their size"
             )
+
+
+def _some(names: Iterable[str]) -> str:
+    listed = list(names)
+    return ", ".join(listed[:3]) + (", ..." if len(listed) > 3 else "")
 
 
 def _is_float(flat: Flat, value: str) -> bool:
@@ -305,6 +351,20 @@ def _told(pair: ForeignPair) -> str:
     return f"aligned by weights and values: {len(pair.named)} points, {' and '.join(shares)} have a partner" + _alone(
         pair.aligned.alone
     )
+
+
+def _other_weights(pair: ForeignPair) -> Iterator[str]:
+    """The weights of steps that read the same on both sides, and have weights of their own."""
+    told = []
+    for ours, theirs in pair.aligned.replaced:
+        both = zip(pair.a.nodes[ours.place].reads, pair.b.nodes[theirs.place].reads, strict=False)
+        for name, other in both:
+            if name in pair.a.constants and other in pair.b.constants and name != ours.x:
+                x, y = pair.a.array(name), pair.b.array(other)
+                if x.dtype.kind == "f" and x.shape == y.shape and (far := _far(x, y)) > _ROUNDED:
+                    told.append(f"{other} for {name} ({far:.2g} of its size away)")
+    if told:
+        yield f"{len(told)} of B's weights are other numbers than A's at the same place: {', '.join(told)}"
 
 
 def _alone(alone: Sequence[Sequence[Anchor]]) -> str:

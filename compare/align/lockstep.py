@@ -16,7 +16,7 @@ import numpy as np
 from ...graphs.adopt.flat import Flat, Ran
 from ...graphs.errors import OpdiffError
 from ...graphs.stepping import FLOAT, StepRunner, Typed
-from .anchors import Anchor, Pair, anchors_of, moved, norm_input, paired, root
+from .anchors import Anchor, Pair, anchors_of, end_of_channels, moved, norm_input, paired, root
 from .arrangement import Plan, arranged, arrangement, plain
 from .values import NEAR, Match, ValueIndex
 
@@ -44,12 +44,14 @@ class Aligned:
     """The points of two graphs, in the order in which B makes them; the anchors that have a partner, and those without.
 
     healed: B's values that stand for one of A's, and differ from it where that changes nothing.
+    replaced: steps of A and of B that read the same, each with a weight of its own.
     """
 
     points: tuple[Point, ...]
     pairs: tuple[Pair, ...]
     alone: tuple[tuple[Anchor, ...], tuple[Anchor, ...]]
     healed: tuple[str, ...]
+    replaced: tuple[tuple[Anchor, Anchor], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,14 +78,16 @@ def lockstep(a: Flat, b: Flat, steps: StepRunner, given: Sequence[tuple[str, str
     products = [anchor for anchor in theirs if anchor.role == "product"]
     run = _Lockstep(a, b, steps, _wanted(a, b, pairs, given), alone, products)
     run.all()
-    return Aligned(tuple(run.points.values()), tuple(pairs), alone, tuple(run.healed))
+    return Aligned(tuple(run.points.values()), tuple(pairs), alone, tuple(run.healed), tuple(run.replaced))
 
 
 def _wanted(a: Flat, b: Flat, pairs: list[Pair], given: Sequence[tuple[str, str]]) -> dict[str, list[_Wanted]]:
     """For values of B, before they are moved elsewhere, which of A's they should be; in the order in which to ask."""
     found = [_Wanted("map", *names) for names in given]
     for pair in pairs:
-        found.append(_Wanted("step", pair.a.y, pair.b.y))
+        is_scaled = pair.is_scaled
+        ends = [end_of_channels(flat, y) if is_scaled else y for flat, y in ((a, pair.a.y), (b, pair.b.y))]
+        found.append(_Wanted("step", *ends))
         if pair.a.role == "gain":
             before = norm_input(a, pair.a), norm_input(b, pair.b)
             if before[0] is not None and before[1] is not None:
@@ -138,6 +142,7 @@ class _Lockstep:
         self._used: set[str] = set()
         self.points: dict[str, Point] = {}
         self.healed: list[str] = []
+        self.replaced: list[tuple[Anchor, Anchor]] = []
 
     def all(self) -> None:
         """Run all of B's steps."""
@@ -187,6 +192,7 @@ class _Lockstep:
             is_like = other.role == anchor.role and other.weight.shape == anchor.weight.shape
             if is_like and root(self._a, other.x)[0] == ours:
                 self._alone[0].remove(other)
+                self.replaced.append((other, anchor))
                 self._wanted.setdefault(name, []).insert(0, _Wanted("step", other.y, name))
                 return
 
@@ -197,8 +203,11 @@ class _Lockstep:
         return bool(steps) and match.name in self._used and all(root(self._a, one.ours)[0] != ours for one in steps)
 
     def _best(self, matches: list[Match], node: Ran, wanted: tuple[_Wanted, ...] | list[_Wanted]) -> Match | None:
-        """Of several of A's values that are equal: what is wanted here, then one that is free, then one made by such a step."""
+        """Of several of A's values that are equal: what is wanted here, then one made by such a step, then one that what the
+        step reads is already, then one that is free.
+        """
         expected = {root(self._a, one.ours)[0] for one in wanted}
+        kept = {self.points[name].a for name in node.reads if name in self.points}
 
         def rank(match: Match) -> tuple:
             maker = self._a.maker[match.name]
@@ -206,6 +215,7 @@ class _Lockstep:
                 root(self._a, match.name)[0] not in expected,
                 len(match.plan),
                 maker.operator != node.operator,
+                match.name not in kept,
                 match.name in self._used,
             )
 

@@ -57,10 +57,9 @@ class _Stages:
         """The stages around a softmax; None where it is not that of an attention."""
         flat = self.flat
         scores, probs = softmax.reads[0], softmax.outputs[0]
-        product = self._above(scores, lambda node: node.operator == "MatMul" and self._is_of_two(node))
-        context = self._below(probs, lambda node: node.operator == "MatMul" and self._is_of_two(node))
-        if product is None or context is None:
-            return None
+        product, context = self._above(scores, self._is_any_product), self._below(probs, self._is_any_product)
+        if product is None or context is None or not (self._is_of_values(product) and self._is_of_values(context)):
+            return None  # a router's scores are a product with a weight
         q, k = (self._without_repeats(name) for name in product.reads)
         others = [name for name in context.reads if self._above(name, lambda node: node is softmax) is None]
         if not others:
@@ -99,6 +98,7 @@ class _Stages:
         products = [one for one in self._products if attention.output.place < one.place < end]
         downs = [one for one in products if self._residual(self._with_bias(one.y)) is not None]
         if not downs:
+            self._experts(block, attention, products)
             return
         down = downs[-1] if self._head_of() is not downs[-1] else downs[0]
         into = [one for one in products if one.place < down.place]
@@ -114,6 +114,14 @@ class _Stages:
         if into:
             self._name("ffn_norm", block, into[0].x)
 
+    def _experts(self, block: int, attention: _Attention, products: Sequence[Anchor]) -> None:
+        """The stages of a block whose experts are picked by index, so that the router's is its only product with a weight."""
+        router = next((one for one in products if self._below(one.y, _is_choice) is not None), None)
+        if router is not None:
+            self._name("ffn_norm", block, router.x)
+            self._name("router_logits", block, self._with_bias(router.y))
+            self._name("ffn_residual", block, self._residual(attention.stages.get("attn_residual")))
+
     def _is_gate(self, anchor: Anchor) -> bool:
         """Whether a product goes through something that is no multiplication of two values first."""
         readers = list(self._readers(self._with_bias(anchor.y)))
@@ -122,6 +130,12 @@ class _Stages:
     def _is_product(self, node: Ran) -> bool:
         anchor = self._by_y.get(node.outputs[0])
         return anchor is not None and anchor.role == "product"
+
+    def _is_any_product(self, node: Ran) -> bool:
+        return self._is_product(node) or self._is_of_values(node)
+
+    def _is_of_values(self, node: Ran) -> bool:
+        return node.operator == "MatMul" and self._is_of_two(node)
 
     def _is_of_two(self, node: Ran) -> bool:
         return all(map(self.flat.is_data, node.reads))
@@ -221,6 +235,10 @@ class _Attention:
     stages: dict[str, str | None]
     first: int
     output: Anchor | None
+
+
+def _is_choice(node: Ran) -> bool:
+    return node.operator == "TopK"
 
 
 def _is_number(flat: Flat, node: Ran) -> bool:

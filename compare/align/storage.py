@@ -140,6 +140,28 @@ def computed_alike(flat: Flat, other: Flat) -> Numbers:
     return found
 
 
+def rounded_alike(flat: Flat, other: Flat) -> Numbers:
+    """For constants that a graph holds, the other graph's that are those in all but float32's last digits: each was computed
+    beforehand, by another hand.
+    """
+    known: dict[tuple[int, ...], list[np.ndarray]] = {}
+    same = set[tuple]()
+    for name in _read(other):
+        same.add(digest(other.array(name)))
+        if not _is_computed(other, name):
+            known.setdefault(other.array(name).shape, []).append(other.array(name))
+    found: Numbers = {}
+    for name in _read(flat):
+        array = flat.array(name)
+        if name in flat.storage or _is_computed(flat, name) or digest(array) in same or not np.isfinite(array).all():
+            continue
+        bound = 4 * _SINGLE * np.abs(array)
+        near = (one for one in known.get(array.shape, ()) if is_stored_as(one, array, bound))
+        if (first := next(near, None)) is not None:
+            found[name] = np.asarray(first, np.float32)
+    return found
+
+
 def _is_computed(flat: Flat, name: str) -> bool:
     """Whether a constant is no initializer, nor one that is only moved elsewhere."""
     while (node := flat.constant_nodes.get(name)) is not None and moves(node.op_type, node.domain):
@@ -173,7 +195,36 @@ def _of_halves(flat: Flat, other: Flat) -> Numbers:
         near = [candidate for candidate in by_shape.get(array.shape, ()) if is_stored_as(array, candidate, step)]
         if near:
             found[name] = np.asarray(min(near, key=lambda one: _far(array, one)), np.float32)
+    return {**found, **_of_rows_of_halves(flat, other)}
+
+
+def _of_rows_of_halves(flat: Flat, other: Flat) -> Numbers:
+    """The same for the constants that are rows, or a part, of one in half precision, as what is read of tables of sines."""
+    by_size: dict[int, list[np.ndarray]] = {}
+    for name in _read(other):
+        array = other.array(name)
+        for one in (array, _once(array)):
+            if one is not None and np.isfinite(one).all():
+                by_size.setdefault(one.size, []).append(one)
+    found: Numbers = {}
+    for name in _read(flat):
+        array = flat.array(name)
+        step = flat.foreign.step_of_halves(array) if _is_computed(flat, name) and array.size > 1 else None
+        if step is None:
+            continue
+        near = (one.reshape(array.shape) for one in by_size.get(array.size, ()))
+        near = (one for one in near if is_stored_as(array, one, step) and not np.array_equal(array, one))
+        if (first := next(near, None)) is not None:
+            found[name] = np.asarray(first, np.float32)
     return found
+
+
+def _once(array: np.ndarray) -> np.ndarray | None:
+    """The first half of a last axis whose second half is the same, as tables of sines are written for both halves of a head."""
+    if array.ndim == 0 or array.shape[-1] % 2:
+        return None
+    first, second = np.split(array, 2, -1)
+    return first if np.array_equal(first, second) else None
 
 
 def is_stored_as(stored: np.ndarray, exact: np.ndarray, step: np.ndarray) -> bool:

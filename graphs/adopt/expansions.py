@@ -33,6 +33,10 @@ _WITH_A_BODY = frozenset(
         "Mish",
     )
 )
+_READS_AXES = {
+    "ReduceMean": 18,
+    "Unsqueeze": 13,
+}  # the opset since which these read their axes, which were an attribute
 _NONE = float("-inf")
 
 
@@ -40,13 +44,16 @@ _NONE = float("-inf")
 class Body:
     """The steps that one node stands for; `reads` are its inputs, "" for one that is left out.
 
+    opset: of ONNX's own operators, in which the steps are written.
     storage: of constants that are made of fewer bits, how far one level is from the next, by name.
     """
 
     node: NodeProto
     values: Values
+    opset: int
     steps: list[NodeProto] = field(default_factory=list)
     storage: dict[str, np.ndarray] = field(default_factory=dict)
+    _numbers: dict[str, Sequence[int]] = field(default_factory=dict)
     _part: str = ""
     _n_made: int = 0
 
@@ -76,10 +83,15 @@ class Body:
             array = value
         else:
             array = np.array(value, np.float32 if isinstance(value, float) else np.int64)
-        return self.op("Constant", value=onnx.numpy_helper.from_array(array))
+        name = self.op("Constant", value=onnx.numpy_helper.from_array(array))
+        if not isinstance(value, (float, np.ndarray)):
+            self._numbers[name] = value
+        return name
 
     def op(self, operator: str, *reads: str, **attributes: Any) -> str:
         """One more step; the name of what it makes."""
+        if self.opset < _READS_AXES.get(operator, 0):
+            reads, attributes = reads[:1], {**attributes, "axes": self._numbers[reads[1]]}
         name = f"{self.node.output[0]}/{self._part}{operator}.{self._n_made}"
         self._n_made += 1
         made = onnx.helper.make_node(operator, reads, [name], name=f"{self.node.name}/{operator}", **attributes)
@@ -135,14 +147,15 @@ def _expansion(
 
 def expanded(node: NodeProto, values: Values, opsets: Sequence[tuple[str, int]]) -> Body | None:
     """The steps that a node stands for on these values; None where it is not known, or has what is not modelled."""
-    if not node.domain and node.op_type in _WITH_A_BODY:
-        return _by_its_body(Body(node, values), opsets)
+    opset = max((version for domain, version in opsets if domain in ("", "ai.onnx")), default=1)
+    if not node.domain and node.op_type in _WITH_A_BODY and onnx.defs.has(node.op_type, max_inclusive_version=opset):
+        return _by_its_body(Body(node, values, opset), opsets)
     known = _TABLE.get((node.domain, node.op_type))
     if known is None or any(node.input[known.n_inputs :]):
         return None
     if any(attribute.name not in known.attributes for attribute in node.attribute):
         return None
-    body = Body(node, values)
+    body = Body(node, values, opset)
     return None if known.expand(body) is None else body
 
 
@@ -179,6 +192,15 @@ def _simplified(body: Body) -> list[NodeProto] | None:
     if not _is_last_axis(body) or any(body.node.output[1:]):
         return None
     return body.ends(_rms_norm(body, body.read(0), body.read(1), body.number("epsilon", 1e-5)))
+
+
+@_expansion("LayerNormalization", 3, "axis epsilon stash_type", "")
+def _before_onnx_had_it(body: Body) -> list[NodeProto] | None:
+    """onnxruntime's own, which its optimiser writes into graphs of opsets in which ONNX has none."""
+    if not _is_last_axis(body) or any(body.node.output[1:]):
+        return None
+    x, gain, bias = map(body.read, range(3))
+    return body.ends(_layer_norm(body, x, gain, bias, body.number("epsilon", 1e-5)))
 
 
 @_expansion("SkipSimplifiedLayerNormalization", 4, "epsilon")
@@ -228,8 +250,10 @@ def _fast_gelu(body: Body) -> list[NodeProto] | None:
     return body.ends(body.op("Mul", body.op("Mul", x, body.op("Add", inner, body.constant(1.0))), body.constant(0.5)))
 
 
-@_expansion("FusedMatMul", 2, "alpha transA transB")
+@_expansion("FusedMatMul", 2, "alpha transA transB transBatchA transBatchB")
 def _fused_matmul(body: Body) -> list[NodeProto] | None:
+    if body.number("transBatchA", 0) or body.number("transBatchB", 0):
+        return None
     operands = []
     for place, flag in enumerate(("transA", "transB")):
         name = body.read(place)

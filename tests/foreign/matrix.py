@@ -145,13 +145,19 @@ def by_genai(kind: str, folder: Path) -> Iterator[tuple[str, Path]]:
     import onnxruntime_genai  # noqa: F401
 
     tiny_model(kind).save_pretrained(folder / "hf")
-    for precision in ("fp32", "int4"):
-        out = folder / f"genai.{precision}"
-        command = [sys.executable, "-m", "onnxruntime_genai.models.builder", "-i", folder / "hf", "-o", out]
-        command += ["-p", precision, "-e", "cpu", "-c", folder / "cache"]
-        done = subprocess.run([str(word) for word in command], capture_output=True, text=True, env={**os.environ})
-        if done.returncode == 0:
-            yield f"onnxruntime-genai, {precision}", out / "model.onnx"
+    for precision in ("fp32", "fp16", "int4"):
+        made = built_by_genai(folder, precision)
+        if made is not None:
+            yield f"onnxruntime-genai, {precision}", made
+
+
+def built_by_genai(folder: Path, precision: str) -> Path | None:
+    """What the builder makes of the model in `hf` of a folder, in a folder beside it; None where it fails."""
+    out = folder / precision
+    command = [sys.executable, "-m", "onnxruntime_genai.models.builder", "-i", folder / "hf", "-o", out]
+    command += ["-p", precision, "-e", "cpu", "-c", folder / "cache"]
+    done = subprocess.run([str(word) for word in command], capture_output=True, text=True, env={**os.environ})
+    return out / "model.onnx" if done.returncode == 0 else None
 
 
 def row(a: tuple[str, Path], b: tuple[str, Path]) -> tuple[str, ...]:

@@ -57,6 +57,7 @@ CASES = {
     "BiasGelu": ([X, normal(WIDTH)], {}),
     "FastGelu": ([X, normal(WIDTH)], {}),
     "FusedMatMul": ([normal(4, 6), normal(5, 6)], dict(alpha=0.5, transB=1)),
+    "FusedMatMul of no other batch": ([normal(4, 6), normal(6, 5)], dict(transBatchA=0, transBatchB=0)),
     "FusedGemm": ([normal(4, 6), normal(6, 5), normal(5)], dict(activation="Relu")),
     "FusedConv": ([normal(1, 3, 8, 8), normal(4, 3, 3, 3), normal(4)], dict(activation="Relu", pads=[1, 1, 1, 1])),
     "RotaryEmbedding": ([X, whole(2, dtype=np.int64), *TABLES], dict(num_heads=HEADS)),
@@ -85,7 +86,9 @@ CASES = {
 }
 
 
-def written(operator: str, inputs: list, attributes: dict, path, domain: str = "com.microsoft") -> np.ndarray:
+def written(
+    operator: str, inputs: list, attributes: dict, path, domain: str = "com.microsoft", opset: int = 20
+) -> np.ndarray:
     """A graph of this one node, in a file, and its first input."""
     names = ["" if value is None else f"x{n}" for n, value in enumerate(inputs)]
     outputs = ["y", "keys", "values"] if operator == "GroupQueryAttention" else ["y"]
@@ -97,7 +100,7 @@ def written(operator: str, inputs: list, attributes: dict, path, domain: str = "
         [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in outputs],
         [onnx.numpy_helper.from_array(v, f"x{n}") for n, v in enumerate(inputs) if n and v is not None],
     )
-    opsets = [helper.make_opsetid("", 20), helper.make_opsetid("com.microsoft", 1)]
+    opsets = [helper.make_opsetid("", opset), helper.make_opsetid("com.microsoft", 1)]
     onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=9), path)
     return inputs[0]
 
@@ -121,6 +124,23 @@ def test_simplified_norm_of_no_domain(tmp_path):
     flat = run_flat(tmp_path / "one.onnx", x)
     (wanted,) = ort.InferenceSession(str(tmp_path / "one.onnx")).run(["y"], {"x0": x})
     np.testing.assert_allclose(flat.array(flat.outputs["y"]), wanted, rtol=1e-5, atol=1e-5)
+    assert "ReduceMean" in [node.operator for node in flat.nodes]
+
+
+@pytest.mark.parametrize("opset", [11, 14, 17])
+@pytest.mark.parametrize(
+    ("operator", "domain", "inputs"),
+    [
+        ("LayerNormalization", "", [X, normal(WIDTH), normal(WIDTH)]),
+        ("SimplifiedLayerNormalization", "", [X, normal(WIDTH)]),
+        ("SkipLayerNormalization", "com.microsoft", [X, normal(1, TOKENS, WIDTH), normal(WIDTH), normal(WIDTH)]),
+    ],
+)
+def test_norms_that_onnxruntime_writes_into_graphs_of_old_opsets(operator, domain, inputs, opset, tmp_path):
+    x = written(operator, inputs, dict(epsilon=1e-3), tmp_path / "one.onnx", domain, opset)
+    flat = run_flat(tmp_path / "one.onnx", x)
+    (wanted,) = ort.InferenceSession(str(tmp_path / "one.onnx")).run(["y"], {"x0": x})
+    np.testing.assert_allclose(flat.array(flat.outputs["y"]), wanted, rtol=1e-4, atol=1e-5)
     assert "ReduceMean" in [node.operator for node in flat.nodes]
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from opdiff.compare.diagnose import compare
+from opdiff.graphs.run import Runner
 
 RANDOM = np.random.default_rng(3)
 
@@ -55,6 +56,28 @@ def test_the_largest_of_a_row_is_the_operators_own(tmp_path):
     node = onnx.helper.make_node("GlobalMaxPool", ["x"], ["y"])
     files = [saved(tmp_path / f"{n}.onnx", [node], {}, [1, 4, 9]) for n in "ab"]
     assert compare(*files, inputs=({"x": x}, {"x": x})).parity
+
+
+@pytest.mark.parametrize("opset", [9, 13, 15])
+def test_a_norm_takes_the_statistics_that_it_holds(opset):
+    """Beside a convolution, of which onnxruntime has none in double."""
+    weight = RANDOM.standard_normal((4, 3, 1, 1))
+    gain, bias, mean, variance = held = RANDOM.uniform(0.5, 2, (4, 4))
+    names = ("gain", "bias", "mean", "variance")
+    make, double = onnx.helper.make_node, onnx.TensorProto.DOUBLE
+    graph = onnx.helper.make_graph(
+        [make("Conv", ["x", "w"], ["c"]), make("BatchNormalization", ["c", *names], ["y"], momentum=0.7)],
+        "norm",
+        [onnx.helper.make_tensor_value_info("x", double, [1, 3, 5, 5])],
+        [onnx.helper.make_tensor_value_info("y", double, None)],
+        [onnx.numpy_helper.from_array(array, name) for name, array in zip(("w", *names), (weight, *held), strict=True)],
+    )
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", opset)], ir_version=8)
+    x = RANDOM.standard_normal((1, 3, 5, 5))
+    (found,) = Runner().session(model).run(["y"], [x])
+    made = np.einsum("oi,bihw->bhwo", weight[..., 0, 0], x)
+    wanted = gain * (made - mean) / np.sqrt(variance + 1e-5) + bias
+    np.testing.assert_allclose(found, np.moveaxis(wanted, -1, 1), rtol=1e-6)
 
 
 def test_a_norm_that_is_folded_into_its_kernel_is_no_fault(tmp_path):

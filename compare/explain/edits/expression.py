@@ -282,12 +282,12 @@ def _is_sort(network: Network, step: Step) -> bool:
 
 def _split(network: Network, step: Step, output: int) -> str:
     """Which places of its axis a part of a Split has; which of the parts it is where the sizes are not known."""
-    parts = [network.array(name) for name in step.outputs[: output + 1]]
-    axis = step.attributes.get("axis", 0)
-    if any(part is None for part in parts) or not isinstance(axis, int):
+    arrays = [network.array(name) for name in step.outputs[: output + 1]]
+    parts, axis = [array for array in arrays if array is not None], step.attributes.get("axis", 0)
+    if len(parts) < len(arrays) or not isinstance(axis, int):
         return f"part {output + 1} of {len(step.outputs)}"
-    sizes = [part.shape[axis] for part in parts if part is not None]
-    is_last = axis == -1 or axis == np.ndim(parts[0]) - 1
+    sizes = [part.shape[axis] for part in parts]
+    is_last = axis in (-1, parts[0].ndim - 1)
     return f"{sum(sizes[:-1])}:{sum(sizes)}{'' if is_last else f' on axis {axis}'}"
 
 

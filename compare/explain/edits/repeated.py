@@ -12,9 +12,8 @@ from .expression import Style, formula
 from .pieces import Piece
 
 _FEWEST = 3  # times that a line runs, from which on it is told once
-_PER_OTHER = (
-    3  # pieces at the line for each one elsewhere: a loop's first time, which begins with zeros, is not as the others
-)
+# Pieces at the line for each one elsewhere: a loop's first time, which begins with zeros, is not as the others.
+_PER_OTHER = 2
 _LETTERS = "xyzuv"
 _WHOLE = Style(depth=60)
 

@@ -23,7 +23,8 @@ from .alignment import Alignment
 from .edit import Edit, Place
 from .matching import Matching, Numbers
 from .parts import part_apart
-from .region_search import COARSE, Found, Plan, RegionSearch, first_of
+from .region_search import COARSE, Found, Plan, RegionSearch
+from .where import first_of
 from .words import Relations, Weights
 
 Nodes = tuple[Source | None, Source | None]  # A's and B's

@@ -30,6 +30,18 @@ ratio = torch.log(far.abs().clamp(min=1) + 0 * x) / 1.3862944
 bucket = (ratio * 4).WAY()
 return x + bucket
 """
+WIDE = """
+def wide(x):
+    return x.reshape(6, 2, 16).repeat_interleave(2, 1)
+"""
+SPREAD = f"{WIDE}\nkey, value = x.exp(), x.sin()\nspread = wide(VALUE)\nout = (spread.mT @ wide(key)).reshape(6, 256)\nreturn x + out[:, :32]"
+LOOPED = """
+state, out = torch.zeros(32), []
+for n in range(6):
+    out.append(SEEN)
+    state = state * self.wpe[2] + x[n]
+return torch.stack(out)
+"""
 SHIFTED = "positions = torch.arange(6).float()\n{turn}\nreturn turn(x, positions{argument})"
 
 
@@ -94,6 +106,76 @@ CASES = {
         "where Mine A has",
         "return torch.cat((u * angles.cos() - v * angles.sin(), v * angles.cos() + u * angles.sin()), -1)",
         "right = v * angles.cos() - u * angles.sin()",
+    ),
+    "a value of another name that a helper moves before it is read": Case(
+        SPREAD.replace("VALUE", "value"),
+        SPREAD.replace("VALUE", "key"),
+        "exp(embed) where Mine A",
+        "spread = wide(value)",
+        "spread = wide(key)",
+    ),
+    "a step that is extra in the line that reads the value": Case(
+        "opening = (x @ self.head[:32].T).sigmoid()\nreturn opening * x.exp()",
+        "opening = (x @ self.head[:32].T).sigmoid()\nreturn (1 - opening) * x.exp()",
+        "1 - x is extra",
+        "return opening * x.exp()",
+        "return (1 - opening) * x.exp()",
+    ),
+    "a limit of one term in the place of the sum's": Case(
+        "x = x + x.exp()\nreturn x.clamp(-1.5, 1.5)",
+        "x = x + x.exp().clamp(-1.5, 1.5)\nreturn x",
+        "embed + clip(exp(embed), -1.5, 1.5) where Mine A has clip(embed + exp(embed), -1.5, 1.5)",
+        "x = x + x.exp()",
+        "x = x + x.exp().clamp(-1.5, 1.5)",
+    ),
+    "two steps in another order, with a constant between": Case(
+        "y = (x @ self.head[:32].T) * 0.3\ny = (y / 6).tanh() * 6\nreturn y + x",
+        "y = x @ self.head[:32].T\ny = (y / 6).tanh() * 6\nreturn y * 0.3 + x",
+        "* 0.3 where Mine A has tanh(",
+        "y = (x @ self.head[:32].T) * 0.3",
+        "return y * 0.3 + x",
+    ),
+    "a square of the mean": Case(
+        "return x / (x.pow(2).mean(-1, keepdim=True) + 1e-6).sqrt()",
+        "return x / (x.mean(-1, keepdim=True).pow(2) + 1e-6).sqrt()",
+        "mean(embed)^2 where Mine A has mean(embed^2)",
+        "return x / (x.pow(2).mean(-1, keepdim=True) + 1e-6).sqrt()",
+        "return x / (x.mean(-1, keepdim=True).pow(2) + 1e-6).sqrt()",
+    ),
+    "parts of other sizes": Case(
+        "first, rest = x.exp().split([12, 20], -1)\nreturn torch.cat((rest.sin(), first), -1)",
+        "rest, first = x.exp().split([20, 12], -1)\nreturn torch.cat((rest.sin(), first), -1)",
+        "Split with [20, 12] where Mine A has [12, 20], and part 1 is taken where Mine A takes part 2",
+        "first, rest = x.exp().split([12, 20], -1)",
+        "rest, first = x.exp().split([20, 12], -1)",
+    ),
+    "a view of other groups": Case(
+        "y = x.reshape(6, 4, 8)\nreturn (y - y.mean(-1, keepdim=True)).reshape(6, 32)",
+        "y = x.reshape(6, 8, 4)\nreturn (y - y.mean(-1, keepdim=True)).reshape(6, 32)",
+        "mean is taken over other axes",
+        "y = x.reshape(6, 4, 8)",
+        "y = x.reshape(6, 8, 4)",
+    ),
+    "a view of other groups before a part": Case(
+        "return x * x.exp().reshape(6, 2, 16).unbind(1)[0].repeat(1, 2)",
+        "return x * x.exp().reshape(6, 16, 2).unbind(2)[0].repeat(1, 2)",
+        "reshape(",
+        "return x * x.exp().reshape(6, 2, 16).unbind(1)[0].repeat(1, 2)",
+        "return x * x.exp().reshape(6, 16, 2).unbind(2)[0].repeat(1, 2)",
+    ),
+    "two weights of another place in one line": Case(
+        f"{NORM}\nreturn norm(x, self.wpe[0]) + self.wpe[2]",
+        f"{NORM}\nreturn norm(x, self.wpe[1]) + self.wpe[3]",
+        "and 3 where Mine A has 2",
+        "return norm(x, self.wpe[0]) + self.wpe[2]",
+        "return norm(x, self.wpe[1]) + self.wpe[3]",
+    ),
+    "a line of a loop": Case(
+        LOOPED.replace("SEEN", "state + self.wpe[1] * x[n]"),
+        LOOPED.replace("SEEN", "self.wpe[1] * state + x[n]"),
+        ", each time that the line runs",
+        "out.append(state + self.wpe[1] * x[n])",
+        "out.append(self.wpe[1] * state + x[n])",
     ),
 }
 
