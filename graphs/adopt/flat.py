@@ -22,6 +22,7 @@ from ..stepping import FLOAT, SMALL_FLOATS, Context, StepRunner, Typed, type_nam
 from .fused import expanded
 from .loops import unrolled, unrolls
 from .opened import Foreign
+from .quantised import in_floats
 
 _SHAPES = ("Shape", "Size")
 _FLOATS = (FLOAT, *SMALL_FLOATS)
@@ -178,7 +179,7 @@ def flatten(
                 run.flat.storage[tensor.name] = step
     names = {name: name for name in run.flat.values}
     try:
-        run.graph(graph, names, "")
+        run.graph(in_floats(graph, run.opset), names, "")
     except (KeyError, IndexError, ValueError, TypeError, AttributeError, StopIteration, RecursionError) as e:
         raise InputError(f"{foreign.path}: its graph is damaged, or cannot be run ({type(e).__name__}: {e})") from e
     run.flat.outputs = {output.name: names[output.name] for output in graph.output if output.name in names}
@@ -204,7 +205,7 @@ class _Run:
         self._of_weights: set[str] = set()
         self._sequences: dict[str, list[str]] = {}
         self._context = flat.context
-        self._opset = max((version for domain, version in flat.context.opsets if not domain), default=1)
+        self.opset = max((version for domain, version in flat.context.opsets if not domain), default=1)
         self._n_in_loops = self._depth = 0
 
     def add_constant(self, name: str, value: Typed, is_of_weights: bool) -> None:
@@ -237,7 +238,7 @@ class _Run:
         if node.op_type == "If" and not node.domain:
             self._branch(node, names, prefix)
             return
-        if unrolls(node, self._opset) and any(name not in self.flat.constants for name in _read(node)):
+        if unrolls(node, self.opset) and any(name not in self.flat.constants for name in _read(node)):
             self._depth += 1
             values = unrolled(node, self, f"{prefix}{node.name or node.output[0]}")
             self._depth -= 1

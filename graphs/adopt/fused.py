@@ -1,4 +1,4 @@
-"""What onnxruntime's optimizer for transformers fuses: attention with its projections or padding, and embeddings, as steps.
+"""What onnxruntime's optimizers fuse, as steps: attention with its projections or padding, embeddings, quantised products.
 
 All other expansions are in `expansions`; `expanded` knows these too.
 """
@@ -6,24 +6,43 @@ All other expansions are in `expansions`; `expanded` knows these too.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
-from onnx import NodeProto, TensorProto
+from onnx import NodeProto, TensorProto, helper
 
 from .expansions import Body, attended, causal, expanded, expansion, in_heads, layer_norm, merged
 
 __all__ = ["expanded"]
+_BY_CHANNEL = 13  # the opset from which DequantizeLinear takes a scale for each channel
 _UNSEEN = -10000.0  # what onnxruntime adds to scores of padding, where a node says nothing else
 
 
 @expansion("Attention", 6, "num_heads qkv_hidden_sizes unidirectional scale mask_filter_value do_rotary")
 def _attention(body: Body) -> list[NodeProto] | None:
-    """Its weight [in, q + k + v] is three of them."""
     x, weight, bias, padding, past, added = (body.read(n) for n in range(6))
-    if body.number("do_rotary", 0) or len(body.shape(x)) != 3:
+    return _of_packed_weights(body, x, weight, bias, padding, past, body.shape(weight)[1], added)
+
+
+@expansion("QAttention", 9, "num_heads unidirectional scale mask_filter_value do_rotary")
+def _attention_of_whole(body: Body) -> list[NodeProto] | None:
+    """The same of a value and a weight in whole numbers."""
+    x, weight, bias, scale, weight_scale, padding, zero, weight_zero, past = (body.read(n) for n in range(9))
+    operands = _dequantised(body, [x, scale, zero]), _dequantised(body, [weight, weight_scale, weight_zero])
+    if operands[0] is None or operands[1] is None:
         return None
-    (batch, n_tokens, _), heads = body.shape(x), int(body.number("num_heads", 0))
-    sizes = body.numbers("qkv_hidden_sizes") or [body.shape(weight)[1] // 3] * 3
+    return _of_packed_weights(body, operands[0], operands[1], bias, padding, past, body.shape(weight)[1], "")
+
+
+def _of_packed_weights(
+    body: Body, x: str, weight: str, bias: str, padding: str, past: str, width: int, added: str
+) -> list[NodeProto] | None:
+    """Attention whose weight [in, width] is those of q, k and v side by side."""
+    shape = body.shape(body.read(0))
+    if body.number("do_rotary", 0) or len(shape) != 3:
+        return None
+    (batch, n_tokens, _), heads = shape, int(body.number("num_heads", 0))
+    sizes = body.numbers("qkv_hidden_sizes") or [width // 3] * 3
     n_keys = n_tokens + (body.shape(past)[3] if past else 0)
     unseen = _unseen(body, padding, batch, n_tokens, n_keys)
     if unseen is None:
@@ -122,8 +141,26 @@ def _unseen(body: Body, padding: str, batch: int, n_tokens: int, n_keys: int) ->
 
 @expansion("EmbedLayerNormalization", 9, "epsilon mask_index_type")
 def _embedded(body: Body) -> list[NodeProto] | None:
-    """Tokens, positions and segments looked up and normalised; beside it how many tokens the mask has."""
     tokens, segments, words, places, kinds, gain, bias, mask, positions = (body.read(n) for n in range(9))
+    return _of_tables(body, tokens, segments, [words, places, kinds, gain, bias], mask, positions)
+
+
+@expansion("QEmbedLayerNormalization", 18, "epsilon mask_index_type")
+def _embedded_of_whole(body: Body) -> list[NodeProto] | None:
+    """The same of tables in whole numbers."""
+    tables = [
+        _dequantised(body, [body.read(n), body.read(n + 6), body.read(n + 11)]) if body.read(n) else ""
+        for n in range(2, 7)
+    ]
+    held = [table for table in tables if table is not None]
+    return _of_tables(body, body.read(0), body.read(1), held, body.read(7), "") if len(held) == len(tables) else None
+
+
+def _of_tables(
+    body: Body, tokens: str, segments: str, tables: Sequence[str], mask: str, positions: str
+) -> list[NodeProto]:
+    """Tokens, positions and segments looked up and normalised; beside it how many tokens the mask has."""
+    words, places, kinds, gain, bias = tables
     batch, n_tokens = body.shape(tokens)
     at = positions or body.constant([list(range(n_tokens))])  # type: ignore[list-item]
     total = body.op("Add", body.op("Gather", words, tokens, axis=0), body.op("Gather", places, at, axis=0))
@@ -135,3 +172,40 @@ def _embedded(body: Body) -> list[NodeProto] | None:
         counts = body.op("Cast", ones, to=TensorProto.INT32)
         counts = body.op("ReduceSum", counts, body.constant([1]), keepdims=0)
     return body.ends(layer_norm(body, total, gain, bias, body.number("epsilon", 1e-12)), counts, total)
+
+
+@expansion("DynamicQuantizeMatMul", 5)
+def _of_rounded(body: Body) -> list[NodeProto] | None:
+    """A product of an activation that is rounded first with a weight in whole numbers."""
+    x, weight, scale, zero, bias = (body.read(n) for n in range(5))
+    whole = [f"{body.node.output[0]}/rounded.{n}" for n in range(3)]
+    rounding = helper.make_node("DynamicQuantizeLinear", [x], whole, f"{body.node.name}/DynamicQuantizeLinear")
+    rounding.metadata_props.extend(body.node.metadata_props)
+    body.steps.append(rounding)
+    return _product_of_whole(body, whole, [weight, scale, zero], bias)
+
+
+@expansion("MatMulIntegerToFloat", 7)
+def _of_whole(body: Body) -> list[NodeProto] | None:
+    x, weight, scale, weight_scale, zero, weight_zero, bias = (body.read(n) for n in range(7))
+    return _product_of_whole(body, [x, scale, zero], [weight, weight_scale, weight_zero], bias)
+
+
+def _product_of_whole(body: Body, x: Sequence[str], weight: Sequence[str], bias: str) -> list[NodeProto] | None:
+    """A product of two values in whole numbers, each with its scale and what stands for 0, as one of floats."""
+    operands = body.op("DequantizeLinear", *filter(None, x)), _dequantised(body, weight)
+    if operands[1] is None:
+        return None
+    product = body.op("MatMul", operands[0], operands[1])
+    return body.ends(body.op("Add", product, bias) if bias else product)
+
+
+def _dequantised(body: Body, whole: Sequence[str]) -> str | None:
+    """One of the node's inputs in whole numbers, its scale, and what stands for 0, as floats; None where it has scales that
+    DequantizeLinear does not take.
+    """
+    is_by_channel = body.values[whole[1]].array.size > 1
+    if is_by_channel and (body.opset < _BY_CHANNEL or len(body.shape(whole[0])) != 2):
+        return None
+    axes = {"axis": 1} if is_by_channel else {}
+    return body.op("DequantizeLinear", *filter(None, whole), **axes)

@@ -55,6 +55,24 @@ IDS, SEGMENTS = RANDOM.integers(0, 30, (BATCH, N_TOKENS), np.int32), RANDOM.inte
 AT = RANDOM.integers(0, 9, (BATCH, N_TOKENS), np.int32)
 NORM = [normal(WIDTH), normal(WIDTH)]
 
+
+def in_bytes(array: np.ndarray, dtype: type = np.uint8) -> list[np.ndarray]:
+    """Whole numbers, their scale and what stands for 0."""
+    scale = np.float32(np.ptp(array) / 255)
+    least = np.iinfo(dtype).min
+    zero = np.round(least - array.min() / scale)
+    return [np.clip(np.round(array / scale + zero), least, least + 255).astype(dtype), scale, zero.astype(dtype)]
+
+
+def by_place(*values: list[np.ndarray]) -> list[np.ndarray]:
+    """What several have in whole numbers, then their scales, then what stands for 0 in each."""
+    return [part for parts in zip(*values, strict=True) for part in parts]
+
+
+SMALL, ROWS = in_bytes(WEIGHT, np.int8), in_bytes(X)
+BY_CHANNEL = [normal(3 * WIDTH) ** 2 / 99 + np.float32(0.01), np.zeros(3 * WIDTH, np.int8)]
+COARSE = by_place(*(in_bytes(table) for table in (*TABLES, *NORM)))
+
 # operator: inputs (None is left out), attributes, how many outputs it has.
 CASES = {
     "Attention": (PACKED, HEADED, 1),
@@ -83,6 +101,16 @@ CASES = {
     "MultiHeadAttention of some lengths, with a bias": ([X, X, X[::-1].copy(), BIAS, whole(4, 2)], HEADED, 1),
     "MultiHeadAttention with a mask by token": ([X, X, X[::-1].copy(), None, BY_TOKEN], HEADED, 1),
     "EmbedLayerNormalization": ([IDS, SEGMENTS, *TABLES, *NORM, SOME], dict(epsilon=1e-3, mask_index_type=1), 2),
+    "DynamicQuantizeMatMul": ([X, *SMALL, BIAS], {}, 1),
+    "DynamicQuantizeMatMul by channel": ([X, SMALL[0], *BY_CHANNEL], {}, 1),
+    "MatMulIntegerToFloat": ([ROWS[0], SMALL[0], ROWS[1], SMALL[1], ROWS[2], SMALL[2], BIAS], {}, 1),
+    "QAttention": ([ROWS[0], SMALL[0], BIAS, ROWS[1], SMALL[1], SOME, ROWS[2], SMALL[2]], HEADED, 1),
+    "QAttention of tokens before": (
+        [ROWS[0], SMALL[0], BIAS, ROWS[1], BY_CHANNEL[0], None, ROWS[2], BY_CHANNEL[1]],
+        {**HEADED, "unidirectional": 1},
+        1,
+    ),
+    "QEmbedLayerNormalization": ([IDS, SEGMENTS, *COARSE[:5], SOME, *COARSE[5:]], dict(epsilon=1e-3), 2),
     "EmbedLayerNormalization without segments": (
         [IDS, None, *TABLES[:2], None, *NORM, None, AT],
         dict(epsilon=1e-3),
@@ -102,7 +130,7 @@ def written(operator: str, inputs: list, attributes: dict, n_outputs: int, path)
         "one",
         [helper.make_tensor_value_info("x0", kinds[0], inputs[0].shape)],
         [
-            helper.make_tensor_value_info(name, kinds[1 + (operator.startswith("Embed") and name == "y1")], None)
+            helper.make_tensor_value_info(name, kinds[1 + ("EmbedLayer" in operator and name == "y1")], None)
             for name in outputs
         ],
         [onnx.numpy_helper.from_array(v, f"x{n}") for n, v in enumerate(inputs) if n and v is not None],
