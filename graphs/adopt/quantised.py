@@ -82,11 +82,14 @@ def _has_known_scales(scale: TensorProto, weight: TensorProto, opset: int) -> bo
 
 
 def _written(node: NodeProto, whole: NodeProto, rounded: NodeProto, scale: str, opset: int) -> Iterator[NodeProto]:
-    stem, axes = node.output[0], {"axis": 1} if opset >= _BY_CHANNEL else {}
+    stem = node.output[0]
     activation, weight = f"{stem}/activation", f"{stem}/weight"
     yield helper.make_node("DequantizeLinear", rounded.output, [activation], f"{node.name}/activation")
     of_weight = [whole.input[1], scale, *whole.input[3:]]
-    yield helper.make_node("DequantizeLinear", of_weight, [weight], f"{node.name}/weight", **axes)
+    dequantised = helper.make_node("DequantizeLinear", of_weight, [weight], f"{node.name}/weight")
+    if opset >= _BY_CHANNEL:
+        dequantised.attribute.append(helper.make_attribute("axis", 1))
+    yield dequantised
     product = helper.make_node("MatMul", [activation, weight], node.output, node.name)
     product.metadata_props.extend(whole.metadata_props)
     yield product
