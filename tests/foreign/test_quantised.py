@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+import torch
 from corpus.models import N_BLOCKS, TOKENS
 from foreign import models
 from foreign.conftest import faulty
@@ -71,3 +72,15 @@ def test_a_weight_beyond_its_storage_is_a_fault(exports, tmp_path):
     assert any("storage: 22 of B's constants" in note for note in result.notes)
     assert any(len(cause.taps) == 1 and cause.taps[0].endswith("ffn_down") for cause in result.root_causes)
     assert np.isfinite(result.closed.residual or 0)
+
+
+def test_a_bias_in_one_step_with_its_product_is_the_one_of_its_own_step(tmp_path):
+    """torch writes a layer as Gemm, with its bias; the quantiser adds it after the product of whole numbers."""
+    generator = torch.Generator().manual_seed(0)
+    layers = models.filled(torch.nn.Sequential(torch.nn.Linear(24, 16), torch.nn.Tanh(), torch.nn.Linear(16, 10)))
+    a = models.written(layers, torch.randn(3, 24, generator=generator), tmp_path / "a.onnx", 18, "x")
+    assert "Gemm" in [node.op_type for node in onnx.load(a).graph.node]
+    result = compare(a, quantised(a, tmp_path))
+    assert [cause.text for cause in result.root_causes if "bias" in cause.text or "left out" in cause.text] == []
+    assert any("rounded_to_8_bits(" in cause.text for cause in result.root_causes)
+    assert result.closed.complete
