@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import onnx
 
@@ -20,16 +20,23 @@ def is_widening(node: onnx.NodeProto) -> bool:
     return node.op_type == "Cast" and to == [onnx.TensorProto.FLOAT]
 
 
+def subgraphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
+    """The graphs inside a node: an If's branches, the body of a Loop or Scan."""
+    for attribute in node.attribute:
+        if attribute.HasField("g"):
+            yield attribute.g
+        yield from attribute.graphs
+
+
 def implicit_inputs(node: onnx.NodeProto) -> tuple[str, ...]:
     """Outer values that a node's subgraphs (If, Loop, Scan) read."""
     found: dict[str, None] = {}
-    for attribute in node.attribute:
-        for graph in (attribute.g, *attribute.graphs):
-            inside = {i.name for i in graph.input} | {i.name for i in graph.initializer}
-            for inner in graph.node:
-                found.update({n: None for n in (*inner.input, *implicit_inputs(inner)) if n and n not in inside})
-                inside.update(inner.output)
-            found.update({o.name: None for o in graph.output if o.name not in inside})
+    for graph in subgraphs(node):
+        inside = {i.name for i in graph.input} | {i.name for i in graph.initializer}
+        for inner in graph.node:
+            found.update({n: None for n in (*inner.input, *implicit_inputs(inner)) if n and n not in inside})
+            inside.update(inner.output)
+        found.update({o.name: None for o in graph.output if o.name not in inside})
     return tuple(found)
 
 
@@ -56,12 +63,11 @@ def sliced(
 
 def rename_captured(node: onnx.NodeProto, names: Mapping[str, str]) -> None:
     """Rename, in place, the outer values that a node's subgraphs read, however deep; what they make stays."""
-    for attribute in node.attribute:
-        for graph in (attribute.g, *attribute.graphs):
-            made = {i.name for i in (*graph.input, *graph.initializer)} | {o for n in graph.node for o in n.output}
-            outer = {name: new for name, new in names.items() if name not in made}
-            for inner in graph.node:
-                inner.input[:] = [outer.get(name, name) for name in inner.input]
-                rename_captured(inner, outer)
-            for output in graph.output:
-                output.name = outer.get(output.name, output.name)
+    for graph in subgraphs(node):
+        made = {i.name for i in (*graph.input, *graph.initializer)} | {o for n in graph.node for o in n.output}
+        outer = {name: new for name, new in names.items() if name not in made}
+        for inner in graph.node:
+            inner.input[:] = [outer.get(name, name) for name in inner.input]
+            rename_captured(inner, outer)
+        for output in graph.output:
+            output.name = outer.get(output.name, output.name)

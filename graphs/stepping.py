@@ -138,8 +138,9 @@ class StepRunner:
             return [_view(node, first, inputs)]
         if node.op_type == "Gather" and inputs[1] is not None:
             axis = next((a.i for a in node.attribute if a.name == "axis"), 0)
-            return [typed(np.take(first.array, inputs[1].array, axis))]
-        if node.op_type == "GatherND" and inputs[1] is not None and not node.attribute:
+            before = (slice(None),) * (axis % max(first.array.ndim, 1))  # np.take would copy a table that is seen transposed
+            return [typed(first.array[(*before, inputs[1].array)])]
+        if node.op_type == "GatherND" and inputs[1] is not None and not any(a.i for a in node.attribute):
             return [typed(first.array[tuple(np.moveaxis(inputs[1].array, -1, 0))])]
         return None
 

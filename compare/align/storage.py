@@ -154,11 +154,15 @@ def rounded_alike(flat: Flat, other: Flat) -> Numbers:
     found: Numbers = {}
     for name in _read(flat):
         array = flat.array(name)
-        if name in flat.storage or _is_computed(flat, name) or digest(array) in same or not np.isfinite(array).all():
+        if name in flat.storage or _is_computed(flat, name) or digest(array) in same:
+            continue
+        begins = array.flat[:_PROBED]
+        step = 4 * _SINGLE * np.abs(begins)
+        near = [one for one in known.get(array.shape, ()) if _is_near(one.flat[:_PROBED], begins, step)]
+        if not near or not np.isfinite(array).all():
             continue
         bound = 4 * _SINGLE * np.abs(array)
-        near = (one for one in known.get(array.shape, ()) if is_stored_as(one, array, bound))
-        if (first := next(near, None)) is not None:
+        if (first := next((one for one in near if is_stored_as(one, array, bound)), None)) is not None:
             found[name] = np.asarray(first, np.float32)
     return found
 
