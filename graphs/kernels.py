@@ -19,6 +19,7 @@ FLOAT32_PLACES = {
     "QuantizeLinear": ([0, 1], []),
     "DynamicQuantizeLinear": ([0], [1]),
 }
+_REFERENCE_HAS = 19  # the opset from which onnx.reference quantises and dequantises
 _FLOAT, _DOUBLE = "tensor(float)", "tensor(double)"
 Kinds = Mapping[str, int]  # the element type of each value that is known
 
@@ -44,21 +45,25 @@ def kept_in_single(program: onnx.ModelProto) -> tuple[str, ...]:
 def in_single(model: onnx.ModelProto) -> dict[int, tuple[list[int], list[int]]]:
     """The nodes that stay in float32, by their index, and where: which inputs, which outputs.
 
-    Those of other domains than ONNX's that have no kernel in double. Where there is one, onnx.reference cannot run the
-    program, so that ONNX's own without such a kernel stay in float32 as well.
+    Those of other domains than ONNX's that have no kernel in double. Where there is one, or another that onnx.reference
+    has not, that cannot run the program, so that ONNX's own without such a kernel stay in float32 as well.
     """
     functions = {(function.domain, function.name) for function in model.functions}
     nodes = {n: node for n, node in enumerate(model.graph.node) if (node.domain, node.op_type) not in functions}
-    if not any(node.domain for node in nodes.values()):
+    versions = versions_of(model)
+    is_beyond_reference = versions[""] < _REFERENCE_HAS and any(
+        node.op_type in ("DequantizeLinear", "QuantizeLinear") and not node.domain for node in nodes.values()
+    )
+    if not is_beyond_reference and not any(node.domain for node in nodes.values()):
         return {}
-    versions, kinds = versions_of(model), kinds_of(model)
+    kinds = kinds_of(model)
     lacking = {
         n: (node, versions.get(node.domain, 1))
         for n, node in nodes.items()
         if (node.domain or node.op_type not in FLOAT32_PLACES)
         and not runs_in_double(node, versions.get(node.domain, 1), kinds)
     }
-    if not any(node.domain for node, _ in lacking.values()):
+    if not is_beyond_reference and not any(node.domain for node, _ in lacking.values()):
         return {}
     return {n: float32_places(node, version, kinds) for n, (node, version) in lacking.items()}
 

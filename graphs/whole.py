@@ -56,6 +56,7 @@ def run_whole(
     """
     model = onnx.ModelProto()
     model.CopyFrom(artifact.model)
+    _name_apart(model.graph)
     feeds = dict(inputs)
     is_small = sum(weight.array.nbytes for weight in artifact.weights.values()) < _INSIDE_BELOW
     del model.graph.initializer[:]
@@ -70,6 +71,15 @@ def run_whole(
             feeds[tensor.name] = weight.array
     values = run_in_onnxruntime(model, taps, feeds, settings)
     return {tap: np.asarray(v, np.float32) if v.dtype in (np.float16, BFLOAT16) else v for tap, v in values.items()}
+
+
+def _name_apart(graph: onnx.GraphProto) -> None:
+    """Let no two nodes have one name, as steps of one fused operator have: onnxruntime refuses them in some graphs."""
+    taken = set[str]()
+    for n, node in enumerate(graph.node):
+        if node.name in taken:
+            node.name = f"{node.name}.{n}"
+        taken.add(node.name)
 
 
 def why_not_whole(error: InputError) -> str:

@@ -211,6 +211,22 @@ def _has_norm(flat: Flat, value: str) -> bool:
     return [node.operator for node in flat.readers.get(value, ())] == ["BatchNormalization"]
 
 
+def has_bias(flat: Flat, product: str) -> bool:
+    """Whether a product adds a bias in the same step."""
+    node = flat.maker[product]
+    return node.operator == "Gemm" and not node.domain and any(node.reads[2:])
+
+
+def with_bias(flat: Flat, product: str) -> str:
+    """A product with the bias that one step behind it adds, where nothing else reads it and it has none of its own."""
+    readers = flat.readers.get(product, [])
+    if len(readers) != 1 or has_bias(flat, product) or product in flat.outputs.values():
+        return product
+    held = [name for name in readers[0].reads if name and not flat.is_data(name)]
+    is_bias = readers[0].operator == "Add" and len(held) == 1
+    return readers[0].outputs[0] if is_bias and flat.array(held[0]).size == flat.array(product).shape[-1] else product
+
+
 def end_of_channels(flat: Flat, value: str) -> str:
     """The last value that is this one with each channel scaled and shifted by constants."""
     outputs = set(flat.outputs.values())

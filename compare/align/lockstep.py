@@ -16,7 +16,7 @@ import numpy as np
 from ...graphs.adopt.flat import Flat, Ran
 from ...graphs.errors import OpdiffError
 from ...graphs.stepping import FLOAT, StepRunner, Typed
-from .anchors import Anchor, Pair, anchors_of, end_of_channels, moved, norm_input, paired, root
+from .anchors import Anchor, Pair, anchors_of, end_of_channels, has_bias, moved, norm_input, paired, root, with_bias
 from .arrangement import Plan, arranged, arrangement, plain
 from .values import NEAR, Match, ValueIndex
 
@@ -85,8 +85,11 @@ def _wanted(a: Flat, b: Flat, pairs: list[Pair], given: Sequence[tuple[str, str]
     """For values of B, before they are moved elsewhere, which of A's they should be; in the order in which to ask."""
     found = [_Wanted("map", *names) for names in given]
     for pair in pairs:
-        is_scaled = pair.is_scaled
-        ends = [end_of_channels(flat, y) if is_scaled else y for flat, y in ((a, pair.a.y), (b, pair.b.y))]
+        is_scaled, is_biased = pair.is_scaled, has_bias(a, pair.a.y) or has_bias(b, pair.b.y)
+        ends = [
+            end_of_channels(flat, y) if is_scaled else with_bias(flat, y) if is_biased else y
+            for flat, y in ((a, pair.a.y), (b, pair.b.y))
+        ]
         found.append(_Wanted("step", *ends))
         if pair.a.role == "gain":
             before = norm_input(a, pair.a), norm_input(b, pair.b)

@@ -66,6 +66,7 @@ def in_one_storage(a: Flat, b: Flat) -> tuple[Numbers, Numbers]:
     for side, (flat, other) in enumerate(((a, b), (b, a))):
         for which, anchor, array in _merged(flat, left[side], other, left[1 - side]):
             found[side ^ which].setdefault(anchor.weight_name, anchor.as_read(array))
+        found[side].update({name: array for name, array in _of_blocks(flat, other).items() if name not in found[side]})
     return found
 
 
@@ -200,6 +201,25 @@ def _of_halves(flat: Flat, other: Flat) -> Numbers:
         if near:
             found[name] = np.asarray(min(near, key=lambda one: _far(array, one)), np.float32)
     return {**found, **_of_rows_of_halves(flat, other)}
+
+
+def _of_blocks(flat: Flat, other: Flat) -> Numbers:
+    """For large constants that are stored in whole numbers and that no product or look-up reads, as rows of a table for
+    positions, the other graph's numbers, where they are those, rounded.
+    """
+    by_shape: dict[tuple[int, ...], list[np.ndarray]] = {}
+    for name in _read(other):
+        if name not in other.storage:
+            by_shape.setdefault(other.array(name).shape, []).append(other.array(name))
+    found: Numbers = {}
+    for name in _read(flat):
+        step, array = flat.storage.get(name), flat.array(name)
+        if step is None or flat.foreign.half or array.size < _PROBED:
+            continue
+        near = [one for one in by_shape.get(array.shape, ()) if is_stored_as(array, one, np.abs(step))]
+        if near:
+            found[name] = np.asarray(min(near, key=lambda one: _far(array, one)), np.float32)
+    return found
 
 
 def _of_rows_of_halves(flat: Flat, other: Flat) -> Numbers:

@@ -35,6 +35,7 @@ _WITH_A_BODY = frozenset(
 )
 _READS_AXES = {
     "ReduceMean": 18,
+    "ReduceSum": 13,
     "Unsqueeze": 13,
 }  # the opset since which these read their axes, which were an attribute
 _NONE = float("-inf")
@@ -72,6 +73,10 @@ class Body:
     def number(self, name: str, default: float) -> float:
         """An attribute that is a number."""
         return float(next((onnx.helper.get_attribute_value(a) for a in self.node.attribute if a.name == name), default))
+
+    def numbers(self, name: str) -> list[int]:
+        """An attribute of several whole numbers; none where it is left out."""
+        return next((list(a.ints) for a in self.node.attribute if a.name == name), [])
 
     def shape(self, name: str) -> tuple[int, ...]:
         """The shape of one of the node's inputs."""
@@ -134,9 +139,9 @@ class _Known:
 _TABLE: dict[tuple[str, str], _Known] = {}
 
 
-def _expansion(
-    operator: str, n_inputs: int, attributes: str = "", domains: str = MICROSOFT
-) -> Callable[..., Expansion]:
+def expansion(operator: str, n_inputs: int, attributes: str = "", domains: str = MICROSOFT) -> Callable[..., Expansion]:
+    """Register what an operator of these domains is, where it has no more inputs and no other attributes than these."""
+
     def register(expand: Expansion) -> Expansion:
         for domain in domains.split("|"):
             _TABLE[domain, operator] = _Known(n_inputs, frozenset(attributes.split()), expand)
@@ -174,7 +179,8 @@ def _rms_norm(body: Body, x: str, gain: str, epsilon: float) -> str:
     return body.op("Mul", body.op("Div", x, body.op("Sqrt", body.op("Add", mean, body.constant(epsilon)))), gain)
 
 
-def _layer_norm(body: Body, x: str, gain: str, bias: str, epsilon: float) -> str:
+def layer_norm(body: Body, x: str, gain: str, bias: str, epsilon: float) -> str:
+    """Normalised on the last axis, with a gain and a bias, "" for none."""
     axes = body.constant([-1])
     centred = body.op("Sub", x, body.op("ReduceMean", x, axes, keepdims=1))
     variance = body.op("ReduceMean", body.op("Mul", centred, centred), axes, keepdims=1)
@@ -187,23 +193,23 @@ def _is_last_axis(body: Body) -> bool:
     return body.number("axis", -1) in (-1, len(body.shape(body.read(0))) - 1)
 
 
-@_expansion("SimplifiedLayerNormalization", 2, "axis epsilon stash_type", f"|{MICROSOFT}")
+@expansion("SimplifiedLayerNormalization", 2, "axis epsilon stash_type", f"|{MICROSOFT}")
 def _simplified(body: Body) -> list[NodeProto] | None:
     if not _is_last_axis(body) or any(body.node.output[1:]):
         return None
     return body.ends(_rms_norm(body, body.read(0), body.read(1), body.number("epsilon", 1e-5)))
 
 
-@_expansion("LayerNormalization", 3, "axis epsilon stash_type", "")
+@expansion("LayerNormalization", 3, "axis epsilon stash_type", "")
 def _before_onnx_had_it(body: Body) -> list[NodeProto] | None:
     """onnxruntime's own, which its optimiser writes into graphs of opsets in which ONNX has none."""
     if not _is_last_axis(body) or any(body.node.output[1:]):
         return None
     x, gain, bias = map(body.read, range(3))
-    return body.ends(_layer_norm(body, x, gain, bias, body.number("epsilon", 1e-5)))
+    return body.ends(layer_norm(body, x, gain, bias, body.number("epsilon", 1e-5)))
 
 
-@_expansion("SkipSimplifiedLayerNormalization", 4, "epsilon")
+@expansion("SkipSimplifiedLayerNormalization", 4, "epsilon")
 def _skip_simplified(body: Body) -> list[NodeProto] | None:
     total = body.op("Add", body.read(0), body.read(1))
     if body.read(3):
@@ -211,28 +217,28 @@ def _skip_simplified(body: Body) -> list[NodeProto] | None:
     return body.ends(_rms_norm(body, total, body.read(2), body.number("epsilon", 1e-5)), "", "", total)
 
 
-@_expansion("SkipLayerNormalization", 5, "epsilon")
+@expansion("SkipLayerNormalization", 5, "epsilon")
 def _skip_layer(body: Body) -> list[NodeProto] | None:
     total = body.op("Add", body.read(0), body.read(1))
     if body.read(4):
         total = body.op("Add", total, body.read(4))
-    normed = _layer_norm(body, total, body.read(2), body.read(3), body.number("epsilon", 1e-5))
+    normed = layer_norm(body, total, body.read(2), body.read(3), body.number("epsilon", 1e-5))
     return body.ends(normed, "", "", total)
 
 
-@_expansion("QuickGelu", 1, "alpha")
+@expansion("QuickGelu", 1, "alpha")
 def _quick_gelu(body: Body) -> list[NodeProto] | None:
     x, alpha = body.read(0), body.number("alpha", 1.702)
     scaled = x if alpha == 1 else body.op("Mul", x, body.constant(alpha))
     return body.ends(body.op("Mul", x, body.op("Sigmoid", scaled)))
 
 
-@_expansion("Gelu", 1)
+@expansion("Gelu", 1)
 def _gelu(body: Body) -> list[NodeProto] | None:
     return body.ends(_erf_gelu(body, body.read(0)))
 
 
-@_expansion("BiasGelu", 2)
+@expansion("BiasGelu", 2)
 def _bias_gelu(body: Body) -> list[NodeProto] | None:
     return body.ends(_erf_gelu(body, body.op("Add", body.read(0), body.read(1))))
 
@@ -242,7 +248,7 @@ def _erf_gelu(body: Body, x: str) -> str:
     return body.op("Mul", body.op("Mul", x, body.op("Add", inner, body.constant(1.0))), body.constant(0.5))
 
 
-@_expansion("FastGelu", 2)
+@expansion("FastGelu", 2)
 def _fast_gelu(body: Body) -> list[NodeProto] | None:
     x = body.op("Add", body.read(0), body.read(1)) if body.read(1) else body.read(0)
     cube = body.op("Mul", body.op("Mul", x, body.op("Mul", x, x)), body.constant(0.044715))
@@ -250,7 +256,7 @@ def _fast_gelu(body: Body) -> list[NodeProto] | None:
     return body.ends(body.op("Mul", body.op("Mul", x, body.op("Add", inner, body.constant(1.0))), body.constant(0.5)))
 
 
-@_expansion("FusedMatMul", 2, "alpha transA transB transBatchA transBatchB")
+@expansion("FusedMatMul", 2, "alpha transA transB transBatchA transBatchB")
 def _fused_matmul(body: Body) -> list[NodeProto] | None:
     if body.number("transBatchA", 0) or body.number("transBatchB", 0):
         return None
@@ -265,12 +271,12 @@ def _fused_matmul(body: Body) -> list[NodeProto] | None:
     return body.ends(product if alpha == 1 else body.op("Mul", product, body.constant(alpha)))
 
 
-@_expansion("FusedGemm", 3, "activation alpha beta transA transB")
+@expansion("FusedGemm", 3, "activation alpha beta transA transB")
 def _fused_gemm(body: Body) -> list[NodeProto] | None:
     return _with_activation(body, "Gemm")
 
 
-@_expansion("FusedConv", 3, "activation auto_pad dilations group kernel_shape pads strides")
+@expansion("FusedConv", 3, "activation auto_pad dilations group kernel_shape pads strides")
 def _fused_conv(body: Body) -> list[NodeProto] | None:
     return _with_activation(body, "Conv")
 
@@ -302,7 +308,7 @@ def _rotated(body: Body, x: str, cosine: str, sine: str, size: int, width: int, 
     return body.op("Concat", made, rest, axis=-1) if rest else made
 
 
-@_expansion("RotaryEmbedding", 4, "interleaved num_heads rotary_embedding_dim scale is_packed_batching")
+@expansion("RotaryEmbedding", 4, "interleaved num_heads rotary_embedding_dim scale is_packed_batching")
 def _rotary(body: Body) -> list[NodeProto] | None:
     x, positions, cosines, sines = (body.read(place) for place in range(4))
     shape, half = body.shape(x), body.shape(cosines)[1]
@@ -324,19 +330,20 @@ def _rotary(body: Body) -> list[NodeProto] | None:
     return body.ends(body.op("Reshape", made, body.constant(list(shape))))
 
 
-def _in_heads(body: Body, x: str, batch: int, n_tokens: int, n_heads: int, width: int) -> str:
+def in_heads(body: Body, x: str, batch: int, n_tokens: int, n_heads: int, width: int) -> str:
+    """x [batch, token, channel] as [batch, head, token, channel]."""
     split = body.op("Reshape", x, body.constant([batch, n_tokens, n_heads, width]))
     return body.op("Transpose", split, perm=[0, 2, 1, 3])
 
 
-def _causal(n_tokens: int, n_keys: int, window: int = -1) -> np.ndarray:
+def causal(n_tokens: int, n_keys: int, window: int = -1) -> np.ndarray:
     """What is added to scores [1, 1, tokens, keys], whose last query is the last key."""
     query, key = np.arange(n_tokens)[:, None] + n_keys - n_tokens, np.arange(n_keys)[None]
     seen = (key <= query) & ((key > query - window) if window > 0 else True)
     return np.where(seen, np.float32(0), np.float32(_NONE))[None, None]
 
 
-def _attended(
+def attended(
     body: Body, q: str, k: str, v: str, n_groups: int, scale: float, added: Sequence[str], softcap: float = 0.0
 ) -> str:
     """q [batch, head, token, channel] on k and v, whose heads serve `n_groups` of q's each."""
@@ -360,11 +367,12 @@ def _repeated(body: Body, x: str, n: int) -> str:
     return body.op("Reshape", many, body.op("Concat", sizes[0], heads, sizes[2], sizes[3], axis=0))
 
 
-def _merged(body: Body, x: str, batch: int, n_tokens: int) -> str:
+def merged(body: Body, x: str, batch: int, n_tokens: int) -> str:
+    """x [batch, head, token, channel] as [batch, token, channel]."""
     return body.op("Reshape", body.op("Transpose", x, perm=[0, 2, 1, 3]), body.constant([batch, n_tokens, -1]))
 
 
-@_expansion(
+@expansion(
     "GroupQueryAttention",
     16,
     "num_heads kv_num_heads scale local_window_size softcap do_rotary rotary_interleaved smooth_softmax qk_norm_epsilon "
@@ -388,8 +396,8 @@ def _group_query(body: Body) -> list[NodeProto] | None:
         q, k, v = body.split(q, [heads * width, groups * width, groups * width])
     else:
         width = width // heads
-    q = _in_heads(body, q, batch, n_tokens, heads, width)
-    k, v = (_in_heads(body, name, batch, n_tokens, groups, width) for name in (k, v))
+    q = in_heads(body, q, batch, n_tokens, heads, width)
+    k, v = (in_heads(body, name, batch, n_tokens, groups, width) for name in (k, v))
     if body.read(14):
         epsilon = body.number("qk_norm_epsilon", 1e-6)
         q, k = _rms_norm(body, q, body.read(14), epsilon), _rms_norm(body, k, body.read(15), epsilon)
@@ -407,42 +415,13 @@ def _group_query(body: Body) -> list[NodeProto] | None:
         k = body.op("Concat", body.op("Slice", past_k, *part), k, axis=2)
         v = body.op("Concat", body.op("Slice", past_v, *part), v, axis=2)
     body.begin("attended")
-    added = [body.constant(_causal(n_tokens, n_keys, int(body.number("local_window_size", -1))))]
+    added = [body.constant(causal(n_tokens, n_keys, int(body.number("local_window_size", -1))))]
     scale = body.number("scale", 0) or 1 / math.sqrt(width)
-    made = _attended(body, q, k, v, heads // groups, scale, [*added, *filter(None, [bias])], body.number("softcap", 0))
-    return body.ends(_merged(body, made, batch, n_tokens), k, v)
+    made = attended(body, q, k, v, heads // groups, scale, [*added, *filter(None, [bias])], body.number("softcap", 0))
+    return body.ends(merged(body, made, batch, n_tokens), k, v)
 
 
-@_expansion("MultiHeadAttention", 8, "num_heads scale unidirectional mask_filter_value")
-def _multi_head(body: Body) -> list[NodeProto] | None:
-    q, k, v, bias, padding, added, past_k, past_v = (body.read(n) for n in range(8))
-    if not k or not v or padding or len(body.shape(q)) != 3:
-        return None
-    heads = int(body.number("num_heads", 0))
-    batch, n_tokens, width = body.shape(q)
-    n_keys = body.shape(k)[1] if len(body.shape(k)) == 3 else body.shape(k)[2]
-    if bias:
-        sizes = [width, width, body.shape(v)[-1] if len(body.shape(v)) == 3 else width]
-        biases = body.split(bias, sizes)
-        q = body.op("Add", q, biases[0])
-        k, v = (body.op("Add", name, part) for name, part in zip((k, v), biases[1:], strict=True))
-    q = _in_heads(body, q, batch, n_tokens, heads, width // heads)
-    k, v = (
-        _in_heads(body, name, batch, n_keys, heads, -1) if len(body.shape(given)) == 3 else name
-        for name, given in ((k, body.read(1)), (v, body.read(2)))
-    )
-    if past_k and body.shape(past_k)[2]:
-        body.begin("past")
-        k, v = body.op("Concat", past_k, k, axis=2), body.op("Concat", past_v, v, axis=2)
-        n_keys += body.shape(past_k)[2]
-    body.begin("attended")
-    masks = [body.constant(_causal(n_tokens, n_keys))] if body.number("unidirectional", 0) else []
-    scale = body.number("scale", 0) or 1 / math.sqrt(width // heads)
-    made = _attended(body, q, k, v, 1, scale, [*masks, *filter(None, [added])])
-    return body.ends(_merged(body, made, batch, n_tokens), k, v)
-
-
-@_expansion("MatMulNBits", 4, "K N bits block_size accuracy_level")
+@expansion("MatMulNBits", 4, "K N bits block_size accuracy_level")
 def _matmul_n_bits(body: Body) -> list[NodeProto] | None:
     """A product with a weight [N, K] in blocks of 4 or 8 bits; what is unpacked is a constant."""
     x, packed, scales, zeros = (body.read(n) for n in range(4))

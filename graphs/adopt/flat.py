@@ -1,6 +1,7 @@
 """A graph run once on one input, in float64, node by node: what hangs on no input's values is a constant, and leaves no node.
 
-Shapes are numbers then, masks that are made of shapes are constants, and of an If only the branch that was taken is there.
+Shapes are numbers then, masks that are made of shapes are constants, of an If only the branch that was taken is there, and
+of a loop the turns that it took.
 """
 
 from __future__ import annotations
@@ -18,14 +19,25 @@ from ..errors import InputError
 from ..run import Runner
 from ..slices import implicit_inputs, rename_captured
 from ..stepping import FLOAT, SMALL_FLOATS, Context, StepRunner, Typed, type_name, typed
-from .expansions import expanded
+from .fused import expanded
+from .loops import unrolled, unrolls
 from .opened import Foreign
+from .quantised import in_floats
 
 _SHAPES = ("Shape", "Size")
 _FLOATS = (FLOAT, *SMALL_FLOATS)
 _MOVES = ("Cast", "Transpose", "Reshape", "Squeeze", "Unsqueeze", "Slice", "Gather")
-_SEQUENCES = ("SequenceConstruct", "SplitToSequence", "SequenceAt", "SequenceLength", "ConcatFromSequence")
-_MOST_NODES = 1_000_000
+_SEQUENCES = (
+    "SequenceConstruct",
+    "SequenceEmpty",
+    "SequenceInsert",
+    "SequenceErase",
+    "SplitToSequence",
+    "SequenceAt",
+    "SequenceLength",
+    "ConcatFromSequence",
+)
+_MOST_IN_LOOPS = 100_000  # nodes and turns
 
 
 @dataclass(frozen=True, eq=False)
@@ -167,7 +179,7 @@ def flatten(
                 run.flat.storage[tensor.name] = step
     names = {name: name for name in run.flat.values}
     try:
-        run.graph(graph, names, "")
+        run.graph(in_floats(graph, run.opset), names, "")
     except (KeyError, IndexError, ValueError, TypeError, AttributeError, StopIteration, RecursionError) as e:
         raise InputError(f"{foreign.path}: its graph is damaged, or cannot be run ({type(e).__name__}: {e})") from e
     run.flat.outputs = {output.name: names[output.name] for output in graph.output if output.name in names}
@@ -193,6 +205,8 @@ class _Run:
         self._of_weights: set[str] = set()
         self._sequences: dict[str, list[str]] = {}
         self._context = flat.context
+        self.opset = max((version for domain, version in flat.context.opsets if not domain), default=1)
+        self._n_in_loops = self._depth = 0
 
     def add_constant(self, name: str, value: Typed, is_of_weights: bool) -> None:
         if name in self._instead:
@@ -216,15 +230,19 @@ class _Run:
 
     def _run(self, node: NodeProto, names: dict[str, str], prefix: str) -> None:
         """Run a node whose inputs are values, and whose outputs are still the graph's own names."""
-        if len(self.flat.nodes) > _MOST_NODES:
-            raise InputError(
-                f"{self.flat.foreign.path}: more than {_MOST_NODES} nodes run; its loops cannot be unrolled"
-            )
+        if self._depth:
+            self._count_in_loops()
         if self._hands_on(node):
             names[node.output[0]] = node.input[0]
             return
         if node.op_type == "If" and not node.domain:
             self._branch(node, names, prefix)
+            return
+        if unrolls(node, self.opset) and any(name not in self.flat.constants for name in _read(node)):
+            self._depth += 1
+            values = unrolled(node, self, f"{prefix}{node.name or node.output[0]}")
+            self._depth -= 1
+            names.update({name: value for name, value in zip(node.output, values, strict=False) if name})
             return
         if node.op_type in _SEQUENCES and not node.domain:
             self._sequence(node, names, prefix)
@@ -265,8 +283,16 @@ class _Run:
     def _sequence(self, node: NodeProto, names: dict[str, str], prefix: str) -> None:
         """A sequence is no value of its own: its parts are, and whatever reads it reads one of these."""
         output, array = node.output[0], self.flat.array
-        if node.op_type == "SequenceConstruct":
+        if node.op_type in ("SequenceConstruct", "SequenceEmpty"):
             self._sequences[prefix + output] = list(node.input)
+        elif node.op_type in ("SequenceInsert", "SequenceErase"):
+            parts = list(self._sequences[node.input[0]])
+            at = node.input[-1] if len(node.input) > 1 + (node.op_type == "SequenceInsert") else ""
+            if node.op_type == "SequenceInsert":
+                parts.insert(int(array(at)) if at else len(parts), node.input[1])
+            else:
+                del parts[int(array(at)) if at else -1]
+            self._sequences[prefix + output] = parts
         elif node.op_type == "SplitToSequence":
             self._sequences[prefix + output] = self._split(node, prefix)
         else:
@@ -322,19 +348,56 @@ class _Run:
         branch = next(a.g for a in node.attribute if a.name == taken)
         if self.flat.is_data(node.input[0]):
             self.flat.notes.append(f"of {node.name or 'an If'}, only the branch that this input takes was compared")
-        inside = dict(names)
-        for tensor in branch.initializer:
-            inside[tensor.name] = self._fresh(f"{prefix}{node.name}/{tensor.name}")
-            self.add_constant(inside[tensor.name], _typed(onnx.numpy_helper.to_array(tensor)), is_of_weights=False)
-        self.graph(branch, inside, f"{prefix}{node.name}/")
-        for name, output in zip(node.output, branch.output, strict=True):
-            names[name] = inside[output.name]
+        values = self.body(branch, (), f"{prefix}{node.name}/")
+        names.update({name: value for name, value in zip(node.output, values, strict=True) if name})
+
+    def body(self, graph: onnx.GraphProto, reads: Sequence[str], prefix: str) -> list[str]:
+        """Run a subgraph, whose captured values go by their own names already, on these values; the values that it gives."""
+        if self._depth:
+            self._count_in_loops()
+        inside = dict(zip((info.name for info in graph.input), reads, strict=True))
+        for tensor in graph.initializer:
+            inside[tensor.name] = self.held(f"{prefix}{tensor.name}", onnx.numpy_helper.to_array(tensor))
+        self.graph(graph, inside, prefix)
+        return [inside.get(output.name, output.name) for output in graph.output]
+
+    def _count_in_loops(self) -> None:
+        self._n_in_loops += 1
+        if self._n_in_loops > _MOST_IN_LOOPS:
+            raise InputError(
+                f"{self.flat.foreign.path}: its loops run more than {_MOST_IN_LOOPS} nodes on this input, and cannot be "
+                "unrolled; give it a shorter one"
+            )
+
+    def array(self, name: str) -> np.ndarray:
+        """A value's numbers."""
+        return self.flat.array(name)
+
+    def is_data(self, name: str) -> bool:
+        """Whether a value hangs on the input."""
+        return self.flat.is_data(name)
+
+    def held(self, name: str, array: np.ndarray) -> str:
+        """A constant of about this name; its name."""
+        name = self._fresh(name)
+        self.add_constant(name, _typed(array), is_of_weights=False)
+        return name
+
+    def stepped(self, node: NodeProto) -> str:
+        """Run a node that makes one value; its name."""
+        node.output[0] = self._fresh(node.output[0])
+        self._step(node)
+        return node.output[0]
+
+    def note(self, text: str) -> None:
+        """Tell the reader something."""
+        self.flat.notes.append(text)
 
     def _step(self, node: NodeProto) -> None:
         flat = self.flat
         if node.op_type == "Sum" and not node.domain and len(node.input) == 2:
             node.op_type = "Add"
-        read = [name for name in (*node.input, *implicit_inputs(node)) if name]
+        read = _read(node)
         is_constant = node.op_type in (*_SHAPES, "Constant") or all(name in flat.constants for name in read)
         outputs = [name for name in node.output if name]
         found = dict(zip(outputs, made(node, flat, flat.values, self._steps), strict=False))
@@ -390,6 +453,11 @@ def made(node: NodeProto, flat: Flat, values: Mapping[str, Typed], steps: StepRu
     except (InputError, ValueError, IndexError, TypeError, KeyError) as e:
         where = f"{flat.foreign.path}: node {node.name or node.output[0]} ({node.op_type})"
         raise InputError(f"{where} cannot run on this input: {e}") from e
+
+
+def _read(node: NodeProto) -> list[str]:
+    """The values that a node reads, its subgraphs' too."""
+    return [name for name in (*node.input, *implicit_inputs(node)) if name]
 
 
 def renamed(node: NodeProto, names: Mapping[str, str]) -> NodeProto:

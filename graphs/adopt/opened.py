@@ -1,4 +1,4 @@
-"""Any ONNX file: its graph with functions inlined, its large tensors mapped or held beside it."""
+"""Any ONNX file: its graph with functions inlined, its large tensors mapped or held beside it, those of subgraphs too."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from onnx import TensorProto, inliner
 
 from ..artifact import Maps, Weight, read_model, weights_outside
 from ..errors import InputError
+from ..slices import rename_captured
 
 _INSIDE = 64  # elements: what is larger counts as a weight, wherever it stands
 
@@ -76,6 +77,7 @@ def open_foreign(path: str | Path, maps: Maps | None = None) -> Foreign:
     """
     path = Path(path)
     model, sha256 = read_model(path)
+    _lift(model.graph, model.graph, {tensor.name for tensor in model.graph.initializer})
     outside = weights_outside(path, model.graph.initializer, {} if maps is None else maps)
     held: dict[str, Weight] = {}
     for tensor in model.graph.initializer:
@@ -96,6 +98,28 @@ def open_foreign(path: str | Path, maps: Maps | None = None) -> Foreign:
             name: Weight(np.asarray(weights[name].array, np.float32), (f"{path}#{name}", 0, 0)) for name in rounded
         }
     return Foreign(path, model, weights, sha256, half, rounded)
+
+
+def _lift(graph: onnx.GraphProto, top: onnx.GraphProto, taken: set[str]) -> None:
+    """Let the initializers of a graph's subgraphs be those of the whole, under names of their own."""
+    for node in graph.node:
+        for inner in (g for a in node.attribute for g in (a.g, *a.graphs)):
+            _lift(inner, top, taken)
+            if not inner.initializer:
+                continue
+            names = {}
+            for tensor in inner.initializer:
+                name = f"{node.name or next(iter(node.output), '')}/{tensor.name}"
+                while name in taken:
+                    name += "'"
+                taken.add(name)
+                names[tensor.name] = name
+                top.initializer.append(tensor)
+                top.initializer[-1].name = name
+            del inner.initializer[:]
+            holder = onnx.NodeProto(attribute=[onnx.AttributeProto(name="body", g=inner)])
+            rename_captured(holder, names)
+            inner.CopyFrom(holder.attribute[0].g)
 
 
 def _half_of(model: onnx.ModelProto, weights: Mapping[str, Weight]) -> str:

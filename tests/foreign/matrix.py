@@ -23,7 +23,7 @@ import onnx
 import torch
 from corpus.models import N_BLOCKS, TOKENS, tiny_model
 from foreign import models
-from torch import Tensor, nn
+from torch import nn
 
 from opdiff.compare.align.foreign import align_foreign
 from opdiff.compare.diagnose import compare
@@ -32,13 +32,6 @@ from opdiff.graphs.run import Runner
 from opdiff.graphs.stages import IN_BLOCK
 
 OTHER_TOKENS = tuple(reversed(TOKENS))
-
-
-class WithMask(models.Logits):
-    """The same with a mask as an input."""
-
-    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:  # type: ignore[override]
-        return self.model(input_ids=input_ids, attention_mask=attention_mask).logits
 
 
 def routes(kind: str, folder: Path) -> Iterator[tuple[str, Path]]:
@@ -55,7 +48,7 @@ def routes(kind: str, folder: Path) -> Iterator[tuple[str, Path]]:
             _exported(models.Logits, kind, attention, path, opset, optimize=False),
         )
         path = folder / f"mask.{attention}.onnx"
-        yield f"torch, {attention}, with a mask", _exported(WithMask, kind, attention, path, opset)
+        yield f"torch, {attention}, with a mask", _exported(models.WithMask, kind, attention, path, opset)
     eager, fused = plain["torch, eager, opset 18"], plain["torch, sdpa, opset 23"]
     for level in ("basic", "extended", "all"):
         yield f"onnxruntime {level} of eager", models.saved_by_onnxruntime(eager, level)
@@ -72,6 +65,11 @@ def routes(kind: str, folder: Path) -> Iterator[tuple[str, Path]]:
             yield name, make(eager)
     with contextlib.suppress(ImportError):
         yield from by_genai(kind, folder)
+    for attention in ("eager", "sdpa"):
+        for is_open in (False, True):
+            path = folder / f"script.{attention}.{is_open}.onnx"
+            made = models.by_torchscript(tiny_model(kind), path, attention, is_open)
+            yield f"TorchScript, {attention}, {'any' if is_open else 'one'} length", made
 
 
 def _exported(
@@ -79,7 +77,7 @@ def _exported(
 ) -> Path:
     model = tiny_model(kind)
     model.config._attn_implementation = attention
-    inputs = (models.IDS, torch.ones_like(models.IDS)) if wrapper is WithMask else (models.IDS,)
+    inputs = (models.IDS, torch.ones_like(models.IDS)) if wrapper is models.WithMask else (models.IDS,)
     names = ["input_ids", "attention_mask"][: len(inputs)]
     with torch.no_grad():
         torch.onnx.export(

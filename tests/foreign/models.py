@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import logging
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -27,6 +30,13 @@ class Logits(nn.Module):
 
     def forward(self, input_ids: Tensor) -> Tensor:
         return self.model(input_ids=input_ids).logits
+
+
+class WithMask(Logits):
+    """The same with a mask as an input."""
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:  # type: ignore[override]
+        return self.model(input_ids=input_ids, attention_mask=attention_mask).logits
 
 
 def nothing(model: Any) -> None:
@@ -55,6 +65,29 @@ def written(module: nn.Module, x: Tensor, path: Path, opset: int, name: str, opt
             input_names=[name],
             output_names=["logits"],
             optimize=optimize,
+        )
+    return path
+
+
+def by_torchscript(model: Any, path: Path, attention: str = "eager", is_open: bool = True) -> Path:
+    """A model as torch's older exporter writes it, for any number of tokens or for one.
+
+    The mask is an input: where there is none, transformers asks for `diff`, which that exporter does not know.
+    """
+    model.config._attn_implementation = attention
+    names = ["input_ids", "attention_mask"]
+    open_axes = {name: {1: "tokens"} for name in (*names, "logits")} if is_open else None
+    with torch.no_grad(), warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            WithMask(model),
+            (IDS, torch.ones_like(IDS)),
+            str(path),
+            dynamo=False,
+            opset_version=17,
+            input_names=names,
+            output_names=["logits"],
+            dynamic_axes=open_axes,
         )
     return path
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 from corpus.exported import export_right
-from corpus.models import N_BLOCKS, TOKENS
+from corpus.models import N_BLOCKS, TOKENS, tiny_model
 from foreign import models
 
 from opdiff.__main__ import main
@@ -30,6 +30,7 @@ ROUTES = {
     "float16": models.in_half,
     "four bits": models.in_four_bits,
     "last position": models.at_the_last_position,
+    "TorchScript": lambda path: models.by_torchscript(tiny_model("qwen3"), path.with_suffix(".script.onnx"), "sdpa"),
 }
 
 

@@ -164,6 +164,8 @@ def _plain_step(network: Network, step: Step, output: int, leaf: Leaf, style: St
         left = operands[0][0] if operands[0][1] >= binds else f"({operands[0][0]})"
         right = operands[1][0] if operands[1][1] > binds else f"({operands[1][0]})"
         return (f"{left}^{right}" if sign == "^" else f"{left} {sign} {right}"), binds
+    if (read := _rounded_while_running(network, step)) is not None:
+        return f"rounded_to_8_bits({_written(network, read, leaf, style, depth - 1)[0]})", _ATOM
     if step.operator == "Neg" and not step.domain:
         return f"-{operands[0][0] if operands[0][1] >= _PRODUCT else f'({operands[0][0]})'}", _SIGN
     arguments = [text for text, _ in operands]
@@ -270,6 +272,15 @@ def _is_along_another_axis(network: Network, step: Step) -> bool:
         return False
     firsts = [int(axis) % made.ndim - made.ndim for axis in np.ravel(axes)]
     return any(first != -1 and made.shape[first:] != read.shape[first:] for first in firsts)
+
+
+def _rounded_while_running(network: Network, step: Step) -> str | None:
+    """What a step gives in whole numbers of 8 bits and their scale, as floats again; None where it is another step."""
+    if step.operator != "DequantizeLinear" or step.domain:
+        return None
+    maker = network.values[step.operands[0]].maker
+    is_rounding = maker is not None and maker.operator == "DynamicQuantizeLinear" and not maker.domain
+    return maker.operands[0] if maker and is_rounding and tuple(maker.outputs) == tuple(step.operands) else None
 
 
 def _is_sort(network: Network, step: Step) -> bool:

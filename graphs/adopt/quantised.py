@@ -1,0 +1,105 @@
+"""What dynamic quantisation writes in whole numbers, as the floats that they stand for.
+
+onnxruntime's quantiser rounds an activation while running (`DynamicQuantizeLinear`), multiplies whole numbers, and scales the
+result. The same is a product of the rounded activation with the dequantised weight, which can be held against the other
+side's weight. Of a table it looks rows up in whole numbers: the same are rows of the dequantised table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from onnx import GraphProto, NodeProto, TensorProto, helper
+
+from ..slices import implicit_inputs, producers
+
+_PRODUCT = "MatMulInteger"
+_BY_CHANNEL = 13  # the opset from which DequantizeLinear takes a scale for each channel
+
+
+def in_floats(graph: GraphProto, opset: int) -> GraphProto:
+    """A graph that computes the same, with these written so; the graph itself where it has none."""
+    if not any(node.op_type in (_PRODUCT, "DequantizeLinear") for node in graph.node):
+        return graph
+    maker, held = producers(graph), {tensor.name: tensor for tensor in graph.initializer}
+    nodes = [
+        step
+        for node in graph.node
+        for step in _float_product(node, maker, held, opset) or _float_rows(node, maker, held) or [node]
+    ]
+    made = GraphProto()
+    made.CopyFrom(graph)
+    del made.node[:]
+    made.node.extend(_needed(nodes, {output.name for output in graph.output}))
+    return made
+
+
+def _float_product(
+    node: NodeProto, maker: Mapping[str, NodeProto], held: Mapping[str, TensorProto], opset: int
+) -> list[NodeProto] | None:
+    """The steps instead of a node that scales a product of whole numbers; None where it is another one."""
+    if node.op_type != "Mul" or node.domain:
+        return None
+    for product, scales in (tuple(node.input), tuple(node.input)[::-1]):
+        cast, both = maker.get(product), maker.get(scales)
+        if cast is None or both is None or cast.op_type != "Cast" or both.op_type != "Mul":
+            continue
+        whole = maker.get(cast.input[0])
+        rounded = None if whole is None or whole.op_type != _PRODUCT else maker.get(whole.input[0])
+        if whole is None or rounded is None or rounded.op_type != "DynamicQuantizeLinear":
+            continue
+        by = [name for name in both.input if name != rounded.output[1]]
+        zero = whole.input[2] if len(whole.input) > 2 else ""
+        if len(by) != 1 or by[0] not in held or whole.input[1] not in held or zero != rounded.output[2]:
+            continue
+        if _has_known_scales(held[by[0]], held[whole.input[1]], opset):
+            return list(_written(node, whole, rounded, by[0], opset))
+    return None
+
+
+def _float_rows(
+    node: NodeProto, maker: Mapping[str, NodeProto], held: Mapping[str, TensorProto]
+) -> list[NodeProto] | None:
+    """The steps instead of a node that dequantises rows of a table, all with one scale; None where it is another one."""
+    rows = maker.get(node.input[0]) if node.op_type == "DequantizeLinear" and not node.domain else None
+    if rows is None or rows.op_type != "Gather" or rows.input[0] not in held:
+        return None
+    if any(name not in held or [*held[name].dims] not in ([], [1]) for name in node.input[1:]):
+        return None
+    table = f"{node.output[0]}/table"
+    made = helper.make_node("DequantizeLinear", [rows.input[0], *node.input[1:]], [table], f"{node.name}/table")
+    looked_up = NodeProto()
+    looked_up.CopyFrom(rows)
+    looked_up.input[0], looked_up.output[0] = table, node.output[0]
+    return [made, looked_up]
+
+
+def _has_known_scales(scale: TensorProto, weight: TensorProto, opset: int) -> bool:
+    """Whether a weight [in, out] has one scale, or one for each output that DequantizeLinear takes."""
+    return [*scale.dims] in ([], [1]) or (
+        opset >= _BY_CHANNEL and len(weight.dims) == 2 and [*scale.dims] == [weight.dims[1]]
+    )
+
+
+def _written(node: NodeProto, whole: NodeProto, rounded: NodeProto, scale: str, opset: int) -> Iterator[NodeProto]:
+    stem = node.output[0]
+    activation, weight = f"{stem}/activation", f"{stem}/weight"
+    yield helper.make_node("DequantizeLinear", rounded.output, [activation], f"{node.name}/activation")
+    of_weight = [whole.input[1], scale, *whole.input[3:]]
+    dequantised = helper.make_node("DequantizeLinear", of_weight, [weight], f"{node.name}/weight")
+    if opset >= _BY_CHANNEL:
+        dequantised.attribute.append(helper.make_attribute("axis", 1))
+    yield dequantised
+    product = helper.make_node("MatMul", [activation, weight], node.output, node.name)
+    product.metadata_props.extend(whole.metadata_props)
+    yield product
+
+
+def _needed(nodes: list[NodeProto], wanted: set[str]) -> list[NodeProto]:
+    """The nodes on which these values hang."""
+    kept = []
+    for node in reversed(nodes):
+        if not wanted.isdisjoint(node.output):
+            wanted.update((*node.input, *implicit_inputs(node)))
+            kept.append(node)
+    return kept[::-1]
