@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 
@@ -135,7 +135,8 @@ class EditSearch:
         """The nodes of the two graphs at a place in a region's programs."""
         left, right = self.a.regions[tap], self.b.regions[tap]
         lines = _lines_at(left, place.ours), _lines_at(right, place.theirs)
-        a, b = _apart(*lines, *self._lines)
+        beside = _Lines.of([left]), _Lines.of([right])
+        a, b = _apart(*lines, *zip(beside, self._lines, strict=True))
         return _sourced(left, place.ours, a), _sourced(right, place.theirs, b)
 
     @cached_property
@@ -216,31 +217,36 @@ def _lines_at(region: Region, index: int | None) -> list[Line]:
     return next(filter(None, map(own_lines, region.nodes[-1 if index is None else index :])), [])
 
 
-def _apart(a: Sequence[Line], b: Sequence[Line], all_of_a: _Lines, all_of_b: _Lines) -> tuple[Line | None, Line | None]:
-    """A's line and B's, of those of a node each: the innermost that is none of the other side's, which may call it.
+def _apart(
+    a: Sequence[Line], b: Sequence[Line], runs_a: tuple[_Lines, _Lines], runs_b: tuple[_Lines, _Lines]
+) -> tuple[Line | None, Line | None]:
+    """A's line and B's, of those of a node each: the innermost that the other side does not run, which may call it; where it
+    runs them all, the innermost that it does not run in this region.
 
     A file and its copy have lines that read alike: of two such lines, those that call them are told, from where they part.
 
-    all_of_a, all_of_b: all that the sides run.
+    runs_a, runs_b: what a side runs in this region, and all that it runs.
     """
     n = next((n for n, (ours, theirs) in enumerate(zip(a, b, strict=False)) if ours.place != theirs.place), 0)
     a, b = a[n:], b[n:]  # without what both run on the way, such as a helper of one file
-    a, b = _from_own(a, all_of_b.places), _from_own(b, all_of_a.places)
-    if a and b and (a[0].text in all_of_b.texts) != (b[0].text in all_of_a.texts):
-        a, b = (
-            [line for line in lines if line.text not in others.texts] or lines
-            for lines, others in ((a, all_of_b), (b, all_of_a))
-        )
+    a, b = _not_of(runs_b, a), _not_of(runs_a, b)
+    all_of_a, all_of_b = runs_a[1].texts, runs_b[1].texts
+    if a and b and (a[0].text in all_of_b) != (b[0].text in all_of_a):
+        a = [line for line in a if line.text not in all_of_b] or a
+        b = [line for line in b if line.text not in all_of_a] or b
     for ours, theirs in zip(a, b, strict=False):
         if not ours.text or ours.text != theirs.text:
             return ours, theirs
     return next(iter(a), None), next(iter(b), None)
 
 
-def _from_own(lines: Sequence[Line], others: Collection[str]) -> Sequence[Line]:
-    """From the innermost line on that is this side's alone; all where none is."""
-    n = next((n for n, line in enumerate(lines) if line.place not in others), 0)
-    return lines[n:]
+def _not_of(others: tuple[_Lines, _Lines], lines: Sequence[Line]) -> Sequence[Line]:
+    """From the innermost line on that the other side does not run, or not in this region; all where there is none."""
+    for runs in reversed(others):
+        n = next((n for n, line in enumerate(lines) if line.place not in runs.places), None)
+        if n is not None:
+            return lines[n:]
+    return lines
 
 
 def _nodes_of(side: GraphSide, taps: Iterable[str]) -> frozenset[int]:
