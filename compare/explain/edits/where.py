@@ -56,6 +56,10 @@ def _where_made(
     inside_a, inside_b = (_steps_between(alignment, piece, side) for side in ("a", "b"))
     is_table = partner is not None and not _makes_data(a, inside_a) | _makes_data(b, inside_b)
     are_two = bool(inside_a and inside_b) and _is_of_numbers(a, piece.ours)  # a mask is told where it is made
+    if is_table and _is_weight(a, piece.ours) != _is_weight(b, piece.theirs):
+        ours = partner if _is_weight(a, piece.ours) else first_of(a, inside_a)
+        theirs = piece.step if _is_weight(b, piece.theirs) else first_of(b, inside_b)
+        return ours, theirs, False  # the one is told where it is read, the other where it is made
     if is_table and (are_two or _has_it_ready(alignment, piece, inside_a, inside_b)):
         return partner, piece.step, False  # both are told where it is read
     are_right = all(id(b.region.nodes[step.index]) in right for step in inside_b)
@@ -173,6 +177,10 @@ def _are_in_one_line(network: Network, one: Step | None, reader: Step | None) ->
         return False
     line = network.region.source(one.index).source
     return line in {known.place for known in lines_of(network.region.nodes[reader.index])}
+
+
+def _is_weight(network: Network, name: str) -> bool:
+    return network.values[network.base(name)].kind == "weight"
 
 
 def _is_of_numbers(network: Network, name: str) -> bool:

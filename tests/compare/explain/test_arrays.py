@@ -208,6 +208,21 @@ def test_float8_with_a_scale_per_row_is_told():
     assert compare_arrays(A, b, AXES).text == "A's, rounded to float8_e4m3fn with one scale per out"
 
 
+@pytest.mark.parametrize(
+    ("b", "text"),
+    [
+        (A + 2 * A[:, :1] + 1e-3 * NOISE, "nearly A's, plus one constant per out: "),
+        (A * (2 + A[:1]) + 1e-3 * NOISE, "nearly A's, times one factor per in: "),
+        (A + 3 + 1e-3 * NOISE, "nearly A's, plus a constant: "),
+    ],
+)
+def test_law_that_leaves_little_is_told_as_nearly_it(b, text):
+    relation = compare_arrays(A, b.astype(np.float32), AXES)
+    assert relation.telling
+    assert relation.text.startswith(text)
+    assert not compare_arrays(A, (A + NOISE).astype(np.float32), AXES).text.startswith("nearly")
+
+
 def test_finer_numbers_are_told():
     found = compare_arrays(A.astype(BF16), A, AXES)
     assert found.text == "what A's is rounded from: rounded to bfloat16, it is A's"

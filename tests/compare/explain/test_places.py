@@ -170,6 +170,20 @@ CASES = {
         "return norm(x, self.wpe[0]) + self.wpe[2]",
         "return norm(x, self.wpe[1]) + self.wpe[3]",
     ),
+    "a constant of which several numbers are made": Case(
+        "n = 4\ny = (x + 3).abs()\nz = y / n\nreturn torch.log(z + 1) * n",
+        "n = 2\ny = (x + 3).abs()\nz = y / n\nreturn torch.log(z + 1) * n",
+        "2 where Mine A has 4",
+        "z = y / n",
+        "z = y / n",
+    ),
+    "a weight that is computed of others": Case(
+        "return x @ self.head[:32].T",
+        "weight = self.wpe[:32, :32] * self.wpe[:32, :1]\nreturn x @ weight.T",
+        "where Mine A has",
+        "return x @ self.head[:32].T",
+        "weight = self.wpe[:32, :32] * self.wpe[:32, :1]",
+    ),
     "a line of a loop": Case(
         LOOPED.replace("SEEN", "state + self.wpe[1] * x[n]"),
         LOOPED.replace("SEEN", "self.wpe[1] * state + x[n]"),
