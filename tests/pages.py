@@ -24,6 +24,7 @@ from typing import Any
 import pytest
 import yaml
 from click.testing import CliRunner
+from interrupts import heed_interrupts
 from markdown_it import MarkdownIt
 
 from opdiff.__main__ import main
@@ -171,7 +172,14 @@ class Reader:
         """What waits for a browser is asked for its page, and stopped."""
         pytest.importorskip("netron", reason="opdiff view wants Netron")
         command = [sys.executable, "-m", "opdiff", *words[1:], "--no-browser"]
-        served = subprocess.Popen(command, cwd=self.folder, env=self._environment, stdout=subprocess.PIPE, text=True)
+        served = subprocess.Popen(
+            command,
+            cwd=self.folder,
+            env=self._environment,
+            stdout=subprocess.PIPE,
+            text=True,
+            preexec_fn=heed_interrupts,
+        )
         assert served.stdout is not None
         try:
             printed = served.stdout.readline()

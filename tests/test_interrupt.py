@@ -10,13 +10,9 @@ import time
 from pathlib import Path
 
 import pytest
+from interrupts import heed_interrupts
 
 _PATIENCE_SECONDS = 120
-
-
-def heed_interrupts() -> None:
-    """Take SIGINT as a program in a terminal does: a shell starts those in the background deaf to it."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def interrupted(command: list[str], when: object) -> subprocess.CompletedProcess[str]:
