@@ -64,7 +64,7 @@ def export(
         raise InputError(
             "--positions: a graph with a cache counts its positions by itself; leave --cache or --positions out"
         )
-    stems = _stems(variants)
+    stems, config = _stems(variants), checkpoint.config
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as e:
@@ -73,7 +73,7 @@ def export(
         progress("exporting weights")
         with_q8_0 = any(v.weights == "q8_0" for v in variants)
         weights = shared_weights(checkpoint, folder / WEIGHT_FILE, with_q8_0, note, link)
-        bound = BoundCheckpoint(checkpoint.config, weights, checkpoint.hf)
+        bound = BoundCheckpoint(config, weights, checkpoint.hf)
         tokenizer = tokenizer_facts(checkpoint, folder)
         paths = []
         for n, (variant, stem) in enumerate(zip(variants, stems, strict=True)):
@@ -102,14 +102,15 @@ def shared_weights(
             existing: SharedWeights | None = SharedWeights(path)
         except InputError:
             existing = None  # damaged: written anew
-        if existing is not None and existing.metadata.get("checkpoint") != checkpoint.sha256:
+        is_read = any(path.parent.glob("*.onnx"))
+        if existing is not None and is_read and existing.metadata.get("checkpoint") != checkpoint.sha256:
             raise InputError(
                 f"{path}: holds the weights of another checkpoint, which the graphs in its folder read; "
                 "choose another --out folder, or empty this one"
             )
         if existing is not None and _serves(existing, facts, sources, link):
             return existing
-        if existing is not None and any(path.parent.glob("*.onnx")):
+        if existing is not None and is_read:
             raise InputError(
                 f"{path}: lacks what is needed now (Q8_0 weights, or copies of what is linked), and the graphs beside it "
                 "read it as it is; export all variants together, or choose another --out folder"

@@ -18,7 +18,8 @@ from ..graphs.errors import InputError
 from ..graphs.leftovers import temporary_folder
 from ..graphs.weights import written_beside
 from .refusal import export_reason, reason
-from .to_onnx import OPSET, quiet, whole_stack_traces
+from .stack_traces import whole_stack_traces
+from .to_onnx import OPSET, quiet
 from .variants.own_file import beside, imported
 
 _DATA = ".onnx.data"

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import inspect
 import logging
-import os
-import traceback
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from types import SimpleNamespace
 
 import onnx
@@ -20,7 +17,6 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim
 from torch.export.dynamic_shapes import _DimHint
-from torch.fx.experimental.proxy_tensor import PythonKeyTracer
 
 from ..graphs.artifact import Lengths
 from ..graphs.cache import BEFORE
@@ -31,6 +27,7 @@ from ..graphs.positions import POSITIONS
 from . import marks
 from .lengths import Guards, traced
 from .refusal import export_reason, with_own_line
+from .stack_traces import stack_trace, whole_stack_traces
 from .tapping import collected
 from .variants import activations, linear
 
@@ -61,13 +58,15 @@ class ExportedGraph:
 
 
 class _Tapped(nn.Module):
-    """Runs a variant and returns its taps' values, in the order in which they were marked; notes their axes."""
+    """Runs a variant and returns its taps' values, in the order in which they were marked; notes their axes, and from where
+    each was marked.
+    """
 
     def __init__(self, variant: nn.Module) -> None:
         super().__init__()
         self.variant = variant
         self.notes = SimpleNamespace(
-            axes={}, guards=Guards(), states=()
+            axes={}, traces={}, guards=Guards(), states=()
         )  # torch.export puts a module's own attributes back; this it leaves
 
     @property
@@ -123,7 +122,13 @@ class _Tapped(nn.Module):
     ) -> tuple[Tensor, ...]:
         self.notes.guards.watch(tokens)
         given = dict(zip(self.states, states, strict=True)) if states else None
-        with collected(marks.mark, given) as taps:
+        traces: list[str] = []
+
+        def mark(value: Tensor) -> Tensor:
+            traces.append(stack_trace(above=2))
+            return marks.mark(value)
+
+        with collected(mark, given) as taps:
             if positions is not None:
                 self.variant(tokens, positions=positions)
             elif mask is None:
@@ -131,6 +136,7 @@ class _Tapped(nn.Module):
             else:
                 self.variant(tokens, mask)
         self.notes.axes = {name: tap.axes for name, tap in taps.items()}
+        self.notes.traces = dict(zip(taps, traces, strict=True))
         return tuple(tap.value for tap in taps.values())
 
 
@@ -174,7 +180,7 @@ def to_onnx(
     _define_functions(model)
     _name_weights(model.graph, names)
     types = {value: info for value, info in zip(values, model.graph.output, strict=True)}
-    named_by_region(model, dict(zip(wrapper.axes, values, strict=True)), keep=set(names.values()))
+    named_by_region(model, dict(zip(wrapper.axes, values, strict=True)), set(names.values()), wrapper.notes.traces)
     _expose(model.graph, dict(zip(wrapper.axes, (types[value] for value in values), strict=True)))
     read = {initializer.name for initializer in model.graph.initializer}
     parameters = {name: outside[fqn] for fqn, name in names.items() if name in read}
@@ -310,23 +316,6 @@ def _needed_opset(exported: torch.export.ExportedProgram) -> int:
             elif node.target.namespace == "onnx_symbolic" and not node.kwargs.get("domain"):
                 wanted.append(node.kwargs.get("version") or 0)
     return max(wanted)
-
-
-@contextmanager
-def whole_stack_traces() -> Iterator[None]:
-    """Let each node's stack trace reach the line that made it; torch keeps only the frames of `forward` methods."""
-    own, original = f"{Path(torch.__file__).parent}{os.sep}", PythonKeyTracer._filter_traceback_frames
-
-    def outside_of_torch(tracer: PythonKeyTracer, stack: traceback.StackSummary) -> traceback.StackSummary:
-        frames = [frame for frame in stack if not frame.filename.startswith(own)]
-        start = max((i for i, frame in enumerate(frames) if frame.filename == __file__), default=-1)
-        return traceback.StackSummary.from_list(frames[start + 1 :])
-
-    PythonKeyTracer._filter_traceback_frames = outside_of_torch  # type: ignore[method-assign,assignment]
-    try:
-        yield
-    finally:
-        PythonKeyTracer._filter_traceback_frames = original  # type: ignore[method-assign]
 
 
 @contextmanager

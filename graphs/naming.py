@@ -4,18 +4,27 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 
 import onnx
 
 from .slices import implicit_inputs, producers, rename_captured, sliced
+from .sources import STACK_TRACE
 
 MARK_DOMAIN, MARK_OPERATOR = "opdiff", "Mark"
 
 
-def named_by_region(model: onnx.ModelProto, taps: Mapping[str, str], keep: Iterable[str] = ()) -> None:
+def named_by_region(
+    model: onnx.ModelProto,
+    taps: Mapping[str, str],
+    keep: Iterable[str] = (),
+    traces: Mapping[str, str] = MappingProxyType({}),
+) -> None:
     """Rename in place: values in `taps` (tap name -> value) to their tap, all other values and nodes after their region.
 
     Nodes that no tap depends on are dropped. Names in `keep` (graph inputs, canonical weights) stay.
+
+    traces: the stack trace of where each tap was marked, for an Identity that makes one, where the exporter left it none.
     """
     graph = model.graph
     _dissolve_marks(model)
@@ -26,6 +35,8 @@ def named_by_region(model: onnx.ModelProto, taps: Mapping[str, str], keep: Itera
     kept: list[onnx.NodeProto] = []
     done: set[int] = set()
     for tap in _in_graph_order(graph, taps):
+        if maker[tap].op_type == "Identity" and not maker[tap].metadata_props and tap in traces:
+            maker[tap].metadata_props.add(key=STACK_TRACE, value=traces[tap])
         others = renamed.keys() - {tap}
         for node in sliced(maker, [tap], stop=others.__contains__):
             if id(node) in done:

@@ -17,6 +17,7 @@ _NOT_SHOWN = (
     onnx.AttributeProto.TENSOR,
     onnx.AttributeProto.TENSORS,
 )
+STACK_TRACE = "pkg.torch.onnx.stack_trace"  # under which torch's exporter notes it
 _FRAME = re.compile(r'File "([^"]+)", line (\d+), in \S+(?:\n(?! *File ")([^\n]*))?')
 _INSTALLED = re.compile(r"/(?:site|dist)-packages/")
 # what wraps a module's own code, and never computes anything of it
@@ -69,7 +70,7 @@ def own_lines(node: onnx.NodeProto) -> list[Line]:
 
 def lines_of(node: onnx.NodeProto) -> list[Line]:
     """The line of each frame that computes something of the node, the innermost first."""
-    trace = next((prop.value for prop in node.metadata_props if prop.key == "pkg.torch.onnx.stack_trace"), "")
+    trace = next((prop.value for prop in node.metadata_props if prop.key == STACK_TRACE), "")
     frames = [match.groups("") for match in _FRAME.finditer(trace) if not _WRAPPERS.search(match[1])]
     return [Line(f"{path}:{number}", text.strip()) for path, number, text in reversed(frames)]
 

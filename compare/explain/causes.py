@@ -109,8 +109,8 @@ def by_edit(
     nodes_at: Callable[[str, Edit, int], Nodes],
     relations: Mapping[str, tuple[str, ...]],
 ) -> list[Cause]:
-    """A cause for each piece of an edit, wherever it is found; pieces that always go together, at one line, or
-    where no line is known at one node, are one.
+    """A cause for each piece of an edit, wherever it is found; pieces that are always found together, at one line, or
+    where no line is known at one node, are one, and so are those that cannot be mended one by one.
 
     An edit that changes too much is told whole, and explains nothing.
     """
@@ -125,7 +125,9 @@ def by_edit(
     for key, found in places.items():
         tap, n = found[0]
         theirs = nodes_at(tap, edits[tap], n)[1]
-        where = _line(theirs) or _reader(edits[tap], n) or (key if theirs is None else theirs.name or key)
+        where: object = _line(theirs) or _reader(edits[tap], n) or (key if theirs is None else theirs.name or key)
+        if not edits[tap].is_rewrite and n in edits[tap].together:
+            where = None
         together.setdefault((key[0] == "", tuple(tap for tap, _ in found), where), []).append(key)
     groups = _with_the_same_numbers(together, places, edits)
     merged = [_of_pieces([places[key] for key in keys], edits, nodes_at, relations) for keys in groups]

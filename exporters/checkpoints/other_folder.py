@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from textwrap import shorten
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -54,10 +56,13 @@ class OtherFolder(Checkpoint):
 
     @cached_property
     def config(self) -> Family:
-        """Raises InputError where transformers cannot read config.json."""
-        read = read_config(self.path).get_text_config(decoder=True)
+        """What transformers makes of config.json; where it cannot, as of a family of one's own, what stands there."""
+        try:
+            read = read_config(self.path).get_text_config(decoder=True)
+        except InputError:
+            read = SimpleNamespace(**self._files.fields)
         return Family(
-            model_type=read.model_type,
+            model_type=str(getattr(read, "model_type", "unknown")),
             n_blocks=_count(read, "num_hidden_layers", 1),
             vocab_size=_count(read, "vocab_size", 1),
             context_length=_count(read, "max_position_embeddings", 1 << 31),
@@ -116,5 +121,5 @@ def read_config(folder: Path) -> Any:
     try:
         return transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Exception as e:  # whatever a configuration's own checks raise
-        text = " ".join(str(e).split())
-        raise InputError(f"{folder / CONFIG}: transformers cannot read it ({text:.200}); correct it") from e
+        text = shorten(str(e), 200, placeholder=" ...")
+        raise InputError(f"{folder / CONFIG}: transformers cannot read it ({text}); correct it") from e

@@ -227,13 +227,21 @@ def test_graph_beside_the_weights_of_another_checkpoint_is_refused(checkpoint, t
 
 def test_folder_of_another_checkpoint_is_refused_and_left_as_it_is(checkpoint, tmp_path):
     path = tmp_path / WEIGHT_FILE
-    shared_weights(checkpoint, path, with_q8_0=False)
+    export(checkpoint, [small(lambda module, x: x)], tmp_path)
     before = path.read_bytes()
     other = tmp_path / "other.gguf"
     other.write_bytes(checkpoint.path.read_bytes().replace(b"opdiff seed", b"opdiff need"))
     with pytest.raises(InputError, match="another checkpoint"):
         shared_weights(open_checkpoint(str(other)), path, with_q8_0=False)
     assert path.read_bytes() == before
+
+
+def test_weights_that_no_graph_reads_are_no_hindrance(checkpoint, tmp_path):
+    shared_weights(checkpoint, tmp_path / WEIGHT_FILE, with_q8_0=False)
+    other = tmp_path / "other.gguf"
+    other.write_bytes(checkpoint.path.read_bytes().replace(b"opdiff seed", b"opdiff need"))
+    (path,) = export(open_checkpoint(str(other)), [small(lambda module, x: x)], tmp_path)
+    assert load_artifact(path)
 
 
 def tapped_twice(module, x):

@@ -177,6 +177,28 @@ def test_code_that_the_folder_brings_along_is_never_run(tmp_path):
     assert not (tmp_path / "ran").exists()
 
 
+OWN = """
+import opdiff, torch
+
+class Own(torch.nn.Module):
+    def __init__(self, checkpoint):
+        super().__init__()
+        self.table = torch.nn.Parameter(checkpoint["backbone.embeddings.weight"])
+
+    def forward(self, tokens):
+        return opdiff.tap("logits", self.table[tokens] @ self.table.T)
+"""
+
+
+def test_module_of_ones_own_runs_a_family_that_transformers_does_not_know(tmp_path):
+    folder = saved("mamba", tmp_path / "hf")
+    fields = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(fields | {"model_type": "of_my_own"}))
+    (tmp_path / "own.py").write_text(OWN)
+    (path,) = export(open_checkpoint(str(folder)), [parse_variant(f"{tmp_path}/own.py:Own")], tmp_path / "out")
+    assert "logits" in load_artifact(path).axes
+
+
 def test_tensor_that_transformers_would_make_up_is_named(tmp_path):
     folder = saved("mamba", tmp_path / "hf")
     tensors = load_file(folder / "model.safetensors")

@@ -92,7 +92,7 @@ CASES = (
     ),
     Case(
         *("Sinks", "SinksOfTheWrongHead", "attn_probs"),
-        says=("concat([0.9", "[3:4 on axis -3]", "[0:3 on axis -3], axis -3) where Sinks has [0.9"),
+        says=("roll([0.9", "], 1, axis -3) where Sinks has [0.9"),
         a_line=SINKS,
         b_line="return super().sinks(n_tokens).roll(1, 0)",
     ),
@@ -146,7 +146,7 @@ CASES = (
     ),
     Case(
         *("Experts", "RouterBiasInTheWeights", "ffn_router_weights"),
-        says=("takes y.values where Experts takes gatherelements(z, y.indices", "z = sigmoid(ffn_router_logits)"),
+        says=("takes y.values where Experts takes take_along_axis(z, y.indices", "z = sigmoid(ffn_router_logits)"),
         a_line="weights = scores.gather(1, experts)",
         b_line="weights, experts = (logits.sigmoid() + self.bias).topk(2, -1)",
         n_blocks=2,
@@ -263,7 +263,10 @@ def test_a_residual_that_passes_65504_is_one_cause_and_its_token_and_magnitude_a
     result = compared("Loud", "LoudInHalf")
     assert {d.tap for d in result.divergences} == {"blk.0.ffn_residual"}
     (cause,) = result.root_causes
-    assert (cause.kind, cause.edit) == ("edit", ("to_float16(x) is extra, x = attn_residual",))
+    assert (cause.kind, cause.edit) == (
+        "edit",
+        ("to_float16(x) is extra, x = attn_residual, and x = ffn_down * 16000",),
+    )
     assert text_at(cause.source, VARIANTS) == "sum_in_half = x.half() + self.feed_forward(h, b).half()"
     (one,) = result.nonfinite
     assert (one.side, one.tap, one.kind, one.element_type) == ("LoudInHalf", "blk.0.ffn_residual", "Inf", "float16")

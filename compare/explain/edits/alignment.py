@@ -64,15 +64,29 @@ class Alignment:
         """Whether B makes its value of A's, so that A has no step of its own there."""
         return self.a.base(ours) in self._ends(theirs)
 
+    def paired(self, theirs: str) -> str | None:
+        """The value of A whose step is paired with the one that makes a value of B: it is that but for the edits before it."""
+        maker = self.b.values[theirs].maker
+        partner = None if maker is None else self.partner.get(maker.number)
+        return None if maker is None or partner is None else partner.outputs[maker.outputs.index(theirs)]
+
     def _ends(self, theirs: str) -> set[str]:
         """The values of A at which B's value ends, that are no constants."""
-        matches = ((self.b.values[base].kind, match) for base, match in self._down_from(theirs))
-        return {self.a.base(match.name) for kind, match in matches if match is not None and kind != "constant"}
+        found, top = set(), self.b.base(theirs)
+        for base, match in self._down_from(theirs, with_pairs=False):
+            ours = match.name if match is not None else None if base == top else self.paired(base)
+            if ours is not None and self.b.values[base].kind != "constant":
+                found.add(self.a.base(ours))
+        return found
 
-    def _down_from(self, theirs: str) -> Iterator[tuple[str, Match | None]]:
-        """B's values from one on, without their moves, down to those that A has: each with its match."""
+    def _down_from(self, theirs: str, with_pairs: bool = True) -> Iterator[tuple[str, Match | None]]:
+        """B's values from one on, without their moves, down to those that A has: each with its match.
+
+        with_pairs: whether it goes on below the steps, but for the first, that A has too.
+        """
         seen: set[str] = set()
-        stack = [theirs]
+        top = self.b.base(theirs)
+        stack = [top]
         while stack:
             base = self.b.base(stack.pop())
             if base in seen:
@@ -80,7 +94,8 @@ class Alignment:
             seen.add(base)
             match, maker = self.match(base), self.b.values[base].maker
             yield base, match
-            if match is None and maker is not None:
+            is_end = not with_pairs and base != top and self.paired(base) is not None
+            if match is None and maker is not None and not is_end:
                 stack.extend(maker.operands)
 
     def has(self, ours: str) -> bool:

@@ -33,6 +33,7 @@ class Edit:
     lines: its pieces in words, each of which is needed: without it, B's output is not met.
     places: for each piece, the nodes at which the two part.
     readers: for each piece, the node of B that reads it, where it is one operand of a node that A has too.
+    together: which pieces only go together: with one of them alone, the region cannot run.
     n_steps: how many steps it takes out of A or puts in, whichever is more; moves are not counted.
     residual: how far its output is from B's, relative to the difference that it explains.
     also_fits: other changes that give the same on this input, where changes were tried.
@@ -46,6 +47,7 @@ class Edit:
     also_fits: tuple[str, ...] = ()
     operators: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
     readers: tuple[int | None, ...] = ()
+    together: frozenset[int] = frozenset()
 
     @property
     def is_rewrite(self) -> bool:

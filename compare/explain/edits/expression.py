@@ -11,6 +11,7 @@ from ....graphs.network import Attribute, Network, Step
 from ....graphs.stepping import FLOAT, SMALL_FLOATS
 from ..arrays import shown
 from ..masks import mask_law
+from .idioms import idiom
 
 _SUM, _PRODUCT, _SIGN, _POWER, _ATOM = range(5)
 _INFIX = {
@@ -37,6 +38,8 @@ _NAMES = {
     "And": "logical_and",
     "Or": "logical_or",
     "Xor": "logical_xor",
+    "GatherElements": "take_along_axis",
+    "GatherND": "gather_nd",
 }  # fmt: skip
 _AS_THEY_ARE = (
     "Normalization",
@@ -155,6 +158,9 @@ def _of_step(network: Network, step: Step, output: int, leaf: Leaf, style: Style
 def _plain_step(network: Network, step: Step, output: int, leaf: Leaf, style: Style, depth: int) -> tuple[str, int]:
     if _is_widening(network, step):
         return _written(network, step.operands[0], leaf, style, depth)
+    if (known := idiom(network, step)) is not None:
+        arguments = [_written(network, known.operand, leaf, style, depth - 1)[0], *known.settings]
+        return f"{known.name}({', '.join(arguments)})", _ATOM
     operands = [_written(network, name, leaf, style, depth - 1) for name in step.operands]
     shape = None if style.with_moves else _shape_of_another_axis(network, step)
     if shape is not None:
@@ -164,8 +170,6 @@ def _plain_step(network: Network, step: Step, output: int, leaf: Leaf, style: St
         left = operands[0][0] if operands[0][1] >= binds else f"({operands[0][0]})"
         right = operands[1][0] if operands[1][1] > binds else f"({operands[1][0]})"
         return (f"{left}^{right}" if sign == "^" else f"{left} {sign} {right}"), binds
-    if (read := _rounded_while_running(network, step)) is not None:
-        return f"rounded_to_8_bits({_written(network, read, leaf, style, depth - 1)[0]})", _ATOM
     if step.operator == "Neg" and not step.domain:
         return f"-{operands[0][0] if operands[0][1] >= _PRODUCT else f'({operands[0][0]})'}", _SIGN
     arguments = [text for text, _ in operands]
@@ -273,15 +277,6 @@ def _shape_of_another_axis(network: Network, step: Step) -> tuple[int, ...] | No
     firsts = [int(axis) % made.ndim - made.ndim for axis in np.ravel(axes)]
     is_another = any(first != -1 and made.shape[first:] != read.shape[first:] for first in firsts)
     return made.shape if is_another else None
-
-
-def _rounded_while_running(network: Network, step: Step) -> str | None:
-    """What a step gives in whole numbers of 8 bits and their scale, as floats again; None where it is another step."""
-    if step.operator != "DequantizeLinear" or step.domain:
-        return None
-    maker = network.values[step.operands[0]].maker
-    is_rounding = maker is not None and maker.operator == "DynamicQuantizeLinear" and not maker.domain
-    return maker.operands[0] if maker and is_rounding and tuple(maker.outputs) == tuple(step.operands) else None
 
 
 def _is_sort(network: Network, step: Step) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from ....graphs.network import Step
@@ -29,6 +29,10 @@ class Piece:
     theirs: str
     step: Step | None = None
     operand: int = 0
+
+    def cut_at(self, ours: str, theirs: str, is_operand: bool) -> Piece:
+        """The part of this piece that is these two values alone: it has the step that reads it where this one's operand is it."""
+        return replace(self, kind="cut", ours=ours, theirs=theirs) if is_operand else Piece("cut", ours, theirs)
 
 
 def differences(alignment: Alignment) -> list[Piece]:

@@ -39,6 +39,7 @@ Strategy = Literal["walk", "subsequence", "cuts", "tables"]  # the last two pair
 class Plan:
     """How an edit was found: what to try first on the same two programs in another block.
 
+    bound: the pieces without which, each alone, the region cannot run: they only go together.
     unmatched: values that B alone has: one that is A's by chance in another block is none of A's there either.
     opened: the operators that were taken as the steps that ONNX defines them by.
     """
@@ -48,6 +49,7 @@ class Plan:
     pieces: tuple[Piece, ...]
     choices: Choices
     unmatched: frozenset[str]
+    bound: frozenset[Piece] = frozenset()
     opened: frozenset[str] = frozenset()
 
 
@@ -95,7 +97,7 @@ class RegionSearch:
         merged = self._merged(alignment, plan.choices)
         if merged is None or merged[0] > self._limit(plan.nearness):
             return None
-        return self._edit(alignment, plan.pieces, *merged)[0]
+        return self._edit(alignment, plan.pieces, plan.bound, *merged)[0]
 
     def search(self, is_named: bool = False) -> Found | None:
         """The edit of the least cost over ways to align; constants' rounding is looked through first.
@@ -158,20 +160,22 @@ class RegionSearch:
             return None
         if is_named and self._changed(alignment, whole[1])[2] > LARGEST:
             return None  # to bring it down takes most of the time, and the name says it
-        pieces, choices = self._minimised(alignment, pieces, choices, limit)
+        pieces, bound, choices = self._minimised(alignment, pieces, choices, limit)
         if not is_named:
             pieces, choices = self._cut(alignment, pieces, choices, limit, strategy == "tables")
         merged = self._merged(alignment, choices)
         if merged is None:
             return None
-        edit, cost = self._edit(alignment, tuple(pieces), *merged)
-        return Found(Plan(nearness, strategy, tuple(pieces), choices, alignment.unmatched), edit, cost)
+        edit, cost = self._edit(alignment, tuple(pieces), bound, *merged)
+        return Found(Plan(nearness, strategy, tuple(pieces), choices, alignment.unmatched, bound), edit, cost)
 
     def _minimised(
         self, alignment: Alignment, pieces: list[Piece], choices: Choices, limit: float
-    ) -> tuple[list[Piece], Choices]:
-        """Without the pieces that are not needed: with A's there, B's output is met as well."""
-        kept = list(pieces)
+    ) -> tuple[list[Piece], frozenset[Piece], Choices]:
+        """Without the pieces that are not needed: with A's there, B's output is met as well. Beside them those without which the
+        region cannot run.
+        """
+        kept, bound = list(pieces), set[Piece]()
         for piece in pieces:
             if len(kept) == 1 or self._is_spent():
                 break
@@ -184,10 +188,12 @@ class RegionSearch:
                 else choices.with_settings(piece.step.number)
             )
             merged = self._merged(alignment, tried)
-            if merged is not None and merged[0] <= limit:
+            if merged is None:
+                bound.add(piece)
+            elif merged[0] <= limit:
                 choices = tried
                 kept.remove(piece)
-        return kept, choices
+        return kept, frozenset(bound), choices
 
     def _cut(
         self, alignment: Alignment, pieces: list[Piece], choices: Choices, limit: float, with_tables: bool
@@ -207,7 +213,7 @@ class RegionSearch:
                 merged = self._merged(alignment, tried) if sum(map(writer.cost, cut.given)) < length else None
                 if merged is not None and merged[0] <= limit:  # nearer than values must be to match
                     choices = tried
-                    kept.extend(Piece("cut", *pair) for pair in cut.given)
+                    kept.extend(piece.cut_at(*pair, is_operand=self._a.base(pair[0]) == ours) for pair in cut.given)
                     break
             else:
                 kept.append(piece)
@@ -226,29 +232,37 @@ class RegionSearch:
     def _writer(self, alignment: Alignment) -> Writer:
         return Writer(alignment, split_tap_name(self._local.tap)[0], self._weights, self._side.stream, self._known)
 
-    def _edit(self, alignment: Alignment, pieces: tuple[Piece, ...], left: float, merged: Merged) -> tuple[Edit, float]:
+    def _edit(
+        self, alignment: Alignment, pieces: tuple[Piece, ...], bound: frozenset[Piece], left: float, merged: Merged
+    ) -> tuple[Edit, float]:
         """The edit in words, and what it costs: the less it changes and the shorter it is said, the more it is worth."""
         writer = self._writer(alignment)
         lines: list[Line] = []
         places: list[Place] = []
         readers: list[int | None] = []
+        together: set[int] = set()
         pieces = tuple(sorted(pieces, key=lambda one: _place(alignment, one)))
         for piece in pieces:
             line = writer.line(piece)
             if line.is_weight and line.text not in {known.text for known in lines}:
                 line = replace(line, key=f"{line.key} {sum(known.is_weight for known in lines) or ''}".rstrip())
-            if line.key not in {known.key for known in lines}:
-                lines.append(line)
-                places.append(place_of(alignment, piece, self._right, self._has_other_mask))
-                readers.append(None if piece.step is None else piece.step.index)
+            same = next((n for n, known in enumerate(lines) if known.key == line.key), None)
+            if same is not None:
+                lines[same] = lines[same].also_of(line)
+                continue
+            if piece in bound:
+                together.add(len(lines))
+            lines.append(line)
+            places.append(place_of(alignment, piece, self._right, self._has_other_mask))
+            readers.append(None if piece.step is None else piece.step.index)
         whole = _whole(alignment, writer, pieces, lines)
         if whole is not None:
             ours, theirs = first_of(self._a, alignment.between_a), first_of(self._b, alignment.between_b)
-            lines, places, readers = [whole], [Place.of(ours, theirs)], [None]
+            lines, places, readers, together = [whole], [Place.of(ours, theirs)], [None], set()
         replaced, brought, n_steps = self._changed(alignment, merged)
         at = changed_line(alignment, pieces, replaced, brought) if len(lines) > MOST_LINES else None
         if at is not None:
-            lines, places, readers = [writer.repeated(*at)], [Place.of(*at)], [None]
+            lines, places, readers, together = [writer.repeated(*at)], [Place.of(*at)], [None], set()
             replaced, brought = ([step] for step in at)
             n_steps = max(steps_of_line(self._a, at[0]), steps_of_line(self._b, at[1]))
         is_order = all(line.is_order for line in lines)
@@ -256,7 +270,8 @@ class RegionSearch:
         error = self._local.error
         residual = left / error if np.isfinite(error) and error else left
         operators = tuple(step.operator for step in replaced), tuple(step.operator for step in brought)
-        return Edit(tuple(lines), tuple(places), n_steps, residual, (), operators, tuple(readers)), cost
+        told = tuple(lines), tuple(places), n_steps, residual
+        return Edit(*told, operators=operators, readers=tuple(readers), together=frozenset(together)), cost
 
 
 def _whole(alignment: Alignment, writer: Writer, pieces: Sequence[Piece], lines: Sequence[Line]) -> Line | None:

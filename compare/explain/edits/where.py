@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ....graphs.network import Network, Step
-from ....graphs.sources import lines_of
+from ....graphs.sources import lines_of, own_lines
 from ...judge.locate import Local, is_scores
 from .alignment import Alignment
 from .edit import Place
@@ -55,23 +55,26 @@ def _where_made(
     a, b, partner = alignment.a, alignment.b, _partner(alignment, piece)
     inside_a, inside_b = (_steps_between(alignment, piece, side) for side in ("a", "b"))
     is_table = partner is not None and not _makes_data(a, inside_a) | _makes_data(b, inside_b)
-    are_two = bool(inside_a and inside_b) and _is_of_numbers(a, piece.ours)  # a mask is told where it is made
+    is_extra = alignment.is_extra(piece.ours, piece.theirs)
+    is_beside = is_extra and _stand_side_by_side(alignment, _maker(a, piece.ours), first_of(b, inside_b))
+    # a mask is told where it is made, and so is what B does to a table where A makes it
+    are_two = bool(inside_a and inside_b) and _is_of_numbers(a, piece.ours) and not is_beside
     if is_table and _is_weight(a, piece.ours) != _is_weight(b, piece.theirs):
         ours = partner if _is_weight(a, piece.ours) else first_of(a, inside_a)
         theirs = piece.step if _is_weight(b, piece.theirs) else first_of(b, inside_b)
         return ours, theirs, False  # the one is told where it is read, the other where it is made
     if is_table and (are_two or _has_it_ready(alignment, piece, inside_a, inside_b)):
         return partner, piece.step, False  # both are told where it is read
-    are_right = all(id(b.region.nodes[step.index]) in right for step in inside_b)
-    first_b = piece.step if are_right and _makes_data(b, inside_b) else None
-    first_b = first_b or first_of(b, _in_own_lines(b, inside_b, _texts(a, inside_a)))
+    at_fault = [step for step in inside_b if id(b.region.nodes[step.index]) not in right]
+    first_b = piece.step if not at_fault and _makes_data(b, inside_b) else None
+    first_b = first_b or first_of(b, _in_own_lines(b, at_fault or inside_b, _texts(a, inside_a)))
     # what A has no step for is told where A reads the value, if B does so in that very line
-    is_extra = alignment.is_extra(piece.ours, piece.theirs)
     is_of_reader = is_extra and _are_in_one_line(b, first_b, piece.step or _reader(b, piece.theirs))
     if alignment.has(piece.ours) and (is_table or is_of_reader):
         first_a = None
     elif is_extra:
-        first_a = _maker(a, piece.ours)
+        beside = (move for move in reversed(_moves(a, piece.ours)) if _stand_side_by_side(alignment, move, first_b))
+        first_a = next(beside, _maker(a, piece.ours))
     else:
         first_a = first_of(a, _in_own_lines(a, inside_a, _texts(b, inside_b)))
     if has_other_mask:
@@ -179,6 +182,17 @@ def _are_in_one_line(network: Network, one: Step | None, reader: Step | None) ->
     return line in {known.place for known in lines_of(network.region.nodes[reader.index])}
 
 
+def _stand_side_by_side(alignment: Alignment, ours: Step | None, theirs: Step | None) -> bool:
+    """Whether two steps are run by two lines of one function, called from the same lines."""
+    if ours is None or theirs is None:
+        return False
+    a, b = (
+        [line.text for line in own_lines(network.region.nodes[step.index])]
+        for network, step in ((alignment.a, ours), (alignment.b, theirs))
+    )
+    return bool(a and b) and a[0] != b[0] and a[1:] == b[1:]
+
+
 def _is_weight(network: Network, name: str) -> bool:
     return network.values[network.base(name)].kind == "weight"
 
@@ -251,6 +265,7 @@ def _steps_between(alignment: Alignment, piece: Piece, side: str) -> list[Step]:
         if match is not None and maker is not None and network.base(match.name) in maker.outputs:
             return [maker]  # another output of the same step
         stops = alignment.shared | ({alignment.a.base(match.name)} if match else set())
+        stops |= {name for name in network.cone(top) if alignment.has(name)}
         names = list(network.cone(top, stops - {top}))
         inside = [name for name in names if name == top or name not in stops]
     else:

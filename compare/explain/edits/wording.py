@@ -30,6 +30,26 @@ def with_letters(right: str, left: str) -> tuple[str, str, str]:
     return _in_order(right, left, told)
 
 
+def without_common_calls(right: str, left: str) -> tuple[str, str]:
+    """Two formulas without the calls around both that are the same: `f(x)` and `g(x)` of `transpose(f(x), 1)` and
+    `transpose(g(x), 1)`.
+    """
+    while True:
+        calls = [_call(text) for text in (right, left)]
+        if None in calls or calls[0][::2] != calls[1][::2]:  # type: ignore[index]
+            return right, left
+        right, left = (call[1] for call in calls)  # type: ignore[index]
+
+
+def _call(text: str) -> tuple[str, str, str] | None:
+    """A formula that is one call: its name, its first argument, and the rest; None where it is something else."""
+    start = text.find("(") + 1
+    if not start or not _WORD.fullmatch(text[: start - 1]) or _closed(text, start - 1) != len(text):
+        return None
+    end = next(n for n in range(start, len(text)) if text[n] in ",)" and _depth(text[start:n]) == 0)
+    return text[: start - 1], text[start:end], text[end:]
+
+
 def _in_order(right: str, left: str, told: dict[str, str]) -> tuple[str, str, str]:
     """The same with the letters in the order in which they stand."""
     used = dict.fromkeys(re.findall(rf"\b[{LETTERS}]\b", right + left)) if told else {}

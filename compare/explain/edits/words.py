@@ -19,12 +19,13 @@ from .expression import Style, formula, operator_name, setting_text, step_formul
 from .keys import STREAM, key_of, short_name
 from .pieces import Piece
 from .repeated import line_text
-from .wording import are_reordered, in_another_order, with_letters
+from .wording import are_reordered, in_another_order, with_letters, without_common_calls
 
 Weights = Mapping[str, Callable[[], np.ndarray]]
 Relations = dict[Hashable, Relation]
 _SHORT, _WHOLE, _LETTERED = Style(depth=7), Style(depth=60), Style(depth=60, with_letters=True)
 _DEFINED = re.compile(r", [xyz] = ")  # behind it stands what a letter is
+_PLACES, _MOST_PLACES = ("x = ", "in "), 3  # words before where a line holds
 _ARRAY = re.compile(r"constant \[[^]]*\]|[\w.]+\.(?:weight|bias)\b")
 READABLE, LONGEST = 160, 320  # characters: a line of no more is told whole; with what its letters are
 _NOUNS = {
@@ -61,6 +62,15 @@ class Line:
     is_order: bool = False
     is_weight: bool = False
 
+    def also_of(self, other: Line) -> Line:
+        """This line, with the place of another that says the same elsewhere: `x is left out, x = cos(p), and x = sin(p)`."""
+        for word in _PLACES:
+            (said, _, place), (also, _, more) = self.text.partition(f", {word}"), other.text.partition(f", {word}")
+            known = place.split(f", and {word}")
+            if said == also and place and more and more not in known and len(known) < _MOST_PLACES:
+                return replace(self, text=f"{self.text}, and {word}{more}")
+        return self
+
 
 class Writer:
     """Writes pieces of one region's edit.
@@ -82,20 +92,24 @@ class Writer:
     def line(self, piece: Piece) -> Line:
         """The piece in words."""
         text, key = self._said(piece, _SHORT)
-        whole = _DEFINED.split(self._said(piece, _WHOLE)[0] if "..." in text else text)[0]
+        whole = _parted(self._said(piece, _WHOLE)[0] if "..." in text else text)[0]
         is_data = self._b.values[self._b.base(piece.theirs)].is_data
         if piece in self._relations and not is_data:  # what a weight is to another makes a line worth more, not less
             whole = whole.removesuffix(f" ({self._relations[piece].text})")
         if "..." in text or len(text) > READABLE // 2:
             full, full_key = self._said(piece, _LETTERED)
-            if len(_DEFINED.split(full)[0]) <= READABLE and len(full) <= LONGEST:
+            if len(_parted(full)[0]) <= READABLE and len(full) <= LONGEST:
                 text, key = full, full_key
+        repeated = self._of_repeated(piece)
+        if repeated is not None and repeated != text:
+            text, key = repeated, _parted(repeated)[0]
+        said, letters = _parted(text)
         return Line(
-            text,
+            f"{said}{self._at_reader(piece, said)}{letters}",
             self._key(key or text),
             len(whole),
             self._is_number(piece),
-            _AFTER in text or _is_reordered(_DEFINED.split(text)[0]),
+            _AFTER in text or _is_reordered(said),
             self._is_weight(piece),
         )
 
@@ -109,7 +123,7 @@ class Writer:
 
     def cost(self, pair: tuple[str, str]) -> float:
         """How long a cut is in words."""
-        return len(_DEFINED.split(self._said(Piece("cut", *pair), _WHOLE, is_draft=True)[0])[0])
+        return len(_parted(self._said(Piece("cut", *pair), _WHOLE, is_draft=True)[0])[0])
 
     def _is_number(self, piece: Piece) -> bool:
         ours = self._a.values[self._a.base(piece.ours)].kind
@@ -242,9 +256,37 @@ class Writer:
             inside = formula(self._b, piece.theirs, self._hole_in_b(ours), style)
             if inside == "x":
                 inside = formula(self._b, piece.theirs, self._hole_in_b(ours), replace(style, with_moves=True))
-            x = self._word_of_a(ours, style)
-            return f"{inside} is extra, x = {x}", ""
+            return f"{inside} is extra, x = {self._word_of_a(ours, style)}", ""
         return self._of_two(piece, ours, theirs, style, is_draft)
+
+    def _of_repeated(self, piece: Piece) -> str | None:
+        """How B repeats a value that A repeats otherwise; None where that is not it, or too long."""
+        ours, theirs = self._a.base(piece.ours), self._b.base(piece.theirs)
+        if self._alignment.match(theirs) is not None or not self._alignment.is_extra(ours, theirs):
+            return None
+        a, b = self._a.array(ours), self._b.array(theirs)
+        if a is None or b is None or a.size == b.size:
+            return None  # what both repeat behind it is no part of it
+        style = replace(_SHORT, with_moves=True)
+        right = formula(self._b, piece.theirs, self._not_repeated(ours, "b"), style)
+        left = formula(self._a, piece.ours, self._not_repeated(ours, "a"), style)
+        right, left = without_common_calls(right, left)
+        if "x" in (left, right) or not re.search(r"\bx\b", right) or len(right + left) > READABLE:
+            return None
+        return f"{right} where A has {left}, x = {self._word_of_a(ours, _SHORT)}"
+
+    def _at_reader(self, piece: Piece, text: str) -> str:
+        """Which step of A's reads another value, where others read A's in B too."""
+        ours = self._a.base(piece.ours)
+        is_other = piece.kind in ("operand", "cut") and not self._alignment.is_extra(ours, piece.theirs)
+        if (
+            piece.step is None
+            or not (is_other and self._a.values[ours].is_data)
+            or " where A has " not in text
+            or not self._is_shared(ours)
+        ):
+            return ""
+        return f", in {step_formula(self._a, self._partner(piece)[0], self._leaf_of_a, _SHORT, 2)}"
 
     def _other_tap(self, read: str, other: str) -> str:
         before = self._stream.before(self._block or 0)
@@ -380,6 +422,10 @@ class Writer:
         late, early = (text if len(text) <= READABLE // 2 else f"{text[: READABLE // 2]}..." for text in found)
         return f"{early}{_AFTER}{late}, where A applies it before"
 
+    def _is_shared(self, ours: str) -> bool:
+        """Whether B has a value that A makes of this one, or this one."""
+        return any(name == ours or self._a.is_below(name, ours) for name in self._alignment.shared)
+
     # -- words for values
 
     def _leaf_of_b(self, name: str) -> str | None:
@@ -404,11 +450,27 @@ class Writer:
     def _hole_in_b(self, hole: str) -> Callable[[str], str | None]:
         def leaf(name: str) -> str | None:
             match = self._alignment.match(name)
-            if match is not None and self._a.base(match.name) == hole and self._b.values[name].kind != "constant":
+            ours = self._alignment.paired(name) if match is None else match.name
+            if ours is not None and self._a.base(ours) == hole and self._b.values[name].kind != "constant":
                 return "x"
             return self._leaf_of_b(name)
 
         return leaf
+
+    def _not_repeated(self, hole: str, side: str) -> Callable[[str], str | None]:
+        """For a value of A that is moved: "x" for it, in whatever shape, as long as it is not repeated."""
+        network, array = (self._a if side == "a" else self._b), self._a.array(hole)
+        known = self._only_a(hole) if side == "a" else self._hole_in_b(hole)
+
+        def leaf(name: str) -> str | None:
+            read, word = network.array(name), known(name)
+            is_repeated = word == "x" and read is not None and array is not None and read.size != array.size
+            return None if is_repeated else word
+
+        return leaf
+
+    def _only_a(self, hole: str) -> Callable[[str], str | None]:
+        return lambda name: "x" if self._a.base(name) == hole else None
 
     def _hole_in_a(self, hole: str, top: str) -> Callable[[str], str | None]:
         def leaf(name: str) -> str | None:
@@ -436,6 +498,12 @@ class Writer:
 
     def _name(self, label: str) -> str:
         return short_name(label, self._block)
+
+
+def _parted(text: str) -> tuple[str, str]:
+    """A line, and what its letters are."""
+    found = _DEFINED.search(text)
+    return (text, "") if found is None else (text[: found.start()], text[found.start() :])
 
 
 def _noun(step: Step) -> str:
