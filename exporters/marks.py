@@ -9,6 +9,7 @@ from onnxscript.values import Op, Opset
 from torch import Tensor
 
 from ..graphs.naming import MARK_DOMAIN, MARK_OPERATOR
+from .stack_traces import stack_trace
 
 
 @torch.library.custom_op("opdiff::mark", mutates_args=())
@@ -20,6 +21,17 @@ def mark(value: Tensor) -> Tensor:
 @mark.register_fake
 def _(value: Tensor) -> Tensor:
     return torch.empty_like(value)
+
+
+class Marking:
+    """Marks values, and notes from where each was marked: `traces`, in that order."""
+
+    def __init__(self) -> None:
+        self.traces: list[str] = []
+
+    def __call__(self, value: Tensor) -> Tensor:
+        self.traces.append(stack_trace(above=2))
+        return mark(value)
 
 
 _TYPES = [

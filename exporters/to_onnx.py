@@ -27,7 +27,7 @@ from ..graphs.positions import POSITIONS
 from . import marks
 from .lengths import Guards, traced
 from .refusal import export_reason, with_own_line
-from .stack_traces import stack_trace, whole_stack_traces
+from .stack_traces import whole_stack_traces
 from .tapping import collected
 from .variants import activations, linear
 
@@ -122,13 +122,8 @@ class _Tapped(nn.Module):
     ) -> tuple[Tensor, ...]:
         self.notes.guards.watch(tokens)
         given = dict(zip(self.states, states, strict=True)) if states else None
-        traces: list[str] = []
-
-        def mark(value: Tensor) -> Tensor:
-            traces.append(stack_trace(above=2))
-            return marks.mark(value)
-
-        with collected(mark, given) as taps:
+        marking = marks.Marking()
+        with collected(marking, given) as taps:
             if positions is not None:
                 self.variant(tokens, positions=positions)
             elif mask is None:
@@ -136,7 +131,7 @@ class _Tapped(nn.Module):
             else:
                 self.variant(tokens, mask)
         self.notes.axes = {name: tap.axes for name, tap in taps.items()}
-        self.notes.traces = dict(zip(taps, traces, strict=True))
+        self.notes.traces = dict(zip(taps, marking.traces, strict=True))
         return tuple(tap.value for tap in taps.values())
 
 

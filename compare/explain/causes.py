@@ -96,7 +96,7 @@ def by_convention(
                 choice,
                 written(choice),
                 tuple(sorted(frozenset.intersection(*fits[choice]))),
-                tuple(line.text for line in told),
+                tuple(line.told for line in told),
                 None if edit is None else edit.n_steps,
                 keys=frozenset(line.key for line in told),
             )
@@ -131,7 +131,7 @@ def by_edit(
         together.setdefault((key[0] == "", tuple(tap for tap, _ in found), where), []).append(key)
     groups = _with_the_same_numbers(together, places, edits)
     merged = [_of_pieces([places[key] for key in keys], edits, nodes_at, relations) for keys in groups]
-    return _with_moved(_but_for_numbers(merged))
+    return _with_replaced(_with_moved(_but_for_numbers(merged)))
 
 
 def _with_the_same_numbers(
@@ -207,6 +207,26 @@ def _with_moved(causes: list[Cause]) -> list[Cause]:
     return joined
 
 
+def _with_replaced(causes: list[Cause]) -> list[Cause]:
+    """With what is left out and what is extra in one line of A, at the same taps, as one cause: the one stands for the other."""
+    joined = list(causes)
+    for gone in causes:
+        for new in causes:
+            are_changes = _only_change(gone, _LEFT_OUT) is not None and _only_change(new, _EXTRA) is not None
+            line = _line(gone.nodes[0])
+            if not are_changes or gone.taps != new.taps or line is None or line != _line(new.nodes[0]):
+                continue
+            if gone in joined and new in joined:
+                joined[joined.index(gone)] = replace(
+                    gone,
+                    lines=(*gone.lines, *new.lines),
+                    residual=max(gone.residual or 0.0, new.residual or 0.0),
+                    keys=gone.keys | new.keys,
+                )
+                joined.remove(new)
+    return joined
+
+
 def _only_change(cause: Cause, kind: str) -> str | None:
     """What is left out, or extra, where that is all that a cause is."""
     if cause.kind != "edit" or len(cause.lines) != 1 or kind not in cause.lines[0]:
@@ -224,7 +244,7 @@ def _of_pieces(
     first, n = pieces[0][0]
     edit, taps = edits[first], tuple(dict.fromkeys(tap for tap, _ in pieces[0]))
     lines = edit.lines if edit.is_rewrite else [edit.lines[found[0][1]] for found in pieces]
-    told = [line.text for line in lines]
+    told = [line.told for line in lines]
     if not edit.is_rewrite:
         told = [_with_other_parts(text, found, edits) for text, found in zip(told, pieces, strict=True)]
     return Cause(

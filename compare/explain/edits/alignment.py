@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import permutations
 
@@ -17,6 +17,9 @@ _SAME, _LEAVES, _LIKE, _OTHER = 3.0, 1.5, 1.0, -1.0
 _CHANGED, _PER_SAME, _PER_GOOD = 0.4, 0.3, 0.1  # of a common subsequence: a step with other settings, and its operands
 
 
+Pairs = Mapping[int, tuple[int, tuple[int, ...]]]
+
+
 class Alignment:
     """Pairs of steps, one to one; `orders` says which of A's operands each of B's stands for.
 
@@ -25,10 +28,11 @@ class Alignment:
     Args:
         matching: which values both have.
         refused: values of B that stand for none of A's, whatever their numbers are.
+        with_pairs: whether what a pair makes counts as one value, as in a loop, whose turns all read the one before.
     """
 
-    def __init__(self, matching: Matching, refused: frozenset[str] = frozenset()) -> None:
-        self.matching, self.a, self.b = matching, matching.a, matching.b
+    def __init__(self, matching: Matching, refused: frozenset[str] = frozenset(), with_pairs: bool = False) -> None:
+        self.matching, self.a, self.b, self.with_pairs = matching, matching.a, matching.b, with_pairs
         self.partner: dict[int, Step] = {}
         self.orders: dict[int, tuple[int, ...]] = {}
         self._used: set[int] = set()
@@ -62,27 +66,35 @@ class Alignment:
 
     def is_extra(self, ours: str, theirs: str) -> bool:
         """Whether B makes its value of A's, so that A has no step of its own there."""
-        return self.a.base(ours) in self._ends(theirs)
+        return any(self.are_one(ours, end) for end in self._ends(theirs))
+
+    def are_one(self, ours: str, other: str) -> bool:
+        """Whether two values of A are one, or the same numbers, as what is added to zeros is."""
+        ours, other = self.a.base(ours), self.a.base(other)
+        if ours == other:
+            return True
+        a, b = self.a.array(ours), self.a.array(other)
+        return a is not None and b is not None and a.size > 1 and np.array_equal(a, b)
 
     def paired(self, theirs: str) -> str | None:
-        """The value of A whose step is paired with the one that makes a value of B: it is that but for the edits before it."""
+        """The value of A whose step is paired with the one that makes a value of B, where that counts as one value."""
         maker = self.b.values[theirs].maker
-        partner = None if maker is None else self.partner.get(maker.number)
+        partner = None if maker is None or not self.with_pairs else self.partner.get(maker.number)
         return None if maker is None or partner is None else partner.outputs[maker.outputs.index(theirs)]
 
     def _ends(self, theirs: str) -> set[str]:
         """The values of A at which B's value ends, that are no constants."""
         found, top = set(), self.b.base(theirs)
-        for base, match in self._down_from(theirs, with_pairs=False):
+        for base, match in self._down_from(theirs, to_pairs=True):
             ours = match.name if match is not None else None if base == top else self.paired(base)
             if ours is not None and self.b.values[base].kind != "constant":
                 found.add(self.a.base(ours))
         return found
 
-    def _down_from(self, theirs: str, with_pairs: bool = True) -> Iterator[tuple[str, Match | None]]:
+    def _down_from(self, theirs: str, to_pairs: bool = False) -> Iterator[tuple[str, Match | None]]:
         """B's values from one on, without their moves, down to those that A has: each with its match.
 
-        with_pairs: whether it goes on below the steps, but for the first, that A has too.
+        to_pairs: whether what a pair makes ends it too, but for the first.
         """
         seen: set[str] = set()
         top = self.b.base(theirs)
@@ -94,7 +106,7 @@ class Alignment:
             seen.add(base)
             match, maker = self.match(base), self.b.values[base].maker
             yield base, match
-            is_end = not with_pairs and base != top and self.paired(base) is not None
+            is_end = to_pairs and base != top and self.paired(base) is not None
             if match is None and maker is not None and not is_end:
                 stack.extend(maker.operands)
 
@@ -132,6 +144,19 @@ class Alignment:
             steps[maker.number] = maker
             stack.extend(maker.operands)
         return [steps[number] for number in sorted(steps)]
+
+    @property
+    def pairs(self) -> Pairs:
+        """B's steps that have a partner in A, its number, and which of A's operands each of B's stands for."""
+        return {number: (ours.number, self.orders[number]) for number, ours in self.partner.items()}
+
+    def pair_as(self, pairs: Pairs) -> None:
+        """Pair the steps that are pairs elsewhere, of the same two programs, as far as they lie between here."""
+        between_a, between_b = ({step.number: step for step in steps} for steps in (self.between_a, self.between_b))
+        for number, (ours, order) in pairs.items():
+            if number in between_b and ours in between_a:
+                self.partner[number], self.orders[number] = between_a[ours], order
+                self._used.add(ours)
 
     def walk(self) -> None:
         """Pair steps from the outputs up, as long as they are equal.

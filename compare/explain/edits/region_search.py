@@ -15,13 +15,13 @@ from ....graphs.stages import split_tap_name
 from ...judge.locate import Local, is_scores
 from ...measure import distance
 from ...sides.graph_side import GraphSide
-from .alignment import Alignment
+from .alignment import Alignment, Pairs
 from .cuts import CutSearch
 from .edit import LARGEST, MOST_LINES, WORK, Edit, Place
 from .matching import Matching, Numbers
 from .merged import Choices, Merged
 from .pieces import Piece, differences
-from .repeated import changed_line, steps_of_line
+from .repeated import OFTEN, changed_line, once, steps_of_line
 from .where import first_of, has_other_mask_in, place_of
 from .words import LONGEST, Line, Relations, Weights, Writer
 
@@ -32,24 +32,28 @@ _MOST_CUTS = 8  # of those that match, how many are proved
 _GOOD = 200  # the cost below which no other way to align is tried
 _PER_LINE, _PER_STEP, _PER_NUMBER, _PER_ORDER, _UNTELLING = 60, 30, 40, 60, 100_000
 
-Strategy = Literal["walk", "subsequence", "cuts", "tables"]  # the last two pair no steps; the last cuts at tables too
+# "sequence" pairs steps by their order alone; the last two pair none; the last cuts at tables too.
+Strategy = Literal["walk", "subsequence", "sequence", "cuts", "tables"]
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
     """How an edit was found: what to try first on the same two programs in another block.
 
+    pairs: which steps are pairs.
+    is_of_many: whether it has so many pieces that what a pair makes counts as one value.
     bound: the pieces without which, each alone, the region cannot run: they only go together.
     unmatched: values that B alone has: one that is A's by chance in another block is none of A's there either.
     opened: the operators that were taken as the steps that ONNX defines them by.
     """
 
     nearness: float
-    strategy: Strategy
+    pairs: Pairs
     pieces: tuple[Piece, ...]
     choices: Choices
     unmatched: frozenset[str]
     bound: frozenset[Piece] = frozenset()
+    is_of_many: bool = False
     opened: frozenset[str] = frozenset()
 
 
@@ -91,7 +95,8 @@ class RegionSearch:
 
     def again(self, plan: Plan) -> Edit | None:
         """The edit of a plan, where it holds here too."""
-        alignment = self._aligned(plan.nearness, plan.strategy, plan.unmatched)
+        alignment = self._unpaired(plan.nearness, plan.unmatched, plan.is_of_many)
+        alignment.pair_as(plan.pairs)
         if any(piece.step is not None and piece.step.number not in alignment.partner for piece in plan.pieces):
             return None  # other steps of the same programs are pairs, on this block's numbers
         merged = self._merged(alignment, plan.choices)
@@ -111,31 +116,51 @@ class RegionSearch:
         return None
 
     def _tried(self, nearness: float, is_named: bool) -> Iterator[Found]:
-        best = float("inf")
-        is_rewrite = True
-        strategies: tuple[Strategy, ...] = ("walk", "subsequence", "cuts", "tables")
+        of_many = None if is_named else self._of_many(nearness)
+        if of_many is not None:
+            yield of_many
+        best = float("inf") if of_many is None else of_many.cost
+        is_rewrite = of_many is None
+        strategies: tuple[Strategy, ...] = ("walk", "subsequence", "sequence", "cuts", "tables")
         for strategy in strategies[:1] if is_named else strategies:
-            is_idle = (strategy == "cuts" and best < _GOOD) or (strategy == "tables" and not is_rewrite)
-            if is_idle or self._is_spent():
+            if self._is_spent():
                 return
+            if strategy == "cuts" and (best < _GOOD or of_many is not None):
+                continue
+            if strategy in ("sequence", "tables") and not is_rewrite:
+                continue
             try:
-                found = self._with(self._aligned(nearness, strategy), nearness, strategy, is_named)
+                alignment = self._aligned(nearness, strategy)
+                found = self._with(alignment, nearness, strategy, is_named, with_cuts=of_many is None)
             except InputError:
                 continue
             if found is not None:
                 best, is_rewrite = min(best, found.cost), is_rewrite and found.edit.is_rewrite
                 yield found
 
+    def _of_many(self, nearness: float) -> Found | None:
+        """Of pieces so many that to cut each would take too long, as a loop has them: an edit that says the same of all."""
+        if len(differences(self._aligned(nearness, "walk"))) <= MOST_LINES:
+            return None
+        ways: tuple[Strategy, ...] = ("subsequence", "sequence")
+        tried = (
+            self._with(self._aligned(nearness, way, is_of_many=True), nearness, way, with_cuts=False) for way in ways
+        )
+        return next((found for found in tried if found is not None and not found.edit.is_rewrite), None)
+
     def _is_spent(self) -> bool:
         return self._a.runner.work > self._until
 
-    def _aligned(self, nearness: float, strategy: Strategy, refused: frozenset[str] = frozenset()) -> Alignment:
+    def _unpaired(self, nearness: float, refused: frozenset[str] = frozenset(), is_of_many: bool = False) -> Alignment:
         if nearness not in self._matchings:
             self._matchings[nearness] = Matching(self._a, self._b, *self._numbers, nearness)
-        alignment = Alignment(self._matchings[nearness], refused)
+        return Alignment(self._matchings[nearness], refused, is_of_many)
+
+    def _aligned(self, nearness: float, strategy: Strategy, is_of_many: bool = False) -> Alignment:
+        alignment = self._unpaired(nearness, is_of_many=is_of_many)
         if strategy in ("walk", "subsequence"):
             alignment.walk()
-        if strategy == "subsequence":
+        if strategy in ("subsequence", "sequence"):
             alignment.add_common_subsequence()
         return alignment
 
@@ -152,7 +177,9 @@ class RegionSearch:
         except (OpdiffError, ValueError):
             return None
 
-    def _with(self, alignment: Alignment, nearness: float, strategy: Strategy, is_named: bool) -> Found | None:
+    def _with(
+        self, alignment: Alignment, nearness: float, strategy: Strategy, is_named: bool = False, with_cuts: bool = True
+    ) -> Found | None:
         """The edit that this alignment gives, made as small as it can be."""
         pieces, choices, limit = differences(alignment), Choices(), self._limit(nearness)
         whole = self._merged(alignment, choices)
@@ -161,13 +188,17 @@ class RegionSearch:
         if is_named and self._changed(alignment, whole[1])[2] > LARGEST:
             return None  # to bring it down takes most of the time, and the name says it
         pieces, bound, choices = self._minimised(alignment, pieces, choices, limit)
-        if not is_named:
+        if with_cuts and not is_named:
             pieces, choices = self._cut(alignment, pieces, choices, limit, strategy == "tables")
         merged = self._merged(alignment, choices)
         if merged is None:
             return None
         edit, cost = self._edit(alignment, tuple(pieces), bound, *merged)
-        return Found(Plan(nearness, strategy, tuple(pieces), choices, alignment.unmatched, bound), edit, cost)
+        return Found(
+            Plan(nearness, alignment.pairs, tuple(pieces), choices, alignment.unmatched, bound, alignment.with_pairs),
+            edit,
+            cost,
+        )
 
     def _minimised(
         self, alignment: Alignment, pieces: list[Piece], choices: Choices, limit: float
@@ -260,6 +291,9 @@ class RegionSearch:
             ours, theirs = first_of(self._a, alignment.between_a), first_of(self._b, alignment.between_b)
             lines, places, readers, together = [whole], [Place.of(ours, theirs)], [None], set()
         replaced, brought, n_steps = self._changed(alignment, merged)
+        if len(pieces) >= OFTEN * len(lines):
+            replaced, brought = once(self._a, replaced), once(self._b, brought)
+            n_steps = max(_n_steps(self._a, replaced), _n_steps(self._b, brought))
         at = changed_line(alignment, pieces, replaced, brought) if len(lines) > MOST_LINES else None
         if at is not None:
             lines, places, readers, together = [writer.repeated(*at)], [Place.of(*at)], [None], set()

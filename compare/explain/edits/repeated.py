@@ -11,7 +11,7 @@ from .alignment import Alignment
 from .expression import Style, formula
 from .pieces import Piece
 
-_FEWEST = 3  # times that a line runs, from which on it is told once
+OFTEN = 3  # times that a line runs, from which on it is told once
 # Pieces at the line for each one elsewhere: a loop's first time, which begins with zeros, is not as the others.
 _PER_OTHER = 2
 _LETTERS = "xyzuv"
@@ -28,7 +28,7 @@ def changed_line(
     """
     at_a = [_line(alignment.a, alignment.partner[p.step.number]) for p in pieces if p.step is not None]
     at_b = [_line(alignment.b, p.step) for p in pieces if p.step is not None]
-    if len(at_b) < max(_FEWEST, len(pieces)):
+    if len(at_b) < max(OFTEN, len(pieces)):
         return None
     lines = [_most(found) for found in (at_a, at_b)]
     counts = [found.count(line) for line, found in zip(lines, (at_a, at_b), strict=True)]
@@ -37,10 +37,15 @@ def changed_line(
         *((alignment.b, step, lines[1]) for step in brought),
     )
     n_others = sum(line != _line(network, step) for network, step, line in changed) + len(pieces) - min(counts)
-    if None in lines or min(counts) < _FEWEST or _PER_OTHER * n_others > min(counts):
+    if None in lines or min(counts) < OFTEN or _PER_OTHER * n_others > min(counts):
         return None
     ours, theirs = (_last(network, line) for network, line in zip((alignment.a, alignment.b), lines, strict=True))
     return None if ours is None or theirs is None else (ours, theirs)
+
+
+def once(network: Network, steps: Iterable[Step]) -> list[Step]:
+    """These steps, without those that are another's on the same line: a line that runs many times counts once."""
+    return list({(step.operator, _line(network, step) or step.number): step for step in steps}.values())
 
 
 def steps_of_line(network: Network, last: Step) -> int:

@@ -70,8 +70,8 @@ def _where_made(
     first_b = first_b or first_of(b, _in_own_lines(b, at_fault or inside_b, _texts(a, inside_a)))
     # what A has no step for is told where A reads the value, if B does so in that very line
     is_of_reader = is_extra and _are_in_one_line(b, first_b, piece.step or _reader(b, piece.theirs))
-    if alignment.has(piece.ours) and (is_table or is_of_reader):
-        first_a = None
+    if alignment.has(piece.ours) and (is_table or is_of_reader or not is_extra):
+        first_a = None  # what makes the value stands in B too
     elif is_extra:
         beside = (move for move in reversed(_moves(a, piece.ours)) if _stand_side_by_side(alignment, move, first_b))
         first_a = next(beside, _maker(a, piece.ours))

@@ -25,7 +25,7 @@ Weights = Mapping[str, Callable[[], np.ndarray]]
 Relations = dict[Hashable, Relation]
 _SHORT, _WHOLE, _LETTERED = Style(depth=7), Style(depth=60), Style(depth=60, with_letters=True)
 _DEFINED = re.compile(r", [xyz] = ")  # behind it stands what a letter is
-_PLACES, _MOST_PLACES = ("x = ", "in "), 3  # words before where a line holds
+_PLACES = ("x = ", "in ")  # words before where a line holds
 _ARRAY = re.compile(r"constant \[[^]]*\]|[\w.]+\.(?:weight|bias)\b")
 READABLE, LONGEST = 160, 320  # characters: a line of no more is told whole; with what its letters are
 _NOUNS = {
@@ -49,6 +49,7 @@ _CALLED = {
 class Line:
     """One piece in words. `key` is the same for the same mistake elsewhere: in another block, on another weight.
 
+    others: where else in the region the same is, in words that follow the text.
     whole: the length of the text with nothing left out of it, but for what x is.
     is_number: whether it is only another number, or another weight.
     is_order: whether it is only the order of steps that both have.
@@ -61,14 +62,19 @@ class Line:
     is_number: bool = False
     is_order: bool = False
     is_weight: bool = False
+    others: frozenset[str] = frozenset()
+
+    @property
+    def told(self) -> str:
+        """The text, and the other place where there is one: a loop has so many that the first stands for them all."""
+        return self.text + (next(iter(self.others)) if len(self.others) == 1 else "")
 
     def also_of(self, other: Line) -> Line:
         """This line, with the place of another that says the same elsewhere: `x is left out, x = cos(p), and x = sin(p)`."""
         for word in _PLACES:
             (said, _, place), (also, _, more) = self.text.partition(f", {word}"), other.text.partition(f", {word}")
-            known = place.split(f", and {word}")
-            if said == also and place and more and more not in known and len(known) < _MOST_PLACES:
-                return replace(self, text=f"{self.text}, and {word}{more}")
+            if said == also and place and more:
+                return replace(self, others=self.others | {f", and {word}{more}"} - {f", and {word}{place}"})
         return self
 
 
@@ -451,7 +457,7 @@ class Writer:
         def leaf(name: str) -> str | None:
             match = self._alignment.match(name)
             ours = self._alignment.paired(name) if match is None else match.name
-            if ours is not None and self._a.base(ours) == hole and self._b.values[name].kind != "constant":
+            if ours is not None and self._alignment.are_one(ours, hole) and self._b.values[name].kind != "constant":
                 return "x"
             return self._leaf_of_b(name)
 

@@ -42,6 +42,35 @@ for n in range(6):
     state = state * self.wpe[2] + x[n]
 return torch.stack(out)
 """
+GATED = """
+total, w = torch.zeros_like(x), self.head[:32].T
+for n in range(5):
+    part = (x[:, n : n + 1] * 9).clamp(min=0)
+    {}
+return total
+"""
+WAVES = """
+def waves():
+    angles = torch.arange(6).float()[:, None] * 0.1 ** torch.arange(16)
+    return {}
+cos, sin = waves()
+u, v = x.chunk(2, -1)
+return torch.cat((u * cos - v * sin, v * cos + u * sin), -1)
+"""
+WINDOW = """
+before, apart = {}
+padded = torch.nn.functional.pad(x.exp().T, (before, 0))
+return torch.nn.functional.conv1d(padded, self.wpe[:32, None, :5], dilation=apart, groups=32).T
+"""
+OFFSETS = """
+def near(offset):
+    return torch.where(offset.abs() < 2, offset.abs(), offset.abs() // 2 + 1)
+def bucket(offset):
+    side = (offset > 0).long() * 4
+    return {}
+offset = (x @ x.T).sign().long()[:, :6] + torch.arange(6)
+return x + self.wpe[bucket(offset)].sum(1)
+"""
 SHIFTED = "positions = torch.arange(6).float()\n{turn}\nreturn turn(x, positions{argument})"
 
 
@@ -190,6 +219,62 @@ CASES = {
         ", each time that the line runs",
         "out.append(state + self.wpe[1] * x[n])",
         "out.append(self.wpe[1] * state + x[n])",
+    ),
+    "a state that a loop rounds": Case(
+        LOOPED.replace("SEEN", "state.sin()"),
+        LOOPED.replace("SEEN", "state.sin()").replace("+ x[n]", "+ x[n]\n    state = state.bfloat16().float()"),
+        "to_bfloat16(x) is extra",
+        "state = state * self.wpe[2] + x[n]",
+        "state = state.bfloat16().float()",
+    ),
+    "one step of a loop in the place of another": Case(
+        GATED.format("total = total + part * (x @ w + self.wpe[n])"),
+        GATED.format("total = total + part * (x @ w)\n    total = total + (part > 0) * self.wpe[n]"),
+        "is left out, x = embed @",
+        "total = total + part * (x @ w + self.wpe[n])",
+        "total = total + part * (x @ w)",
+    ),
+    "the same step for two values of one line": Case(
+        f"{WAVES.format('angles.cos(), angles.sin()')}",
+        f"{WAVES.format('1.3 * angles.cos(), 1.3 * angles.sin()')}",
+        ", and x = sin(",
+        "return angles.cos(), angles.sin()",
+        "return 1.3 * angles.cos(), 1.3 * angles.sin()",
+    ),
+    "two settings of which none can be mended alone": Case(
+        WINDOW.format("4, 1"),
+        WINDOW.format("8, 2"),
+        "; and Conv with dilations=[2] where Mine A has [1]",
+        "padded = torch.nn.functional.pad(x.exp().T, (before, 0))",
+        "padded = torch.nn.functional.pad(x.exp().T, (before, 0))",
+    ),
+    "one reader of a value that others read too": Case(
+        "y = x.exp()\nz = (y / 2).sin()\nreturn z + y * self.wpe[0]",
+        "y = x.exp()\nz = (y / 2).sin()\nreturn z + (x @ x.T @ x).sin() * self.wpe[0]",
+        "where Mine A has exp(embed), in exp(embed) * ",
+        "return z + y * self.wpe[0]",
+        "return z + (x @ x.T @ x).sin() * self.wpe[0]",
+    ),
+    "a roll": Case(
+        "return x + x.exp()",
+        "return x + x.exp().roll(2, 0)",
+        "roll(x, 2, axis -2) is extra",
+        "return x + x.exp()",
+        "return x + x.exp().roll(2, 0)",
+    ),
+    "a value repeated otherwise": Case(
+        "y = x.exp()[:, :16].reshape(6, 4, 4)\nreturn x * y.repeat_interleave(2, 1).reshape(6, 32)",
+        "y = x.exp()[:, :16].reshape(6, 4, 4)[:, :1]\nreturn x * y.expand(6, 8, 4).reshape(6, 32)",
+        " where Mine A has ",
+        "y = x.exp()[:, :16].reshape(6, 4, 4)",
+        "y = x.exp()[:, :16].reshape(6, 4, 4)[:, :1]",
+    ),
+    "what is added to what the other side has too": Case(
+        OFFSETS.format("side + near(offset)"),
+        OFFSETS.format("near(offset)"),
+        "is left out",
+        "side = (offset > 0).long() * 4",
+        "return x + self.wpe[bucket(offset)].sum(1)",
     ),
 }
 
