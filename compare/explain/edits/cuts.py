@@ -5,7 +5,7 @@ It sees through steps that are written otherwise: whatever stands behind the val
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import combinations
 
 import numpy as np
@@ -16,7 +16,7 @@ from .alignment import Alignment
 from .merged import Cut
 
 Pair = tuple[str, str]
-_SINGLES, _NEAREST, _PAIRS = 250, 14, 60
+_SINGLES, _NEAREST, _PAIRS, _WORDED = 250, 14, 60, 1000
 
 
 class CutSearch:
@@ -42,7 +42,7 @@ class CutSearch:
         if wanted is None:
             return
         near: list[tuple[float, Pair]] = []
-        for pair in sorted(self._candidates(ours, theirs), key=self._cost)[:_SINGLES]:
+        for pair in sorted(self._simplest(self._candidates(ours, theirs)), key=self._cost)[:_SINGLES]:
             if self._is_spent():
                 return
             got = self._run([pair], ours)
@@ -62,6 +62,16 @@ class CutSearch:
             plan = self._plan(got, wanted) if got is not None and got.size == wanted.size else None
             if plan is not None:
                 yield Cut(ours, two, plan)
+
+    def _simplest(self, pairs: Iterable[Pair]) -> list[Pair]:
+        """Of very many pairs, those that hang on the fewest values: to put them all in words takes too long."""
+        found = list(pairs)
+        if len(found) <= _WORDED:
+            return found
+        a, b, shared = self._a, self._b, self._alignment.shared
+        at_a = {ours: sum(1 for _ in a.cone(ours, shared - {ours})) for ours in {ours for ours, _ in found}}
+        at_b = {theirs: sum(1 for _ in b.cone(theirs)) for theirs in {theirs for _, theirs in found}}
+        return sorted(found, key=lambda pair: at_a[pair[0]] + at_b[pair[1]])[:_WORDED]
 
     def _candidates(self, ours: str, theirs: str) -> Iterator[Pair]:
         """Values of one size on both sides, moved ones too, that are not equal."""

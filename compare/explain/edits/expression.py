@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
@@ -67,6 +68,7 @@ _LAST_AXIS = frozenset(
     }
 )
 _MOST_ENTRIES = 4
+_MOST_STEPS = 400  # of a formula
 MASKED = -1e4  # what is added to a score that must not count
 Leaf = Callable[[str], str | None]
 
@@ -103,8 +105,24 @@ def as_written(array: np.ndarray) -> np.ndarray:
 
 
 def formula(network: Network, name: str, leaf: Leaf, style: Style, depth: int | None = None) -> str:
-    """A value, down to those for which `leaf` has a word."""
-    return _written(network, name, leaf, style, style.depth if depth is None else depth)[0]
+    """A value, down to those for which `leaf` has a word; less deep where it would be of too many steps, as in a loop, each
+    of whose turns reads the one before more than once.
+    """
+    asked, sizes, leaf = style.depth if depth is None else depth, dict[tuple[str, int], int](), cache(leaf)
+    while asked > 1 and _size(network, name, leaf, asked, sizes) > _MOST_STEPS:
+        asked -= 1
+    return _written(network, name, leaf, style, asked)[0]
+
+
+def _size(network: Network, name: str, leaf: Leaf, depth: int, known: dict[tuple[str, int], int]) -> int:
+    """How many values a formula of this depth writes."""
+    name = network.base(name)
+    if (name, depth) not in known:
+        maker = network.values[name].maker
+        is_end = depth <= 0 or maker is None or (leaf(name) is not None)
+        read = () if is_end or maker is None else maker.operands
+        known[name, depth] = 1 + sum(_size(network, one, leaf, depth - 1, known) for one in read)
+    return known[name, depth]
 
 
 def step_formula(network: Network, step: Step, leaf: Leaf, style: Style, depth: int = 1) -> str:

@@ -27,6 +27,7 @@ _SHORT, _WHOLE, _LETTERED = Style(depth=7), Style(depth=60), Style(depth=60, wit
 _DEFINED = re.compile(r", [xyz] = ")  # behind it stands what a letter is
 _PLACES = ("x = ", "in ")  # words before where a line holds
 _ARRAY = re.compile(r"constant \[[^]]*\]|[\w.]+\.(?:weight|bias)\b")
+_LONG = 1500  # characters of two formulas: in longer ones, no other order is looked for
 READABLE, LONGEST = 160, 320  # characters: a line of no more is told whole; with what its letters are
 _NOUNS = {
     "Add": "the sum",
@@ -94,6 +95,7 @@ class Writer:
         self._known = known
         self._a, self._b = alignment.a, alignment.b
         self._relations: dict[Piece, Relation] = {}
+        self._atoms: dict[str, str] = {}
 
     def line(self, piece: Piece) -> Line:
         """The piece in words."""
@@ -422,7 +424,7 @@ class Writer:
         """The words for steps of A that B has the other way round; None where that is not it."""
         right = formula(self._b, piece.theirs, self._leaf_of_b, _WHOLE)
         left = formula(self._a, piece.ours, self._opened(ours), _WHOLE)
-        found = in_another_order(right, left)
+        found = in_another_order(right, left) if len(right + left) <= _LONG else None
         if found is None:
             return None
         late, early = (text if len(text) <= READABLE // 2 else f"{text[: READABLE // 2]}..." for text in found)
@@ -492,6 +494,11 @@ class Writer:
 
     def _atom(self, name: str) -> str:
         """A shared value in a few words."""
+        if name not in self._atoms:
+            self._atoms[name] = self._few_words(name)
+        return self._atoms[name]
+
+    def _few_words(self, name: str) -> str:
         value = self._a.values[self._a.base(name)]
         if value.kind in ("input", "weight"):
             return self._name(value.label)
