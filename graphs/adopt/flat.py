@@ -19,7 +19,7 @@ from ..errors import InputError
 from ..run import Runner
 from ..slices import implicit_inputs, rename_captured
 from ..stepping import FLOAT, SMALL_FLOATS, Context, StepRunner, Typed, type_name, typed
-from .fused import expanded
+from .known import expanded
 from .loops import unrolled, unrolls
 from .opened import Foreign
 from .quantised import in_floats

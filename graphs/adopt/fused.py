@@ -1,7 +1,4 @@
-"""What onnxruntime's optimizers fuse, as steps: attention with its projections or padding, embeddings, quantised products.
-
-All other expansions are in `expansions`; `expanded` knows these too.
-"""
+"""What onnxruntime's optimizers fuse, as steps: attention with its projections or padding, embeddings, quantised products."""
 
 from __future__ import annotations
 
@@ -11,9 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 from onnx import NodeProto, TensorProto, helper
 
-from .expansions import Body, attended, causal, expanded, expansion, in_heads, layer_norm, merged
+from .expansions import Body, attended, causal, expansion, in_heads, layer_norm, merged
 
-__all__ = ["expanded"]
 _BY_CHANNEL = 13  # the opset from which DequantizeLinear takes a scale for each channel
 _UNSEEN = -10000.0  # what onnxruntime adds to scores of padding, where a node says nothing else
 
