@@ -27,8 +27,11 @@ from typing import Any
 import numpy as np
 import onnx
 import torch
+import transformers
 from corpus.models import TOKENS, tiny_model
 from foreign import models
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
 from torch import nn
 
 from opdiff.compare.align.foreign import align_foreign
@@ -166,10 +169,12 @@ def simplified(path: Path) -> Path:
 
 
 def by_genai(make: Make, folder: Path) -> Iterator[Route]:
-    """onnxruntime-genai's builder on the model's HF folder."""
+    """onnxruntime-genai's builder on the model's HF folder, with a tokenizer, which it asks for."""
     import onnxruntime_genai  # noqa: F401
 
     make().save_pretrained(folder / "hf")
+    tokenizer = Tokenizer(WordLevel({"a": 0}, "a"))
+    transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer).save_pretrained(folder / "hf")
     for precision in ("fp32", "fp16", "int4"):
         made = built_by_genai(folder, precision)
         if made is not None:
