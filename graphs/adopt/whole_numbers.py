@@ -163,4 +163,5 @@ def _convolution(body: Body) -> list[NodeProto] | None:
 def _bias(body: Body, bias: str, scale: str, weight_scale: str) -> str:
     """A bias in whole numbers, whose scale is that of the products."""
     scales = [_as_number(body, name) for name in (scale, weight_scale)]
-    return body.op("Mul", body.op("Cast", bias, to=onnx.TensorProto.FLOAT), body.op("Mul", *scales))
+    axes = {} if body.values[weight_scale].array.size == 1 else {"axis": 0}
+    return body.op("DequantizeLinear", bias, body.op("Mul", *scales), **axes)

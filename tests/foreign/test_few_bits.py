@@ -10,8 +10,11 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
+import torch
 from corpus.models import TOKENS
+from foreign import models
 from onnx import TensorProto, helper
+from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization import matmul_nbits_quantizer as n_bits
 from onnxruntime.quantization.matmul_bnb4_quantizer import MatMulBnb4Quantizer
 
@@ -206,3 +209,38 @@ def test_weights_of_a_few_bits_are_the_weights(make, operator, n_stored, exports
     result = compare(exports / "eager.onnx", made, TOKENS)
     assert result.parity, [cause.text for cause in result.root_causes]
     assert any(f"storage: {n_stored} of B's constants" in note for note in result.notes)
+
+
+class Given(CalibrationDataReader):
+    """One input, once."""
+
+    def __init__(self, x: np.ndarray) -> None:
+        self._left = [{"x": x}]
+
+    def get_next(self) -> dict | None:
+        return self._left.pop() if self._left else None
+
+
+STATIC = {
+    "beside operators": dict(quant_format=QuantFormat.QDQ),
+    "in operators": dict(quant_format=QuantFormat.QOperator),
+    "to 16 bits": dict(quant_format=QuantFormat.QDQ, activation_type=QuantType.QInt16, per_channel=True),
+}
+
+
+@pytest.mark.parametrize("how", STATIC)
+def test_activations_that_are_rounded_with_fixed_scales_are_told_as_that(how, tmp_path):
+    torch.manual_seed(0)
+    layers = [torch.nn.Linear(24, 80), torch.nn.Sigmoid(), torch.nn.Linear(80, 64)]
+    x = torch.randn(3, 24)
+    a = models.written(models.filled(torch.nn.Sequential(*layers)), x, tmp_path / "a.onnx", 18, "x")
+    b = tmp_path / "b.onnx"
+    more = {"UseQDQContribOps": True} if how == "to 16 bits" else {}
+    quantize_static(str(a), str(b), Given(x.numpy()), extra_options={"DefaultTensorType": 1, **more}, **STATIC[how])
+    given = {"x": x.numpy()}
+    result = compare(a, b, inputs=(given, given))
+    assert result.root_causes
+    told = [cause.text for cause in result.root_causes]
+    assert all("QuantizeLinear(" in text and "other numbers" not in text for text in told), told
+    assert any("in fewer bits (" in note for note in result.notes)
+    assert result.closed.complete
