@@ -12,7 +12,7 @@ from onnx import TensorProto, numpy_helper
 from .constants import Exact, fingerprint, is_constant
 from .inference import inferred
 from .kernels import FLOAT32_DOMAIN, FLOAT32_PLACES, in_single, kinds_of, runs_in_double, versions_of
-from .slices import LOOKUPS, implicit_inputs
+from .slices import LOOKUPS, implicit_inputs, subgraphs
 
 _FLOAT, _DOUBLE = TensorProto.FLOAT, TensorProto.DOUBLE
 # Their definitions in the ONNX standard hold float32 constants, which onnxruntime would use in double as well.
@@ -136,12 +136,12 @@ def _promote_attributes(node: onnx.NodeProto, renamed: dict[str, str], perturb: 
             replacement = onnx.helper.make_attribute("value", numpy_helper.from_array(values))
             _promote_tensor(replacement.t, perturb)
             attribute.CopyFrom(replacement)
-        for inner in (attribute.g, *attribute.graphs):
-            for tensor in inner.initializer:
-                _promote_tensor(tensor, perturb)
-            for child in inner.node:
-                child.input[:] = [renamed.get(name, name) for name in child.input]
-                _promote_attributes(child, renamed, perturb)
+    for inner in subgraphs(node):
+        for tensor in inner.initializer:
+            _promote_tensor(tensor, perturb)
+        for child in inner.node:
+            child.input[:] = [renamed.get(name, name) for name in child.input]
+            _promote_attributes(child, renamed, perturb)
 
 
 def _promote_tensor(tensor: TensorProto, perturb: Exact | None) -> None:

@@ -138,9 +138,8 @@ class StepRunner:
             return [_view(node, first, inputs)]
         if node.op_type == "Gather" and inputs[1] is not None:
             axis = next((a.i for a in node.attribute if a.name == "axis"), 0)
-            seen = np.moveaxis(first.array, axis, 0)[
-                inputs[1].array
-            ]  # np.take would copy a table that is seen transposed
+            # np.take would copy a table that is seen transposed
+            seen = np.moveaxis(first.array, axis, 0)[inputs[1].array]
             places = range(inputs[1].array.ndim)
             return [typed(np.moveaxis(seen, places, [axis % first.array.ndim + place for place in places]))]
         if node.op_type == "GatherND" and inputs[1] is not None and not any(a.i for a in node.attribute):

@@ -112,18 +112,12 @@ def align_foreign(
         opened, _courses(opened, asked, given, runner, first_position, steps), runner
     )
     cut = [cut_to_last_position(*pair) for pair in ((ours, theirs), (theirs, ours))]
-    ours, theirs = (
-        flat if one is None else ran(one, course, runner)
-        for flat, one, course in zip((ours, theirs), cut, courses, strict=True)
-    )
+    ours, theirs = _ran_as(cut, (ours, theirs), courses, runner)
     folded = [
         with_norms_folded(flat.foreign, kernels) if kernels else None
         for flat, kernels in zip((ours, theirs), folded_elsewhere(ours, theirs), strict=True)
     ]
-    ours, theirs = (
-        flat if one is None else ran(one, course, runner)
-        for flat, one, course in zip((ours, theirs), folded, courses, strict=True)
-    )
+    ours, theirs = _ran_as(folded, (ours, theirs), courses, runner)
     notes = [note for n, flat in enumerate((ours, theirs)) for note in _run_notes("AB"[n], flat, courses[n], runner)]
     notes += [
         f"{'AB'[n]}'s logits are compared at the last position: {'BA'[n]} gives no others" for n in (0, 1) if cut[n]
@@ -153,6 +147,16 @@ def align_foreign(
         raise InputError(f"{a.path} and {b.path}: no value of one is one of the other on this input")
     pair = ForeignPair(ours, theirs, aligned, tuple(named), tuple(notes), len(asked) or None)
     return replace(pair, notes=(*notes, *_other_weights(pair), _told(pair)))
+
+
+def _ran_as(
+    written: Sequence[Foreign | None], flats: Sequence[Flat], courses: Sequence[Course], runner: Runner
+) -> list[Flat]:
+    """Both run again as they are written now; as they are where they are not written anew."""
+    return [
+        flat if one is None else ran(one, course, runner)
+        for one, flat, course in zip(written, flats, courses, strict=True)
+    ]
 
 
 def _courses(
@@ -264,6 +268,7 @@ def _storage_notes(before: Sequence[Flat], after: Sequence[Flat], finer: Sequenc
 
 
 def _some(names: Iterable[str]) -> str:
+    """The first few names."""
     listed = list(names)
     return ", ".join(listed[:3]) + (", ..." if len(listed) > 3 else "")
 
@@ -369,8 +374,7 @@ def _other_weights(pair: ForeignPair) -> Iterator[str]:
 
 def _alone(alone: Sequence[Sequence[Anchor]]) -> str:
     said = [
-        f"{len(anchors)} of {letter}'s weights have none ({', '.join(one.weight_name for one in anchors[:3])}"
-        f"{', ...' if len(anchors) > 3 else ''})"
+        f"{len(anchors)} of {letter}'s weights have none ({_some(one.weight_name for one in anchors)})"
         for letter, anchors in zip("AB", alone, strict=True)
         if anchors
     ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import permutations
 
@@ -197,9 +197,9 @@ def _of_halves(flat: Flat, other: Flat) -> Numbers:
         if name not in flat.constants or name in flat.constant_nodes:
             continue
         array = flat.array(name)
-        near = [candidate for candidate in by_shape.get(array.shape, ()) if is_stored_as(array, candidate, step)]
-        if near:
-            found[name] = np.asarray(min(near, key=lambda one: _far(array, one)), np.float32)
+        nearest = _nearest(array, by_shape.get(array.shape, ()), step)
+        if nearest is not None:
+            found[name] = nearest
     return {**found, **_of_rows_of_halves(flat, other)}
 
 
@@ -216,10 +216,16 @@ def _of_blocks(flat: Flat, other: Flat) -> Numbers:
         step, array = flat.storage.get(name), flat.array(name)
         if step is None or flat.foreign.half or array.size < _PROBED:
             continue
-        near = [one for one in by_shape.get(array.shape, ()) if is_stored_as(array, one, np.abs(step))]
-        if near:
-            found[name] = np.asarray(min(near, key=lambda one: _far(array, one)), np.float32)
+        nearest = _nearest(array, by_shape.get(array.shape, ()), np.abs(step))
+        if nearest is not None:
+            found[name] = nearest
     return found
+
+
+def _nearest(array: np.ndarray, candidates: Iterable[np.ndarray], step: np.ndarray) -> np.ndarray | None:
+    """Of those that an array may be, stored so, the nearest one."""
+    near = [one for one in candidates if is_stored_as(array, one, step)]
+    return np.asarray(min(near, key=lambda one: _far(array, one)), np.float32) if near else None
 
 
 def _of_rows_of_halves(flat: Flat, other: Flat) -> Numbers:

@@ -9,8 +9,8 @@ import numpy as np
 from onnx import NodeProto, TensorProto, helper
 
 from .expansions import Body, attended, causal, expansion, in_heads, layer_norm, merged
+from .quantised import BY_CHANNEL
 
-_BY_CHANNEL = 13  # the opset from which DequantizeLinear takes a scale for each channel
 _UNSEEN = -10000.0  # what onnxruntime adds to scores of padding, where a node says nothing else
 
 
@@ -158,7 +158,7 @@ def _of_tables(
     """Tokens, positions and segments looked up and normalised; beside it how many tokens the mask has."""
     words, places, kinds, gain, bias = tables
     batch, n_tokens = body.shape(tokens)
-    at = positions or body.constant([list(range(n_tokens))])  # type: ignore[list-item]
+    at = positions or body.constant(np.arange(n_tokens)[None])
     total = body.op("Add", body.op("Gather", words, tokens, axis=0), body.op("Gather", places, at, axis=0))
     if segments:
         total = body.op("Add", total, body.op("Gather", kinds, segments, axis=0))
@@ -201,7 +201,7 @@ def _dequantised(body: Body, whole: Sequence[str]) -> str | None:
     DequantizeLinear does not take.
     """
     is_by_channel = body.values[whole[1]].array.size > 1
-    if is_by_channel and (body.opset < _BY_CHANNEL or len(body.shape(whole[0])) != 2):
+    if is_by_channel and (body.opset < BY_CHANNEL or len(body.shape(whole[0])) != 2):
         return None
     axes = {"axis": 1} if is_by_channel else {}
     return body.op("DequantizeLinear", *filter(None, whole), **axes)

@@ -11,7 +11,6 @@ from onnx import GraphProto, NodeProto
 
 from ..errors import InputError
 
-LOOPS = ("Loop", "Scan")
 _FIRST_SCAN = 9  # the opset from which Scan has no batch of its own
 
 

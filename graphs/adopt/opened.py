@@ -12,7 +12,7 @@ from onnx import TensorProto, inliner
 
 from ..artifact import Maps, Weight, read_model, weights_outside
 from ..errors import InputError
-from ..slices import rename_captured
+from ..slices import rename_captured, subgraphs
 
 _INSIDE = 64  # elements: what is larger counts as a weight, wherever it stands
 
@@ -103,7 +103,7 @@ def open_foreign(path: str | Path, maps: Maps | None = None) -> Foreign:
 def _lift(graph: onnx.GraphProto, top: onnx.GraphProto, taken: set[str]) -> None:
     """Let the initializers of a graph's subgraphs be those of the whole, under names of their own."""
     for node in graph.node:
-        for inner in (g for a in node.attribute for g in (a.g, *a.graphs)):
+        for inner in subgraphs(node):
             _lift(inner, top, taken)
             if not inner.initializer:
                 continue
@@ -143,8 +143,8 @@ def _widen(graph: onnx.GraphProto, element: int) -> None:
                 attribute.i = TensorProto.FLOAT
             if attribute.HasField("t"):
                 _widen_tensor(attribute.t, element)
-            for inner in (attribute.g, *attribute.graphs):
-                _widen(inner, element)
+        for inner in subgraphs(node):
+            _widen(inner, element)
 
 
 def _widen_tensor(tensor: TensorProto, element: int) -> None:

@@ -11,10 +11,10 @@ from collections.abc import Iterator, Mapping
 
 from onnx import GraphProto, NodeProto, TensorProto, helper
 
-from ..slices import implicit_inputs, producers
+from ..slices import producers, sliced
 
 _PRODUCT = "MatMulInteger"
-_BY_CHANNEL = 13  # the opset from which DequantizeLinear takes a scale for each channel
+BY_CHANNEL = 13  # the opset from which DequantizeLinear takes a scale for each channel
 
 
 def in_floats(graph: GraphProto, opset: int) -> GraphProto:
@@ -30,7 +30,9 @@ def in_floats(graph: GraphProto, opset: int) -> GraphProto:
     made = GraphProto()
     made.CopyFrom(graph)
     del made.node[:]
-    made.node.extend(_needed(nodes, {output.name for output in graph.output}))
+    maker = {name: node for node in nodes for name in node.output if name}
+    needed = {id(node) for node in sliced(maker, (output.name for output in graph.output), stop=lambda name: False)}
+    made.node.extend(node for node in nodes if id(node) in needed)
     return made
 
 
@@ -77,7 +79,7 @@ def _float_rows(
 def _has_known_scales(scale: TensorProto, weight: TensorProto, opset: int) -> bool:
     """Whether a weight [in, out] has one scale, or one for each output that DequantizeLinear takes."""
     return [*scale.dims] in ([], [1]) or (
-        opset >= _BY_CHANNEL and len(weight.dims) == 2 and [*scale.dims] == [weight.dims[1]]
+        opset >= BY_CHANNEL and len(weight.dims) == 2 and [*scale.dims] == [weight.dims[1]]
     )
 
 
@@ -87,19 +89,9 @@ def _written(node: NodeProto, whole: NodeProto, rounded: NodeProto, scale: str, 
     yield helper.make_node("DequantizeLinear", rounded.output, [activation], f"{node.name}/activation")
     of_weight = [whole.input[1], scale, *whole.input[3:]]
     dequantised = helper.make_node("DequantizeLinear", of_weight, [weight], f"{node.name}/weight")
-    if opset >= _BY_CHANNEL:
+    if opset >= BY_CHANNEL:
         dequantised.attribute.append(helper.make_attribute("axis", 1))
     yield dequantised
     product = helper.make_node("MatMul", [activation, weight], node.output, node.name)
     product.metadata_props.extend(whole.metadata_props)
     yield product
-
-
-def _needed(nodes: list[NodeProto], wanted: set[str]) -> list[NodeProto]:
-    """The nodes on which these values hang."""
-    kept = []
-    for node in reversed(nodes):
-        if not wanted.isdisjoint(node.output):
-            wanted.update((*node.input, *implicit_inputs(node)))
-            kept.append(node)
-    return kept[::-1]

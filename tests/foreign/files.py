@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime as ort
+from foreign import models
 
 from opdiff.compare.align.foreign import align_foreign
 from opdiff.compare.diagnose import compare
@@ -43,29 +43,10 @@ def files() -> Iterator[Path]:
             yield from sorted(Path(folder).rglob("*.onnx"))
 
 
-def slim(path: Path, made: Path) -> None:
-    import onnxslim
-
-    onnx.save(onnxslim.slim(str(path)), made)
-
-
-def simplified(path: Path, made: Path) -> None:
-    import onnxsim
-
-    onnx.save(onnxsim.simplify(onnx.load(path))[0], made)
-
-
-def saved_by_onnxruntime(path: Path, made: Path) -> None:
-    options = ort.SessionOptions()
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
-    options.optimized_model_filepath, options.log_severity_level = str(made), 4
-    ort.InferenceSession(str(path), options)
-
-
-OPTIMISERS: dict[str, Callable[[Path, Path], None]] = {
-    "onnxslim": slim,
-    "onnxsim": simplified,
-    "onnxruntime extended": saved_by_onnxruntime,
+OPTIMISERS: dict[str, Callable[[Path, Path], Path]] = {
+    "onnxslim": models.slim,
+    "onnxsim": models.simplified,
+    "onnxruntime extended": lambda path, made: models.saved_by_onnxruntime(path, "extended", made),
 }
 
 

@@ -88,9 +88,9 @@ def routes(make: Make, folder: Path) -> Iterator[Route]:
         yield f"other names for {name}", models.renamed(path)
     yield "four bits in blocks of 32", models.in_four_bits(plain["torch, sdpa, opset 18"], 32)
     yield "onnxruntime's transformers optimizer", optimised(eager, make().config)
-    for name, rewrite in (("onnxslim", slim), ("onnxsim", simplified)):
+    for name, rewrite in (("onnxslim", models.slim), ("onnxsim", models.simplified)):
         with contextlib.suppress(ImportError):
-            yield name, rewrite(eager)
+            yield name, rewrite(eager, eager.with_suffix(f".{name}.onnx"))
     with contextlib.suppress(ImportError):
         yield from by_genai(make, folder)
     for attention in ("eager", "sdpa"):
@@ -149,22 +149,6 @@ def optimised(path: Path, config: Any) -> Path:
         str(path), model_type="gpt2", num_heads=config.num_attention_heads, hidden_size=config.hidden_size
     )
     model.save_model_to_file(str(made))
-    return made
-
-
-def slim(path: Path) -> Path:
-    import onnxslim
-
-    made = path.with_suffix(".slim.onnx")
-    onnx.save(onnxslim.slim(str(path)), made)
-    return made
-
-
-def simplified(path: Path) -> Path:
-    import onnxsim
-
-    made = path.with_suffix(".sim.onnx")
-    onnx.save(onnxsim.simplify(onnx.load(path))[0], made)
     return made
 
 

@@ -92,14 +92,30 @@ def by_torchscript(model: Any, path: Path, attention: str = "eager", is_open: bo
     return path
 
 
-def saved_by_onnxruntime(path: Path, level: str) -> Path:
-    """The graph as onnxruntime's optimiser leaves it, beside it: its weights stay where they are."""
+def saved_by_onnxruntime(path: Path, level: str, made: Path | None = None) -> Path:
+    """The graph as onnxruntime's optimiser leaves it, as `made`; else beside it: its weights stay where they are."""
     options = ort.SessionOptions()
     options.graph_optimization_level = getattr(ort.GraphOptimizationLevel, f"ORT_ENABLE_{level.upper()}")
-    options.optimized_model_filepath = str(path.with_suffix(f".{level}.onnx"))
+    options.optimized_model_filepath = str(made or path.with_suffix(f".{level}.onnx"))
     options.log_severity_level = 4
     ort.InferenceSession(str(path), options)
     return Path(options.optimized_model_filepath)
+
+
+def slim(path: Path, made: Path) -> Path:
+    """The graph as onnxslim writes it."""
+    import onnxslim
+
+    onnx.save(onnxslim.slim(str(path)), made)
+    return made
+
+
+def simplified(path: Path, made: Path) -> Path:
+    """The graph as onnxsim writes it."""
+    import onnxsim
+
+    onnx.save(onnxsim.simplify(onnx.load(path))[0], made)
+    return made
 
 
 def in_four_bits(path: Path, block: int = 16) -> Path:

@@ -124,12 +124,13 @@ def _by_index(shape: Sequence[int], words: Sequence[str]) -> Iterator[Gathering]
     for axis, n in enumerate(shape):
         others = tuple(other for other in range(len(shape)) if other != axis)
         if others and n > 1 and np.prod([shape[other] for other in others]) >= 4:
-            yield Gathering(_index_of(words[axis]), tuple(shape), others)
+            yield Gathering(index_of(words[axis]), tuple(shape), others)
         if len(shape) > 2 and n >= 4:
             yield Gathering(f"row along {words[axis]}", tuple(shape), (axis,))
 
 
-def _index_of(word: str) -> str:
+def index_of(word: str) -> str:
+    """One index of an axis of that name, in words that follow "per"."""
     return f"index of {word}" if " " in word else word
 
 

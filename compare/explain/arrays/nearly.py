@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from .groups import index_of
 from .pair import ArrayPair, Relation
 
 _LEFT = 0.01  # of the difference: what a law may leave of it, to be told
@@ -35,16 +36,9 @@ def _made(a: np.ndarray, b: np.ndarray, words: tuple[str, ...]) -> Iterator[tupl
         n_numbers = 1 if axis is None else a.shape[axis]
         if n_numbers == 1 and axis is not None:
             continue
-        each = (
-            ""
-            if axis is None
-            else f" per index of {words[axis]}"
-            if words[axis].startswith("axis")
-            else f" per {words[axis]}"
-        )
-        one = "one " if each else "a "
+        one, each = ("a ", "") if axis is None else ("one ", f" per {index_of(words[axis])}")
+        yield f"plus {one}constant{each}", a + np.mean(b - a, axis=rest, keepdims=True), n_numbers
         squares = np.sum(a * a, axis=rest, keepdims=True)
         with np.errstate(all="ignore"):
             factor = np.where(squares > 0, np.sum(a * b, axis=rest, keepdims=True) / squares, 1.0)
-        yield f"plus {one}constant{each}", a + np.mean(b - a, axis=rest, keepdims=True), n_numbers
         yield f"times {one}factor{each}", a * factor, n_numbers

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from itertools import permutations
 
@@ -66,18 +66,22 @@ class Alignment:
 
     def _ends(self, theirs: str) -> set[str]:
         """The values of A at which B's value ends, that are no constants."""
-        found, seen, stack = set(), set(), [theirs]
+        matches = ((self.b.values[base].kind, match) for base, match in self._down_from(theirs))
+        return {self.a.base(match.name) for kind, match in matches if match is not None and kind != "constant"}
+
+    def _down_from(self, theirs: str) -> Iterator[tuple[str, Match | None]]:
+        """B's values from one on, without their moves, down to those that A has: each with its match."""
+        seen: set[str] = set()
+        stack = [theirs]
         while stack:
             base = self.b.base(stack.pop())
             if base in seen:
                 continue
             seen.add(base)
             match, maker = self.match(base), self.b.values[base].maker
-            if match is not None and self.b.values[base].kind != "constant":
-                found.add(self.a.base(match.name))
-            elif maker is not None:
+            yield base, match
+            if match is None and maker is not None:
                 stack.extend(maker.operands)
-        return found
 
     def has(self, ours: str) -> bool:
         """Whether a value of A is one of B too."""
@@ -91,19 +95,12 @@ class Alignment:
     def _between_b(self) -> list[Step]:
         steps: dict[int, Step] = {}
         met: set[str] = set()
-        seen: set[str] = set()
-        stack = [self.b.output]
-        while stack:
-            base = self.b.base(stack.pop())
-            if base in seen:
-                continue
-            seen.add(base)
-            match, maker = self.match(base), self.b.values[base].maker
+        for base, match in self._down_from(self.b.output):
+            maker = self.b.values[base].maker
             if match is not None:
                 met |= {match.name, self.a.base(match.name)}
             elif maker is not None:
                 steps[maker.number] = maker
-                stack.extend(maker.operands)
         self._shared = frozenset(met)
         return [steps[number] for number in sorted(steps)]
 

@@ -156,9 +156,9 @@ def _plain_step(network: Network, step: Step, output: int, leaf: Leaf, style: St
     if _is_widening(network, step):
         return _written(network, step.operands[0], leaf, style, depth)
     operands = [_written(network, name, leaf, style, depth - 1) for name in step.operands]
-    if not style.with_moves and _is_along_another_axis(network, step):
-        shape = network.array(step.operands[0])
-        operands[0] = (operands[0][0] if shape is None else f"reshape({operands[0][0]}, {list(shape.shape)})"), _ATOM
+    shape = None if style.with_moves else _shape_of_another_axis(network, step)
+    if shape is not None:
+        operands[0] = f"reshape({operands[0][0]}, {list(shape)})", _ATOM
     if not step.domain and step.operator in _INFIX and len(operands) == 2:
         sign, binds = _INFIX[step.operator]
         left = operands[0][0] if operands[0][1] >= binds else f"({operands[0][0]})"
@@ -259,19 +259,20 @@ def _settings(step: Step, with_axes: bool) -> Iterator[str]:
             yield f"{word}{shown(literal)}"
 
 
-def _is_along_another_axis(network: Network, step: Step) -> bool:
-    """Whether a part is taken along an axis that a reshape has made."""
+def _shape_of_another_axis(network: Network, step: Step) -> tuple[int, ...] | None:
+    """The shape that a reshape has made, where a part is taken along an axis of its making."""
     if step.operator not in ("Slice", "Split") or step.domain:
-        return False
+        return None
     maker = network.values[step.operands[0]].maker
     if maker is None or maker.operator != "Reshape" or maker.domain:
-        return False
+        return None
     made, read = network.array(maker.outputs[0]), network.array(maker.operands[0])
     axes = step.literals.get(3, np.zeros(1, int)) if step.operator == "Slice" else [step.attributes.get("axis", 0)]
     if made is None or read is None:
-        return False
+        return None
     firsts = [int(axis) % made.ndim - made.ndim for axis in np.ravel(axes)]
-    return any(first != -1 and made.shape[first:] != read.shape[first:] for first in firsts)
+    is_another = any(first != -1 and made.shape[first:] != read.shape[first:] for first in firsts)
+    return made.shape if is_another else None
 
 
 def _rounded_while_running(network: Network, step: Step) -> str | None:

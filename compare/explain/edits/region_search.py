@@ -21,8 +21,7 @@ from .edit import LARGEST, MOST_LINES, WORK, Edit, Place
 from .matching import Matching, Numbers
 from .merged import Choices, Merged
 from .pieces import Piece, differences
-from .repeated import changed_line
-from .repeated import n_steps as steps_of_line
+from .repeated import changed_line, steps_of_line
 from .where import first_of, has_other_mask_in, place_of
 from .words import LONGEST, Line, Relations, Weights, Writer
 
@@ -249,13 +248,8 @@ class RegionSearch:
         replaced, brought, n_steps = self._changed(alignment, merged)
         at = changed_line(alignment, pieces, replaced, brought) if len(lines) > MOST_LINES else None
         if at is not None:
-            lines, places, readers, replaced, brought = (
-                [writer.repeated(*at)],
-                [Place.of(*at)],
-                [None],
-                [at[0]],
-                [at[1]],
-            )
+            lines, places, readers = [writer.repeated(*at)], [Place.of(*at)], [None]
+            replaced, brought = ([step] for step in at)
             n_steps = max(steps_of_line(self._a, at[0]), steps_of_line(self._b, at[1]))
         is_order = all(line.is_order for line in lines)
         cost = _PER_ORDER if is_order else sum(map(_cost, lines)) + _PER_STEP * (len(replaced) + len(brought))

@@ -26,30 +26,30 @@ def changed_line(
 
     replaced, brought: the steps that are taken out of A, and those that are put in.
     """
-    at_a = [_lines(alignment.a, [alignment.partner[p.step.number]]) for p in pieces if p.step is not None]
-    at_b = [_lines(alignment.b, [p.step]) for p in pieces if p.step is not None]
+    at_a = [_line(alignment.a, alignment.partner[p.step.number]) for p in pieces if p.step is not None]
+    at_b = [_line(alignment.b, p.step) for p in pieces if p.step is not None]
     if len(at_b) < max(_FEWEST, len(pieces)):
         return None
     lines = [_most(found) for found in (at_a, at_b)]
-    counts = [sum(line in found for found in where) for line, where in zip(lines, (at_a, at_b), strict=True)]
+    counts = [found.count(line) for line, found in zip(lines, (at_a, at_b), strict=True)]
     changed = (
         *((alignment.a, step, lines[0]) for step in replaced),
         *((alignment.b, step, lines[1]) for step in brought),
     )
-    n_others = sum(line not in _lines(network, [step]) for network, step, line in changed) + len(pieces) - min(counts)
+    n_others = sum(line != _line(network, step) for network, step, line in changed) + len(pieces) - min(counts)
     if None in lines or min(counts) < _FEWEST or _PER_OTHER * n_others > min(counts):
         return None
     ours, theirs = (_last(network, line) for network, line in zip((alignment.a, alignment.b), lines, strict=True))
     return None if ours is None or theirs is None else (ours, theirs)
 
 
-def n_steps(network: Network, last: Step) -> int:
+def steps_of_line(network: Network, last: Step) -> int:
     """How many steps a line takes that ends at this one; moves are not counted."""
-    line, stack, found = _lines(network, [last]), [last], {last.number}
+    line, stack, found = _line(network, last), [last], {last.number}
     while stack:
         for name in stack.pop().operands:
             maker = network.values[name].maker
-            if maker is not None and maker.number not in found and (maker.is_move or _lines(network, [maker]) & line):
+            if maker is not None and maker.number not in found and (maker.is_move or _line(network, maker) == line):
                 found |= set() if maker.is_move else {maker.number}
                 stack.append(maker)
     return len(found)
@@ -57,8 +57,8 @@ def n_steps(network: Network, last: Step) -> int:
 
 def line_text(
     alignment: Alignment, ours: Step, theirs: Step, word: Callable[[str], str], name: Callable[[str], str]
-) -> str:
-    """What a line computes on B's side and on A's, with letters for the values of other lines.
+) -> tuple[str, str]:
+    """What a line computes on B's side and on A's, with letters for the values of other lines; and what these are.
 
     word: a value of A in a few words. name: a tap's or weight's name.
     """
@@ -67,20 +67,20 @@ def line_text(
     left = _formula(alignment, alignment.a, ours, letters, name)
     known = [(letter, key.partition(" ")[2]) for key, letter in letters.items() if key.startswith("a ")]
     told = "".join(f", {letter} = {word(value)}" for letter, value in known)
-    return f"{right} where A has {left}, each time that the line runs{told}"
+    return f"{right} where A has {left}", f", each time that the line runs{told}"
 
 
 def _formula(
     alignment: Alignment, network: Network, step: Step, letters: dict[str, str], name: Callable[[str], str]
 ) -> str:
-    line = _lines(network, [step])
+    line = _line(network, step)
 
     def leaf(value: str) -> str | None:
         base = network.base(value)
         made = network.values[base]
         if made.kind in ("input", "weight"):
             return name(made.label)
-        if made.maker is None or _lines(network, [made.maker]) & line:
+        if made.maker is None or _line(network, made.maker) == line:
             return None
         key = f"a {base}" if network is alignment.a else _of_a(alignment, base)
         if key not in letters and len(letters) < len(_LETTERS):
@@ -99,16 +99,15 @@ def _of_a(alignment: Alignment, theirs: str) -> str:
     return f"b {theirs}" if partner is None else f"a {partner.outputs[0]}"
 
 
-def _lines(network: Network, steps: Iterable[Step]) -> frozenset[str]:
-    """The innermost lines of the user that run these steps."""
-    found = (next(iter(own_lines(network.region.nodes[step.index])), None) for step in steps)
-    return frozenset(line.place for line in found if line is not None)
+def _line(network: Network, step: Step) -> str | None:
+    """The innermost line of the user that runs a step."""
+    return next((line.place for line in own_lines(network.region.nodes[step.index])), None)
 
 
-def _most(found: Iterable[frozenset[str]]) -> str | None:
-    counts = Counter(line for lines in found for line in lines)
+def _most(found: Iterable[str | None]) -> str | None:
+    counts = Counter(line for line in found if line is not None)
     return counts.most_common(1)[0][0] if counts else None
 
 
 def _last(network: Network, line: str | None) -> Step | None:
-    return next((s for s in reversed(network.steps) if not s.is_move and line in _lines(network, [s])), None)
+    return next((s for s in reversed(network.steps) if not s.is_move and _line(network, s) == line), None)

@@ -135,8 +135,7 @@ class EditSearch:
         """The nodes of the two graphs at a place in a region's programs."""
         left, right = self.a.regions[tap], self.b.regions[tap]
         lines = _lines_at(left, place.ours), _lines_at(right, place.theirs)
-        beside = _Lines.of([left]), _Lines.of([right])
-        a, b = _apart(*lines, *zip(beside, self._lines, strict=True))
+        a, b = _apart(*lines, *zip((left, right), self._lines, strict=True))
         return _sourced(left, place.ours, a), _sourced(right, place.theirs, b)
 
     @cached_property
@@ -209,6 +208,10 @@ class _Lines:
         lines = [line for node in nodes.values() for line in lines_of(node)]
         return cls(frozenset(line.place for line in lines), frozenset(line.text for line in lines))
 
+    def without(self, lines: Sequence[Line]) -> Sequence[Line]:
+        """These lines from the first on that is none of them; none where all are."""
+        return lines[next((n for n, line in enumerate(lines) if line.place not in self.places), len(lines)) :]
+
 
 def _lines_at(region: Region, index: int | None) -> list[Line]:
     """The lines of a node, or where none is meant, of the one that makes the tap; one that the exporter left without a
@@ -218,18 +221,18 @@ def _lines_at(region: Region, index: int | None) -> list[Line]:
 
 
 def _apart(
-    a: Sequence[Line], b: Sequence[Line], runs_a: tuple[_Lines, _Lines], runs_b: tuple[_Lines, _Lines]
+    a: Sequence[Line], b: Sequence[Line], runs_a: tuple[Region, _Lines], runs_b: tuple[Region, _Lines]
 ) -> tuple[Line | None, Line | None]:
     """A's line and B's, of those of a node each: the innermost that the other side does not run, which may call it; where it
     runs them all, the innermost that it does not run in this region.
 
     A file and its copy have lines that read alike: of two such lines, those that call them are told, from where they part.
 
-    runs_a, runs_b: what a side runs in this region, and all that it runs.
+    runs_a, runs_b: a side's region, and all that the side runs.
     """
     n = next((n for n, (ours, theirs) in enumerate(zip(a, b, strict=False)) if ours.place != theirs.place), 0)
     a, b = a[n:], b[n:]  # without what both run on the way, such as a helper of one file
-    a, b = _not_of(runs_b, a), _not_of(runs_a, b)
+    a, b = _not_of(*runs_b, a), _not_of(*runs_a, b)
     all_of_a, all_of_b = runs_a[1].texts, runs_b[1].texts
     if a and b and (a[0].text in all_of_b) != (b[0].text in all_of_a):
         a = [line for line in a if line.text not in all_of_b] or a
@@ -240,13 +243,9 @@ def _apart(
     return next(iter(a), None), next(iter(b), None)
 
 
-def _not_of(others: tuple[_Lines, _Lines], lines: Sequence[Line]) -> Sequence[Line]:
+def _not_of(region: Region, runs: _Lines, lines: Sequence[Line]) -> Sequence[Line]:
     """From the innermost line on that the other side does not run, or not in this region; all where there is none."""
-    for runs in reversed(others):
-        n = next((n for n, line in enumerate(lines) if line.place not in runs.places), None)
-        if n is not None:
-            return lines[n:]
-    return lines
+    return runs.without(lines) or _Lines.of([region]).without(lines) or lines
 
 
 def _nodes_of(side: GraphSide, taps: Iterable[str]) -> frozenset[int]:

@@ -92,19 +92,20 @@ class Writer:
                 text, key = full, full_key
         return Line(
             text,
-            key_of(key or text, self._a.region.tap, (self._a.region, self._b.region), self._stream),
+            self._key(key or text),
             len(whole),
             self._is_number(piece),
-            _AFTER in text or are_reordered(*_DEFINED.split(text)[0].partition(" where A has ")[::2]),
+            _AFTER in text or _is_reordered(_DEFINED.split(text)[0]),
             self._is_weight(piece),
         )
 
     def repeated(self, ours: Step, theirs: Step) -> Line:
         """What a line of both sides computes, of which these are the last steps."""
-        text = line_text(self._alignment, ours, theirs, self._atom, self._name)
-        said = text.split(", each time")[0]
-        key = key_of(said, self._a.region.tap, (self._a.region, self._b.region), self._stream)
-        return Line(text, key, len(said), is_order=are_reordered(*said.partition(" where A has ")[::2]))
+        said, more = line_text(self._alignment, ours, theirs, self._atom, self._name)
+        return Line(said + more, self._key(said), len(said), is_order=_is_reordered(said))
+
+    def _key(self, text: str) -> str:
+        return key_of(text, self._a.region.tap, (self._a.region, self._b.region), self._stream)
 
     def cost(self, pair: tuple[str, str]) -> float:
         """How long a cut is in words."""
@@ -194,18 +195,16 @@ class Writer:
             if len(left) == 2 and left == right[::-1] and left != right:
                 x, y = (formula(self._b, name, self._leaf_of_b, style, 2) for name in theirs.operands)
                 operands = f"{x} and {y}" if x != y else f"x, x = {x}"
-                name = _NOUNS.get(theirs.operator, operator_name(theirs))
-                return f"{name} has its operands the other way round: {operands}", ""
+                return f"{_noun(theirs)} has its operands the other way round: {operands}", ""
             shapes = f"{_listed(right)} where A has {_listed(left)}"
-            name = _NOUNS.get(theirs.operator, operator_name(theirs))
-            return f"{name} is taken over other axes: over values of shape {shapes}", ""
+            return f"{_noun(theirs)} is taken over other axes: over values of shape {shapes}", ""
         a, b = self._a.array(piece.ours), self._b.array(piece.theirs)
         assert a is not None
         assert b is not None
         read = formula(self._b, piece.theirs, self._leaf_of_b, style, 1)
         if a.size == b.size:
             relation = self._compared(a.reshape(b.shape), b, piece)
-            start = f"{_NOUNS.get(theirs.operator, operator_name(theirs))} reads {read} in another order"
+            start = f"{_noun(theirs)} reads {read} in another order"
             return f"{start}: {relation.text}", f"{start}: {relation.key}"
         return (
             f"{formula(self._b, piece.theirs, self._leaf_of_b, moved)} where A has "
@@ -301,7 +300,7 @@ class Writer:
         """B takes a value that A has too: what A does to it is left out, or it is another one."""
         if piece.step is not None and self._alignment.is_elsewhere(piece.ours, piece.theirs):
             read, other = self._word_of_a(met, style), self._word_of_a(ours, style)
-            reader = _NOUNS.get(piece.step.operator, operator_name(piece.step))
+            reader = _noun(piece.step)
             if self._a.is_below(ours, met):
                 inside = formula(self._a, ours, self._hole_in_a(met, ours), style)
                 return f"{reader} reads x where A's reads {inside}, x = {read}", ""
@@ -437,6 +436,17 @@ class Writer:
 
     def _name(self, label: str) -> str:
         return short_name(label, self._block)
+
+
+def _noun(step: Step) -> str:
+    """What a step makes, as the subject of a sentence."""
+    return _NOUNS.get(step.operator, operator_name(step))
+
+
+def _is_reordered(text: str) -> bool:
+    """Whether a line tells the same two steps in another order."""
+    right, _, left = text.partition(" where A has ")
+    return are_reordered(right, left)
 
 
 def _only(hole: str) -> Callable[[str], str | None]:
