@@ -205,21 +205,27 @@ def _of_halves(flat: Flat, other: Flat) -> Numbers:
 
 def _of_blocks(flat: Flat, other: Flat) -> Numbers:
     """For large constants that are stored in whole numbers and that no product or look-up reads, as rows of a table for
-    positions, the other graph's numbers, where they are those, rounded.
+    positions or a norm's gain, the other graph's numbers, where they are those, rounded.
     """
     by_shape: dict[tuple[int, ...], list[np.ndarray]] = {}
     for name in _read(other):
         if name not in other.storage:
-            by_shape.setdefault(other.array(name).shape, []).append(other.array(name))
+            by_shape.setdefault(_without_ones(other.array(name)), []).append(other.array(name))
     found: Numbers = {}
     for name in _read(flat):
         step, array = flat.storage.get(name), flat.array(name)
         if step is None or flat.foreign.half or array.size < _PROBED:
             continue
-        nearest = _nearest(array, by_shape.get(array.shape, ()), np.abs(step))
+        candidates = (one.reshape(array.shape) for one in by_shape.get(_without_ones(array), ()))
+        nearest = _nearest(array, candidates, np.abs(step))
         if nearest is not None:
             found[name] = nearest
     return found
+
+
+def _without_ones(array: np.ndarray) -> tuple[int, ...]:
+    """A shape without its axes of one, which say only what a constant is spread over."""
+    return tuple(size for size in array.shape if size != 1)
 
 
 def _nearest(array: np.ndarray, candidates: Iterable[np.ndarray], step: np.ndarray) -> np.ndarray | None:
