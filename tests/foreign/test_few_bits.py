@@ -13,6 +13,7 @@ import pytest
 import torch
 from corpus.models import TOKENS
 from foreign import models
+from foreign.conftest import faulty
 from onnx import TensorProto, helper
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization import matmul_nbits_quantizer as n_bits
@@ -214,8 +215,8 @@ def test_weights_of_a_few_bits_are_the_weights(make, operator, n_stored, exports
 class Given(CalibrationDataReader):
     """One input, once."""
 
-    def __init__(self, x: np.ndarray) -> None:
-        self._left = [{"x": x}]
+    def __init__(self, x: np.ndarray, name: str = "x") -> None:
+        self._left = [{name: x}]
 
     def get_next(self) -> dict | None:
         return self._left.pop() if self._left else None
@@ -242,4 +243,41 @@ def test_activations_that_are_rounded_with_fixed_scales_are_one_cause(how, tmp_p
     (cause,) = result.root_causes
     assert f"rounded to {16 if '16' in how else 8} bits in fixed steps of " in cause.text
     assert any("in fewer bits (" in note for note in result.notes)
+    assert result.closed.complete
+
+
+def in_fixed_steps(path: Path, made: Path, **how: object) -> Path:
+    """A decoder whose every operator is quantised, with scales for these tokens."""
+    given = Given(np.array([TOKENS], np.int64), "input_ids")
+    quantize_static(str(path), str(made), given, extra_options={"DefaultTensorType": 1}, **how)
+    return made
+
+
+def test_a_decoder_rounded_everywhere_differs_by_one_cause_and_its_faults_beside_it(exports, tmp_path):
+    b = in_fixed_steps(exports / "eager.onnx", tmp_path / "b.onnx", quant_format=QuantFormat.QDQ)
+    (cause,) = compare(exports / "eager.onnx", b, TOKENS).root_causes
+    assert "rounded to 8 bits in fixed steps of " in cause.text
+    assert len(cause.taps) > 36
+    models.qwen3(tmp_path / "faulty.onnx", faulty)
+    wrong = in_fixed_steps(tmp_path / "faulty.onnx", tmp_path / "wrong.onnx", quant_format=QuantFormat.QDQ)
+    result = compare(exports / "eager.onnx", wrong, TOKENS)
+    rounded, eps, act = result.root_causes
+    assert "rounded to 8 bits in fixed steps of " in rounded.text
+    assert (eps.taps, act.taps) == (("blk.1.attn_norm",), ("blk.2.ffn_act",))
+    assert eps.edit[0].startswith("0.0001 where A has 1e-06")
+    assert "erf(ffn_gate" in act.edit[0]
+    assert result.closed.complete
+
+
+def test_a_scale_that_cuts_values_off_is_a_cause_of_its_own(tmp_path):
+    torch.manual_seed(0)
+    layers = [torch.nn.Linear(24, 80), torch.nn.Sigmoid(), torch.nn.Linear(80, 64)]
+    x = torch.randn(3, 24)
+    a = models.written(models.filled(torch.nn.Sequential(*layers)), x, tmp_path / "a.onnx", 18, "x")
+    b = tmp_path / "b.onnx"
+    calibrated = Given(0.2 * x.numpy())
+    quantize_static(str(a), str(b), calibrated, quant_format=QuantFormat.QDQ, extra_options={"DefaultTensorType": 1})
+    given = {"x": x.numpy()}
+    result = compare(a, b, inputs=(given, given))
+    assert any("which cuts some of their values off" in cause.text for cause in result.root_causes)
     assert result.closed.complete

@@ -92,9 +92,10 @@ def _line(b: Network, name: Callable[[str], str]) -> Line:
 
 
 def _cuts_off(b: Network, step: Step) -> bool:
-    """Whether values lie so far out that no level is near them."""
+    """Whether values lie so far out that no level is near them; what is infinite is masked."""
     x, scale, whole = (b.array(name) for name in (*step.operands[:2], step.outputs[0]))
     zero = b.array(step.operands[2]) if len(step.operands) > 2 else np.array(0)
     if x is None or scale is None or whole is None or zero is None or scale.size > 1:
         return False
-    return bool(np.any(np.abs(x - (whole - np.float64(zero)) * scale) > _CUT_OFF * scale))
+    off = np.abs(x - (whole - np.float64(zero)) * scale)
+    return bool(np.any(off[np.isfinite(x)] > _CUT_OFF * scale))
