@@ -11,6 +11,7 @@ from click.testing import CliRunner, Result
 from corpus.exported import export_right
 from corpus.models import N_BLOCKS, TOKENS, tiny_model
 from foreign import models
+from foreign.test_fused import MODELS
 
 from opdiff.__main__ import main
 from opdiff.compare.align.anchors import root
@@ -69,6 +70,16 @@ def test_stages_are_those_that_the_taps_of_the_variant_say(exports, tmp_path_fac
         stages = {value: tap for value, tap in told.items() if tap.rsplit(".", 1)[-1] in (*IN_BLOCK, "embed", "logits")}
         assert len(stages) >= 0.95 * (N_BLOCKS * len(IN_BLOCK) + 2)
         assert {value: recognised.get(value) for value in stages} == stages
+
+
+def test_parts_of_one_product_are_stages(tmp_path):
+    """GPT-2 projects q, k and v at once; each is the part that it takes."""
+    a = models.by_torchscript(models.filled(MODELS["gpt2"]()), tmp_path / "a.onnx")
+    pair = pair_of(a, models.saved_by_onnxruntime(a, "extended"))
+    values = {one.tap: pair.a.array(one.point.a) for one in pair.named}
+    parts = [values[f"blk.1.{stage}"] for stage in ("q_proj", "k_proj", "v_proj")]
+    assert len({part.tobytes() for part in parts}) == 3
+    assert {part.size for part in parts} == {values["blk.1.attn_norm"].size}
 
 
 def test_another_input_gives_the_same_map(exports):
