@@ -150,7 +150,7 @@ class _Lockstep:
         self._below: dict[str, set[str]] = {}
         self._products = {anchor.y for anchor in products}
         self._last = {name: readers[-1].place for name, readers in b.readers.items()}
-        self._ends = {root(b, name)[0] for name in b.outputs.values()}
+        self._ends_of_a, self._ends = ({root(flat, name)[0] for name in flat.outputs.values()} for flat in (a, b))
         self._used: set[str] = set()
         self.points: dict[str, Point] = {}
         self.healed: list[str] = []
@@ -177,11 +177,12 @@ class _Lockstep:
                 return
         self._want_by_place(name)
         match = self._best(self._index.find(value), node, self._wanted.get(name, ()))
-        if match is not None and not self._is_of_another_step(name, match):
+        ends_elsewhere = match is not None and self._ends_elsewhere(name, match)
+        if match is not None and not ends_elsewhere and not self._is_of_another_step(name, match):
             self._meet(name, match.name, match.plan, "value", is_equal=True)
             return
         for wanted in self._wanted.get(name, ()):
-            plan = self._plan_of(wanted, name)
+            plan = None if ends_elsewhere and wanted.kind != "output" else self._plan_of(wanted, name)
             if plan is None:
                 continue
             ours = arranged(self._a.array(wanted.ours), plan)
@@ -214,6 +215,11 @@ class _Lockstep:
         steps = [one for one in self._wanted.get(name, ()) if one.kind == "step"]
         ours = root(self._a, match.name)[0]
         return bool(steps) and match.name in self._used and all(root(self._a, one.ours)[0] != ours for one in steps)
+
+    def _ends_elsewhere(self, name: str, match: Match) -> bool:
+        """Whether B ends with this, and A goes on from what it is by its numbers: what one side alone does last."""
+        is_wanted = any(one.kind == "output" for one in self._wanted.get(name, ()))
+        return is_wanted and name in self._ends and root(self._a, match.name)[0] not in self._ends_of_a
 
     def _best(self, matches: list[Match], node: Ran, wanted: tuple[_Wanted, ...] | list[_Wanted]) -> Match | None:
         """Of several of A's values that are equal: what is wanted here, then one made by such a step, then one that what the

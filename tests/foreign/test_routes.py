@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 from corpus.exported import export_right
+from corpus.linear_faults import afterwards
 from corpus.models import N_BLOCKS, TOKENS, tiny_model
 from foreign import models
 from foreign.test_fused import MODELS
@@ -97,6 +98,21 @@ def test_faults_are_placed_said_and_closed_whatever_the_route(route, exports):
     assert "erf(ffn_gate" in act
     assert "sigmoid(ffn_gate" in act
     assert result.closed.complete
+
+
+def test_what_one_side_alone_does_last_is_a_fault_of_either(exports, tmp_path):
+    """The logits of one are a value on the other's way to its own."""
+
+    def scaled(model):
+        afterwards(model, "lm_head", lambda x: x * 0.0625)
+
+    pair = exports / "eager.onnx", models.qwen3(tmp_path / "scaled.onnx", scaled, "sdpa", 23)
+    for (a, b), what in ((pair, "extra"), (pair[::-1], "left out")):
+        result = compare(a, b, TOKENS)
+        (cause,) = result.root_causes
+        assert cause.taps == ("logits",)
+        assert cause.edit[0].startswith(f"x * 0.0625 is {what}, x = final_norm @ ")
+        assert result.closed.complete
 
 
 def test_a_module_without_a_decoder_is_compared_too(tmp_path):
