@@ -64,17 +64,20 @@ PAIRS = (
 
 
 def place(result: Result, fault: Fault) -> str:
-    """Whether the regions that are blamed are the fault's: `exact`, `in its block` or `elsewhere`; `none` where none is.
+    """Whether the regions that are blamed are the fault's: `exact`, `in its block`, where the next block begins, or
+    `elsewhere`; `none` where none is.
 
-    The stages within a region may have no value on one side, so a region may end later than the fault's.
+    A stage may have no value on one side, or the other's value under its name: then the region that reads it is blamed.
     """
     blamed, wanted = {one.tap for one in result.divergences}, fault.taps(BLOCK)
     if not blamed:
         return "none"
     if blamed == wanted:
         return "exact"
-    blocks = {split_tap_name(tap)[0] for tap in blamed}
-    return "in its block" if blocks == {split_tap_name(tap)[0] for tap in wanted} else "elsewhere"
+    blocks, own = ({split_tap_name(tap)[0] for tap in taps} for taps in (blamed, wanted))
+    if blocks == own:
+        return "in its block"
+    return "next block" if fault.in_block and blocks <= {*own, BLOCK + 1} else "elsewhere"
 
 
 def rows(fault: Fault, folder: Path) -> Iterator[tuple[str, ...]]:
@@ -135,10 +138,10 @@ def main() -> None:
                 counted = counts.setdefault(row[1], Counter())
                 counted.update([row[2], "one cause" if row[3] == "1" else "", "closed" if row[4] == "yes" else ""])
     print(
-        f"\n{n_done} of {len(faults)} faults.\n\n| routes | exact | in its block | elsewhere | none | refused | one cause | closed |"
+        f"\n{n_done} of {len(faults)} faults.\n\n| routes | exact | in its block | next block | elsewhere | none | refused | one cause | closed |"
     )
-    print("|---|---|---|---|---|---|---|---|")
-    words = ("exact", "in its block", "elsewhere", "none", "refused", "one cause", "closed")
+    print("|---|---|---|---|---|---|---|---|---|")
+    words = ("exact", "in its block", "next block", "elsewhere", "none", "refused", "one cause", "closed")
     for pair, counted in counts.items():
         print("| " + " | ".join((pair, *(str(counted[word]) for word in words))) + " |")
 
