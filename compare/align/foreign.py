@@ -19,7 +19,6 @@ from ...graphs.errors import InputError
 from ...graphs.run import Runner, run_file
 from ...graphs.schedule.steps import WHOLE, Schedule, Step
 from ...graphs.stepping import StepRunner
-from ..judge.locate import is_scores
 from .anchors import Anchor, folded_elsewhere
 from .by_name import Alignment
 from .lockstep import Aligned, lockstep
@@ -139,7 +138,7 @@ def align_foreign(
         ours, theirs = again
     _check_map(mapped, ours, theirs)
     stages = stages_of(ours), stages_of(theirs)
-    scores = [frozenset(value for value, tap in told.items() if is_scores(tap)) for told in stages]
+    scores = [frozenset(value for value, tap in told.items() if tap.endswith("attn_scores")) for told in stages]
     aligned = lockstep(ours, theirs, StepRunner(runner), [(one.a, one.b) for one in mapped], scores)
     _check_they_share(opened[0], opened[1], aligned)
     names = _names(a, ours) or _names_of_b(b, theirs, aligned)
