@@ -185,7 +185,7 @@ def _is_below_float32(local: Local, edit: Edit | None) -> bool:
     """Whether a difference without a name is no more than two evaluations in float32 may lie apart in this region, and no
     plain number or weight that is another.
     """
-    is_plain = edit is not None and edit.n_steps == 0 and any(one.is_number or one.is_weight for one in edit.lines)
+    is_plain = edit is not None and edit.n_steps == 0
     is_small = local.error <= _TWO_ROUNDINGS * local.floor < np.inf
     return is_small and not is_plain and local.certain < CERTAIN
 
