@@ -12,11 +12,13 @@ import argparse
 import contextlib
 import io
 import logging
+import os
+import sys
 import tempfile
 import time
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +33,15 @@ from opdiff.graphs.errors import OpdiffError
 from opdiff.graphs.stages import split_tap_name
 
 BLOCK = 1
+HEADER = """# Faults without taps
+
+As `cd tests && ../.venv/bin/python -m foreign.faults` printed it: the corpus's faults, each alone in the middle block, the
+routes of the right graph and of the wrong one, where the blamed regions are, causes, and whether they are all.
+
+| fault | routes | regions | causes | closed | |
+|---|---|---|---|---|---|"""
+_PLACES = ("exact", "in its block", "next block", "elsewhere", "none", "refused", "not exported")
+WORDS = (*_PLACES, "one cause", "closed")
 Route = Callable[[Any, Path], Path]
 
 
@@ -87,13 +98,30 @@ def rows(fault: Fault, folder: Path) -> Iterator[tuple[str, ...]]:
         try:
             paths = made(a, None, fault, folder), made(b, fault, fault, folder)
             result = compare(*paths, TOKENS, with_pictures=False)
-        except (OpdiffError, RuntimeError) as e:
+        except OpdiffError as e:
             told = ("refused", "", "", str(e).splitlines()[0][:80])
+        except RuntimeError:  # TorchScript's exporter
+            told = ("not exported", "", "", "")
         else:
             causes = "; ".join(cause.text.split(": ", 1)[-1][:90] for cause in result.root_causes)
             closed = "yes" if result.closed is not None and result.closed.complete else "no"
             told = (place(result, fault), str(len(result.root_causes)), closed, causes)
         yield fault.name, f"{a} against {b}", *(one.replace("|", "/") for one in told)
+
+
+@contextlib.contextmanager
+def silenced() -> Iterator[None]:
+    """Without what exporters print, from C++ too."""
+    sys.stdout.flush()
+    own = os.dup(1)
+    try:
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), 1)
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        os.dup2(own, 1)
+        os.close(own)
 
 
 def made(route: str, patch: Fault | None, fault: Fault, folder: Path) -> Path:
@@ -105,45 +133,42 @@ def made(route: str, patch: Fault | None, fault: Fault, folder: Path) -> Path:
         model = tiny_model(fault.model)
         if patch is not None:
             patch.apply(model, BLOCK)
-        with torch.no_grad(), contextlib.redirect_stdout(io.StringIO()):
+        with torch.no_grad(), silenced():
             kept.write_text(str(ROUTES[route](model, path)))
     return Path(kept.read_text())
+
+
+def summed(done: Sequence[tuple[str, ...]]) -> Iterator[str]:
+    """The lines of a table of how many rows came to what, for each pair of routes."""
+    yield "| routes | " + " | ".join(WORDS) + " |"
+    yield "|---|" + "---|" * len(WORDS)
+    for pair in dict.fromkeys(row[1] for row in done):
+        own = [row for row in done if row[1] == pair]
+        found = Counter(row[2] for row in own)
+        found.update({"one cause": sum(row[3] == "1" for row in own), "closed": sum(row[4] == "yes" for row in own)})
+        yield "| " + " | ".join((pair, *(str(found[word]) for word in WORDS))) + " |"
 
 
 def main() -> None:
     """Compare all faults by all pairs of routes, and print the table and how many were right."""
     parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("names", nargs="*", help="of faults; all where none is named")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no fault after so many")
     asked = parser.parse_args()
     warnings.filterwarnings("ignore")
     logging.disable(logging.WARNING)
-    print("# Faults without taps\n")
-    print(
-        "As `cd tests && ../.venv/bin/python -m foreign.faults` printed it: the corpus's faults, each alone in the middle block,"
-    )
-    print(
-        "the routes of the right graph and of the wrong one, where the blamed regions are, causes, and whether they are all.\n"
-    )
-    print("| fault | routes | regions | causes | closed | |\n|---|---|---|---|---|---|")
-    end, faults = time.monotonic() + 60 * asked.minutes, list(FAULTS.values())
-    counts: dict[str, Counter[str]] = {}
-    n_done = 0
+    print(HEADER)
+    end, faults = time.monotonic() + 60 * asked.minutes, [FAULTS[name] for name in asked.names or FAULTS]
+    done: list[tuple[str, ...]] = []
     with tempfile.TemporaryDirectory() as temporary:
         for fault in (one for first in range(3) for one in faults[first::3]):
             if time.monotonic() > end:
                 break
-            n_done += 1
             for row in rows(fault, Path(temporary)):
                 print("| " + " | ".join(row) + " |", flush=True)
-                counted = counts.setdefault(row[1], Counter())
-                counted.update([row[2], "one cause" if row[3] == "1" else "", "closed" if row[4] == "yes" else ""])
-    print(
-        f"\n{n_done} of {len(faults)} faults.\n\n| routes | exact | in its block | next block | elsewhere | none | refused | one cause | closed |"
-    )
-    print("|---|---|---|---|---|---|---|---|---|")
-    words = ("exact", "in its block", "next block", "elsewhere", "none", "refused", "one cause", "closed")
-    for pair, counted in counts.items():
-        print("| " + " | ".join((pair, *(str(counted[word]) for word in words))) + " |")
+                done.append(row)
+    print(f"\n{len({row[0] for row in done})} of {len(FAULTS)} faults.\n")
+    print("\n".join(summed(done)))
 
 
 if __name__ == "__main__":
