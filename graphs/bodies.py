@@ -24,7 +24,7 @@ def body_of(
 
     types: of each input, the ONNX element type and the shape.
     """
-    graph = onnx.GraphProto(name="one", node=[node])
+    graph = onnx.GraphProto(name="one", node=[_with_defaults(node, dict(opsets).get("", 1))])
     graph.input.extend(onnx.helper.make_tensor_value_info(name, *kind) for name, kind in types.items())
     graph.output.extend(onnx.ValueInfoProto(name=name) for name in node.output if name)
     model = onnx.ModelProto(ir_version=10, graph=graph)
@@ -43,3 +43,17 @@ def body_of(
         del step.metadata_props[:]
         step.metadata_props.extend(node.metadata_props)
     return list(made)
+
+
+def _with_defaults(node: NodeProto, version: int) -> NodeProto:
+    """A copy of a node that has all its attributes: the inliner leaves out what a body takes from one that is not there."""
+    copy = NodeProto.FromString(node.SerializeToString())
+    try:
+        known = onnx.defs.get_schema(node.op_type, version).attributes
+    except onnx.defs.SchemaError:
+        return copy
+    given = {one.name for one in node.attribute}
+    copy.attribute.extend(
+        one.default_value for name, one in known.items() if name not in given and one.default_value.name
+    )
+    return copy

@@ -40,6 +40,8 @@ _LITERALS = {
 }
 _MOVES = frozenset({"Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Expand"})
 _SHAPES = frozenset({"Shape", "Size"})
+_PARTS = frozenset({"Slice", "Gather"})  # and these put some of them there
+ROUNDINGS = "roundings"  # among what is opened: values that are rounded to whole numbers are taken as they are
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -119,7 +121,7 @@ class Network:
         region: the region.
         feeds: its inputs in the graph's own layout.
         runner: runs single steps.
-        opened: operators that are taken as the steps that ONNX defines them by.
+        opened: operators that are taken as the steps that ONNX defines them by; `ROUNDINGS` among them.
     """
 
     def __init__(
@@ -131,6 +133,7 @@ class Network:
         self._aliases: dict[str, str] = {}
         self._paths: dict[tuple[frozenset[str], str], tuple[Step, ...]] = {}
         self._types: dict[str, str] = {}
+        self._passes_over, self.passed_over = ROUNDINGS in opened, list[Step]()
         self.values: dict[str, Value] = {}
         self._read_leaves(region, feeds)
         steps: list[Step] = []
@@ -172,6 +175,12 @@ class Network:
                 self._add(Value(node.output[0], "constant", "", None, 0, False), _constant(node))
             return
         names = [self._alias(name) for name in (*node.input, *implicit_inputs(node))]
+        rounding = self._rounding(node, names) if self._passes_over else None
+        if rounding is not None:
+            self._aliases[node.output[0]] = self._moved(index, *rounding, steps)
+            if rounding[0] not in self.passed_over:
+                self.passed_over.append(rounding[0])
+            return
         if self._is_nothing(node, names):
             self._aliases[node.output[0]] = names[0]
             return
@@ -208,6 +217,41 @@ class Network:
         if node.domain == FLOAT32_DOMAIN:
             return ()
         return tuple(place for place, name in enumerate(names) if name and self.values[name].kind == "constant")
+
+    def _rounding(self, node: onnx.NodeProto, names: Sequence[str]) -> tuple[Step, list[Step]] | None:
+        """The step that rounds data to the whole numbers of which a node makes floats again, by the same scale, and what
+        moves them in between; None where there is none.
+        """
+        maker = self.values[names[0]].maker if node.op_type == "DequantizeLinear" and not node.domain else None
+        if maker is None or not self.values[names[0]].is_data:
+            return None
+        moves = list[Step]()
+        while maker is not None and (maker.is_move or maker.operator in _PARTS) and not maker.domain:
+            moves.insert(0, maker)
+            maker = self.values[maker.operands[0]].maker
+        if maker is None or maker.domain:
+            return None
+        if maker.operator == "DynamicQuantizeLinear":
+            return (maker, moves) if tuple(names[1:]) == maker.outputs[1:] else None
+        if maker.operator != "QuantizeLinear" or len(names) != len(maker.operands):
+            return None
+        scales = [[self._known(name) for name in one] for one in (names[1:], maker.operands[1:])]
+        same = (
+            ours is not None and theirs is not None and np.array_equal(ours.array, theirs.array)
+            for ours, theirs in zip(*scales, strict=True)
+        )
+        return (maker, moves) if all(same) else None
+
+    def _moved(self, index: int, rounding: Step, moves: Sequence[Step], steps: list[Step]) -> str:
+        """What is rounded, moved as its whole numbers are."""
+        name = rounding.operands[0]
+        for move in moves:
+            node = onnx.NodeProto.FromString(move.node.SerializeToString())
+            node.input[0], node.output[0] = name, f"{move.outputs[0]}.not_rounded"
+            if node.output[0] not in self.values:
+                self._enter(index, node, steps)
+            name = self._alias(node.output[0])
+        return name
 
     def _is_nothing(self, node: onnx.NodeProto, names: Sequence[str]) -> bool:
         """Whether a node hands on what it reads: Identity, or a cast to what double precision makes the same."""

@@ -10,6 +10,7 @@ import onnx
 
 from .taps import Source
 
+COPY_OF = "opdiff.copy_of"  # the key under which a copy of a node says of which
 _LONGEST = 80  # characters of an attribute that are shown
 _NOT_SHOWN = (
     onnx.AttributeProto.GRAPH,
@@ -36,6 +37,7 @@ def source_of(node: onnx.NodeProto) -> Source:
         _scope(metadata),
         next((line.place for line in own_lines(node)), None),
         _attributes(node),
+        metadata.get(COPY_OF),
     )
 
 

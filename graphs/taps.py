@@ -9,8 +9,8 @@ from .stages import split_tap_name
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where a node comes from: its name, op type, module scope, source file and line (None where unknown), and its attributes
-    in words, `axis = -1, to = 1`.
+    """Where a node comes from: its name, op type, module scope, source file and line (None where unknown), its attributes in
+    words, `axis = -1, to = 1`, and of which node it is a copy, as one in a loop that was unrolled.
     """
 
     name: str
@@ -18,6 +18,7 @@ class Source:
     scope: str | None
     source: str | None
     attributes: str = field(default="", compare=False)
+    copy_of: str | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

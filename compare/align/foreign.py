@@ -137,10 +137,12 @@ def align_foreign(
         ] * bool(rounded)
         ours, theirs = again
     _check_map(mapped, ours, theirs)
-    aligned = lockstep(ours, theirs, StepRunner(runner), [(one.a, one.b) for one in mapped])
+    stages = stages_of(ours), stages_of(theirs)
+    scores = [frozenset(value for value, tap in told.items() if tap.endswith("attn_scores")) for told in stages]
+    aligned = lockstep(ours, theirs, StepRunner(runner), [(one.a, one.b) for one in mapped], scores)
     _check_they_share(opened[0], opened[1], aligned)
     names = _names(a, ours) or _names_of_b(b, theirs, aligned)
-    told = {value: tap for value, tap in _stages(ours, theirs, aligned).items() if tap not in names.values()}
+    told = {value: tap for value, tap in _stages(*stages, aligned).items() if tap not in names.values()}
     names = {**told, **names, **{one.a: one.tap for one in mapped}}
     named = named_points(ours, theirs, aligned, names)
     if not named:
@@ -316,9 +318,8 @@ def _names_of_b(one: Artifact | Foreign, flat: Flat, aligned: Aligned) -> dict[s
     return {point.a: own[point.b] for point in aligned.points if point.b in own}
 
 
-def _stages(a: Flat, b: Flat, aligned: Aligned) -> dict[str, str]:
+def _stages(ours: dict[str, str], theirs: Mapping[str, str], aligned: Aligned) -> dict[str, str]:
     """Which of A's values are stages: as A shows them, or by their partners, where B shows more."""
-    ours, theirs = stages_of(a), stages_of(b)
     of_b = {point.a: theirs[point.b] for point in aligned.points if point.b in theirs}
     return of_b if len(of_b) > len(ours) else ours
 

@@ -7,7 +7,7 @@ value is put in its place, and the two are known to stand for each other; unless
 from __future__ import annotations
 
 from collections import ChainMap
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,6 +16,7 @@ import numpy as np
 from ...graphs.adopt.flat import Flat, Ran
 from ...graphs.errors import OpdiffError
 from ...graphs.stepping import FLOAT, StepRunner, Typed
+from ..measure import unmasked
 from .anchors import Anchor, Pair, anchors_of, end_of_channels, has_bias, moved, norm_input, paired, root, with_bias
 from .arrangement import Plan, arranged, arrangement, plain
 from .values import NEAR, Match, ValueIndex
@@ -63,10 +64,17 @@ class _Wanted:
     theirs: str
 
 
-def lockstep(a: Flat, b: Flat, steps: StepRunner, given: Sequence[tuple[str, str]] = ()) -> Aligned:
+def lockstep(
+    a: Flat,
+    b: Flat,
+    steps: StepRunner,
+    given: Sequence[tuple[str, str]] = (),
+    scores: Sequence[Collection[str]] = ((), ()),
+) -> Aligned:
     """Align two graphs that ran on the same input.
 
     given: values of A and of B that stand for each other, whatever they hold.
+    scores: of A and of B, values that are attention scores, of which what is masked is no number.
     """
     ours, theirs = anchors_of(a), anchors_of(b)
     pairs = paired(ours, theirs)
@@ -76,7 +84,7 @@ def lockstep(a: Flat, b: Flat, steps: StepRunner, given: Sequence[tuple[str, str
         tuple(anchor for anchor in theirs if id(anchor) not in left[1]),
     )
     products = [anchor for anchor in theirs if anchor.role == "product"]
-    run = _Lockstep(a, b, steps, _wanted(a, b, pairs, given), alone, products)
+    run = _Lockstep(a, b, steps, _wanted(a, b, pairs, given), alone, products, scores)
     run.all()
     return Aligned(tuple(run.points.values()), tuple(pairs), alone, tuple(run.healed), tuple(run.replaced))
 
@@ -132,8 +140,9 @@ class _Lockstep:
         wanted: dict[str, list[_Wanted]],
         alone: tuple[Sequence[Anchor], Sequence[Anchor]],
         products: Sequence[Anchor],
+        scores: Sequence[Collection[str]],
     ) -> None:
-        self._a, self._b, self._steps, self._wanted = a, b, steps, wanted
+        self._a, self._b, self._steps, self._wanted, self._scores = a, b, steps, wanted, scores
         self._alone = list(alone[0]), {anchor.y: anchor for anchor in alone[1]}
         made = ((name, a.array(name)) for node in a.nodes for name in node.outputs)
         self._index = ValueIndex(made)
@@ -141,7 +150,7 @@ class _Lockstep:
         self._below: dict[str, set[str]] = {}
         self._products = {anchor.y for anchor in products}
         self._last = {name: readers[-1].place for name, readers in b.readers.items()}
-        self._ends = {root(b, name)[0] for name in b.outputs.values()}
+        self._ends_of_a, self._ends = ({root(flat, name)[0] for name in flat.outputs.values()} for flat in (a, b))
         self._used: set[str] = set()
         self.points: dict[str, Point] = {}
         self.healed: list[str] = []
@@ -168,14 +177,16 @@ class _Lockstep:
                 return
         self._want_by_place(name)
         match = self._best(self._index.find(value), node, self._wanted.get(name, ()))
-        if match is not None and not self._is_of_another_step(name, match):
+        ends_elsewhere = match is not None and self._ends_elsewhere(name, match)
+        if match is not None and not ends_elsewhere and not self._is_of_another_step(name, match):
             self._meet(name, match.name, match.plan, "value", is_equal=True)
             return
         for wanted in self._wanted.get(name, ()):
-            plan = self._plan_of(wanted, name)
+            plan = None if ends_elsewhere and wanted.kind != "output" else self._plan_of(wanted, name)
             if plan is None:
                 continue
-            if _is_almost(arranged(self._a.array(wanted.ours), plan), value):
+            ours = arranged(self._a.array(wanted.ours), plan)
+            if _is_almost(ours, value) or (self._are_scores(wanted, name) and _is_almost_scores(ours, value)):
                 self._meet(name, wanted.ours, plan, wanted.kind, is_equal=True)
             elif self._heals(name, node, wanted.ours):
                 self.healed.append(name)
@@ -204,6 +215,11 @@ class _Lockstep:
         steps = [one for one in self._wanted.get(name, ()) if one.kind == "step"]
         ours = root(self._a, match.name)[0]
         return bool(steps) and match.name in self._used and all(root(self._a, one.ours)[0] != ours for one in steps)
+
+    def _ends_elsewhere(self, name: str, match: Match) -> bool:
+        """Whether B ends with this, and A goes on from what it is by its numbers: what one side alone does last."""
+        is_wanted = any(one.kind == "output" for one in self._wanted.get(name, ()))
+        return is_wanted and name in self._ends and root(self._a, match.name)[0] not in self._ends_of_a
 
     def _best(self, matches: list[Match], node: Ran, wanted: tuple[_Wanted, ...] | list[_Wanted]) -> Match | None:
         """Of several of A's values that are equal: what is wanted here, then one made by such a step, then one that what the
@@ -286,6 +302,10 @@ class _Lockstep:
         values.update(made)
         return made
 
+    def _are_scores(self, wanted: _Wanted, name: str) -> bool:
+        """Whether both sides' values are attention scores, whatever each adds to those that it masks."""
+        return name in self._scores[1] and root(self._a, wanted.ours)[0] in self._scores[0]
+
     def _below_of(self, ours: str) -> set[str]:
         """A's values that hang on one of them, but for those that are it, moved elsewhere."""
         if ours not in self._below:
@@ -299,6 +319,14 @@ class _Lockstep:
             base = root(self._a, ours)[0]
             self._below[ours] = {one for one in found if root(self._a, one)[0] != base}
         return self._below[ours]
+
+
+def _is_almost_scores(ours: np.ndarray, theirs: np.ndarray) -> bool:
+    """The same of scores: where a softmax sees none, on both sides, they may be any."""
+    seen = unmasked(ours)
+    return bool(np.array_equal(seen, unmasked(theirs))) and _is_almost(
+        np.where(seen, ours, 0), np.where(seen, theirs, 0)
+    )
 
 
 def _is_almost(ours: np.ndarray, theirs: np.ndarray) -> bool:

@@ -68,11 +68,14 @@ def _end(flat: Flat) -> dict[str, str]:
 
 
 def _distinct(a: Flat, b: Flat, points: Sequence[Point]) -> Iterator[Point]:
-    """One point for each value of either side: the first, or the one that a step with a weight gave. What a single step of a
-    schedule has is none: it is a part of a value by position, or a cache that the next step goes on with.
+    """One point for each value of either side: of an output of both, that; else the first, or the one that a step with a weight
+    gave. What a single step of a schedule has is none: it is a part of a value by position, or a cache that the next step
+    goes on with.
     """
     used_a, used_b = set[str](), set[str]()
-    for point in points:
+    ends_a, ends_b = ({root(flat, name)[0] for name in flat.outputs.values()} for flat in (a, b))
+    ends = [one for one in points if root(a, one.a)[0] in ends_a and root(b, one.b)[0] in ends_b]
+    for point in (*ends, *points):
         if point.a in a.origin or point.b in b.origin:
             continue
         ours, theirs = root(a, point.a)[0], root(b, point.b)[0]

@@ -13,6 +13,7 @@ from .values import is_move
 _NEAR = 24  # steps between two stages, at most
 _SCALES = ("Mul", "Div")
 _REPEATS = ("Expand", "Tile")
+_PARTS = ("Split", "Slice", "Gather")
 
 
 def stages_of(flat: Flat) -> dict[str, str]:
@@ -73,7 +74,9 @@ class _Stages:
             anchor = projections[letter]
             norm = None if anchor is None else self._norm_between(value, anchor)
             is_merged = anchor is not None and shared.count(anchor.place) > 1
-            projected = None if anchor is None or is_merged else self._with_bias(anchor.y)
+            projected = None if anchor is None else self._with_bias(anchor.y)
+            if projected is not None and is_merged:
+                projected = self._part_of(projected, value)
             found[f"{letter}_proj"] = projected
             found[f"{letter}_norm"] = norm
             last = norm or projected
@@ -81,8 +84,9 @@ class _Stages:
                 None if last is not None and root(flat, value)[0] == root(flat, last)[0] else value
             )
         anchor = projections["v"]
-        if anchor is not None and shared.count(anchor.place) == 1:
-            found["v_proj"] = self._with_bias(anchor.y)
+        if anchor is not None:
+            projected = self._with_bias(anchor.y)
+            found["v_proj"] = projected if shared.count(anchor.place) == 1 else self._part_of(projected, v)
         if projections["q"] is not None:
             found["attn_norm"] = projections["q"].x
         output = self._product_below(context.outputs[0])
@@ -175,6 +179,18 @@ class _Stages:
             if anchor is not None and anchor.role == "bias":
                 return anchor.y
         return value
+
+    def _part_of(self, whole: str, value: str) -> str | None:
+        """The part of a product, that of q, k and v at once, on which a value hangs."""
+        flat, level = self.flat, [value]
+        whole = root(flat, whole)[0]
+        for _ in range(_NEAR):
+            makers = [(name, flat.maker[name]) for name in dict.fromkeys(level) if name in flat.maker]
+            for name, node in makers:
+                if node.operator in _PARTS and not node.domain and root(flat, node.reads[0])[0] == whole:
+                    return name
+            level = [name for _, node in makers for name in node.reads if name and flat.is_data(name)]
+        return None
 
     def _residual(self, value: str | None) -> str | None:
         """The sum of a value with another one that hangs on the input."""

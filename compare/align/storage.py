@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import permutations
 
@@ -200,26 +200,32 @@ def _of_halves(flat: Flat, other: Flat) -> Numbers:
         nearest = _nearest(array, by_shape.get(array.shape, ()), step)
         if nearest is not None:
             found[name] = nearest
-    return {**found, **_of_rows_of_halves(flat, other)}
+    return {**found, **_of_rows_of_halves(flat, other, found)}
 
 
 def _of_blocks(flat: Flat, other: Flat) -> Numbers:
     """For large constants that are stored in whole numbers and that no product or look-up reads, as rows of a table for
-    positions, the other graph's numbers, where they are those, rounded.
+    positions or a norm's gain, the other graph's numbers, where they are those, rounded.
     """
     by_shape: dict[tuple[int, ...], list[np.ndarray]] = {}
     for name in _read(other):
         if name not in other.storage:
-            by_shape.setdefault(other.array(name).shape, []).append(other.array(name))
+            by_shape.setdefault(_without_ones(other.array(name)), []).append(other.array(name))
     found: Numbers = {}
     for name in _read(flat):
         step, array = flat.storage.get(name), flat.array(name)
         if step is None or flat.foreign.half or array.size < _PROBED:
             continue
-        nearest = _nearest(array, by_shape.get(array.shape, ()), np.abs(step))
+        candidates = (one.reshape(array.shape) for one in by_shape.get(_without_ones(array), ()))
+        nearest = _nearest(array, candidates, np.abs(step))
         if nearest is not None:
             found[name] = nearest
     return found
+
+
+def _without_ones(array: np.ndarray) -> tuple[int, ...]:
+    """A shape without its axes of one, which say only what a constant is spread over."""
+    return tuple(size for size in array.shape if size != 1)
 
 
 def _nearest(array: np.ndarray, candidates: Iterable[np.ndarray], step: np.ndarray) -> np.ndarray | None:
@@ -228,18 +234,22 @@ def _nearest(array: np.ndarray, candidates: Iterable[np.ndarray], step: np.ndarr
     return np.asarray(min(near, key=lambda one: _far(array, one)), np.float32) if near else None
 
 
-def _of_rows_of_halves(flat: Flat, other: Flat) -> Numbers:
-    """The same for the constants that are rows, or a part, of one in half precision, as what is read of tables of sines."""
+def _of_rows_of_halves(flat: Flat, other: Flat, known: Collection[str]) -> Numbers:
+    """The same for the constants that are rows, or a part, of one in half precision, as what is read of tables of sines, or
+    that are another's twice; without those that are known.
+    """
+    wanted = {name: flat.array(name) for name in _read(flat) if name not in known and flat.array(name).size > 1}
+    sizes = {array.size for array in wanted.values()}
     by_size: dict[int, list[np.ndarray]] = {}
     for name in _read(other):
         array = other.array(name)
-        for one in (array, _once(array)):
+        is_twice = array.ndim > 1 and 2 * array.size in sizes
+        for one in (array, _once(array), np.concatenate([array, array], -1) if is_twice else None):
             if one is not None and np.isfinite(one).all():
                 by_size.setdefault(one.size, []).append(one)
     found: Numbers = {}
-    for name in _read(flat):
-        array = flat.array(name)
-        step = flat.foreign.step_of_halves(array) if _is_computed(flat, name) and array.size > 1 else None
+    for name, array in wanted.items():
+        step = flat.foreign.step_of_halves(array)
         if step is None:
             continue
         near = (one.reshape(array.shape) for one in by_size.get(array.size, ()))

@@ -131,7 +131,7 @@ def by_edit(
         together.setdefault((key[0] == "", tuple(tap for tap, _ in found), where), []).append(key)
     groups = _with_the_same_numbers(together, places, edits)
     merged = [_of_pieces([places[key] for key in keys], edits, nodes_at, relations) for keys in groups]
-    return _with_replaced(_with_moved(_but_for_numbers(merged)))
+    return _with_replaced(_with_moved(_with_copies(_but_for_numbers(merged))))
 
 
 def _with_the_same_numbers(
@@ -176,13 +176,28 @@ def _but_for_numbers(causes: list[Cause]) -> list[Cause]:
         if first is None or not set(first.taps).isdisjoint(cause.taps):
             joined[n if first is not None else key] = cause
             continue
-        joined[key] = replace(
-            first,
-            taps=tuple(sorted({*first.taps, *cause.taps}, key=graph_order)),
-            residual=max(first.residual or 0.0, cause.residual or 0.0),
-            keys=first.keys | cause.keys,
-        )
+        joined[key] = _joined(first, cause)
     return list(joined.values())
+
+
+def _with_copies(causes: list[Cause]) -> list[Cause]:
+    """With what is at copies of one node, as a loop's turns have them, as one cause, told as of the first."""
+    joined: dict[object, Cause] = {}
+    for n, cause in enumerate(causes):
+        known = [node.copy_of for node in reversed(cause.nodes) if node is not None and node.copy_of is not None]
+        key = (cause.kind, known[0]) if known else n
+        joined[key] = cause if key not in joined else _joined(joined[key], cause)
+    return list(joined.values())
+
+
+def _joined(first: Cause, other: Cause) -> Cause:
+    """Two causes as one, told as the first."""
+    return replace(
+        first,
+        taps=tuple(sorted({*first.taps, *other.taps}, key=graph_order)),
+        residual=max(first.residual or 0.0, other.residual or 0.0),
+        keys=first.keys | other.keys,
+    )
 
 
 def _with_moved(causes: list[Cause]) -> list[Cause]:

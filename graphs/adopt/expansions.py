@@ -419,34 +419,3 @@ def _group_query(body: Body) -> list[NodeProto] | None:
     scale = body.number("scale", 0) or 1 / math.sqrt(width)
     made = attended(body, q, k, v, heads // groups, scale, [*added, *filter(None, [bias])], body.number("softcap", 0))
     return body.ends(merged(body, made, batch, n_tokens), k, v)
-
-
-@expansion("MatMulNBits", 4, "K N bits block_size accuracy_level")
-def _matmul_n_bits(body: Body) -> list[NodeProto] | None:
-    """A product with a weight [N, K] in blocks of 4 or 8 bits; what is unpacked is a constant."""
-    x, packed, scales, zeros = (body.read(n) for n in range(4))
-    bits, width, n_out, block = (int(body.number(name, 0)) for name in ("bits", "K", "N", "block_size"))
-    if bits not in (4, 8) or any(name and name not in body.values for name in (packed, scales, zeros)):
-        return None
-    n_blocks = -(-width // block)
-    stored = np.asarray(body.values[packed].array).reshape(n_out, n_blocks, -1)
-    levels = _unpacked(stored, bits)[..., :block].astype(np.float32)
-    middle = np.full((n_out, n_blocks, 1), float(1 << (bits - 1)), np.float32)
-    if zeros:
-        held = np.asarray(body.values[zeros].array)
-        if held.dtype.kind != "u":
-            middle = held.astype(np.float32).reshape(n_out, n_blocks, 1)
-        else:
-            middle = _unpacked(held.reshape(n_out, -1), bits)[:, :n_blocks, None].astype(np.float32)
-    steps = np.asarray(body.values[scales].array, np.float32).reshape(n_out, n_blocks, 1)
-    weight = ((levels - middle) * steps).reshape(n_out, -1)[:, :width]
-    name = body.constant(np.ascontiguousarray(weight.T))
-    body.storage[name] = np.broadcast_to(steps, (n_out, n_blocks, block)).reshape(n_out, -1)[:, :width].T
-    return body.ends(body.op("MatMul", x, name))
-
-
-def _unpacked(stored: np.ndarray, bits: int) -> np.ndarray:
-    """Bytes as numbers of so many bits, the lower ones first."""
-    if bits == 8:
-        return stored
-    return np.stack([stored & 15, stored >> 4], -1).reshape(*stored.shape[:-1], -1)

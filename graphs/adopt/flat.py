@@ -19,7 +19,7 @@ from ..errors import InputError
 from ..run import Runner
 from ..slices import implicit_inputs, rename_captured
 from ..stepping import FLOAT, SMALL_FLOATS, Context, StepRunner, Typed, type_name, typed
-from .fused import expanded
+from .known import expanded
 from .loops import unrolled, unrolls
 from .opened import Foreign
 from .quantised import in_floats
@@ -207,6 +207,8 @@ class _Run:
         self._context = flat.context
         self.opset = max((version for domain, version in flat.context.opsets if not domain), default=1)
         self._n_in_loops = self._depth = 0
+        self._rows: dict[str, NodeProto] = {}  # what looks rows of a constant table up, by its output
+        self._floats: dict[tuple[str, ...], str] = {}  # whole numbers, scale and what stands for 0, and what these are
 
     def add_constant(self, name: str, value: Typed, is_of_weights: bool) -> None:
         if name in self._instead:
@@ -252,17 +254,15 @@ class _Run:
         node.output[:] = own
         node.name = f"{prefix}{node.name}"
         inner = expanded(node, self.flat.values, self._context.opsets)
-        if inner is None:
-            self._step(node)
-            return
         made: dict[str, str] = {}
-        self.flat.storage.update(inner.storage)
-        for step in inner.steps:
+        self.flat.storage.update({} if inner is None else inner.storage)
+        for step in (node,) if inner is None else inner.steps:
             step.input[:] = [made.get(name, name) for name in step.input]
-            if self._hands_on(step):
-                made[step.output[0]] = step.input[0]
+            same = step.input[0] if self._hands_on(step) else self._made_before(step)
+            if same is not None:
+                made[step.output[0]] = same
             else:
-                self._step(step)
+                self._step(self._of_floats(step))
         names.update({name: made.get(new, new) for name, new in names.items() if new in made})
 
     def _hands_on(self, node: NodeProto) -> bool:
@@ -271,6 +271,27 @@ class _Run:
             return node.op_type == "Identity" and not node.domain
         own, other = (self.flat.values[name].type for name in node.input)
         return own in _FLOATS and other in _FLOATS
+
+    def _made_before(self, node: NodeProto) -> str | None:
+        """What a node makes, where that was made before: the same whole numbers as floats."""
+        if node.op_type != "DequantizeLinear" or node.domain:
+            return None
+        key = (*node.input, *sorted(onnx.helper.printable_attribute(one) for one in node.attribute))
+        found = self._floats.setdefault(key, node.output[0])
+        return None if found == node.output[0] else found
+
+    def _of_floats(self, node: NodeProto) -> NodeProto:
+        """Instead of rows of whole numbers that are dequantised all with one scale: the same rows of the dequantised table."""
+        is_of_rows = node.op_type == "DequantizeLinear" and not node.domain and node.input[0] in self._rows
+        if not is_of_rows or any(self.array(name).size != 1 or self.is_data(name) for name in node.input[1:] if name):
+            return node
+        rows = NodeProto.FromString(self._rows[node.input[0]].SerializeToString())
+        table = onnx.helper.make_node("DequantizeLinear", [rows.input[0], *node.input[1:]], [f"{node.output[0]}/table"])
+        same = self._made_before(table)
+        if same is None:
+            self._step(table)
+        rows.input[0], rows.output[0] = same or table.output[0], node.output[0]
+        return rows
 
     def _fresh(self, name: str) -> str:
         if not name or name not in self.flat.values:
@@ -402,6 +423,8 @@ class _Run:
         outputs = [name for name in node.output if name]
         found = dict(zip(outputs, made(node, flat, flat.values, self._steps), strict=False))
         if not is_constant:
+            if node.op_type == "Gather" and not node.domain and not flat.is_data(node.input[0]):
+                self._rows[node.output[0]] = node
             flat.nodes.append(Ran(len(flat.nodes), node, (*node.input, *implicit_inputs(node))))
             flat.values.update({name: Typed(self._keep(value.array), value.type) for name, value in found.items()})
             return

@@ -1,7 +1,4 @@
-"""What onnxruntime's optimizers fuse, as steps: attention with its projections or padding, embeddings, quantised products.
-
-All other expansions are in `expansions`; `expanded` knows these too.
-"""
+"""What onnxruntime's optimizers fuse, as steps: attention with its projections or padding, embeddings, quantised products."""
 
 from __future__ import annotations
 
@@ -11,10 +8,9 @@ from collections.abc import Sequence
 import numpy as np
 from onnx import NodeProto, TensorProto, helper
 
-from .expansions import Body, attended, causal, expanded, expansion, in_heads, layer_norm, merged
+from .expansions import Body, attended, causal, expansion, in_heads, layer_norm, merged
 from .quantised import BY_CHANNEL
 
-__all__ = ["expanded"]
 _UNSEEN = -10000.0  # what onnxruntime adds to scores of padding, where a node says nothing else
 
 

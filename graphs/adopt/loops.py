@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -10,6 +10,8 @@ import onnx
 from onnx import GraphProto, NodeProto
 
 from ..errors import InputError
+from ..slices import subgraphs
+from ..sources import COPY_OF
 
 _FIRST_SCAN = 9  # the opset from which Scan has no batch of its own
 
@@ -50,7 +52,26 @@ def unrolled(node: NodeProto, run: Run, stem: str) -> list[str]:
         InputError: what it scans is not of one length, or a body gives no condition.
     """
     attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+    attributes["body"] = _marked(attributes["body"], stem)
     return (_loop if node.op_type == "Loop" else _scan)(node, attributes, run, stem)
+
+
+def _marked(body: GraphProto, stem: str) -> GraphProto:
+    """A body whose nodes say which they are, so that what comes of one in each turn is known to be copies of it."""
+    marked = GraphProto()
+    marked.CopyFrom(body)
+    for n, node in enumerate(_nodes_of(marked)):
+        if all(prop.key != COPY_OF for prop in node.metadata_props):
+            node.metadata_props.add(key=COPY_OF, value=f"{stem}/{n}")
+    return marked
+
+
+def _nodes_of(graph: GraphProto) -> Iterator[NodeProto]:
+    """A graph's nodes, and those of their subgraphs."""
+    for node in graph.node:
+        yield node
+        for inner in subgraphs(node):
+            yield from _nodes_of(inner)
 
 
 def _loop(node: NodeProto, attributes: dict[str, Any], run: Run, stem: str) -> list[str]:

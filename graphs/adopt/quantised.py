@@ -2,7 +2,7 @@
 
 onnxruntime's quantiser rounds an activation while running (`DynamicQuantizeLinear`), multiplies whole numbers, and scales the
 result. The same is a product of the rounded activation with the dequantised weight, which can be held against the other
-side's weight. Of a table it looks rows up in whole numbers: the same are rows of the dequantised table.
+side's weight.
 """
 
 from __future__ import annotations
@@ -19,14 +19,10 @@ BY_CHANNEL = 13  # the opset from which DequantizeLinear takes a scale for each 
 
 def in_floats(graph: GraphProto, opset: int) -> GraphProto:
     """A graph that computes the same, with these written so; the graph itself where it has none."""
-    if not any(node.op_type in (_PRODUCT, "DequantizeLinear") for node in graph.node):
+    if not any(node.op_type == _PRODUCT for node in graph.node):
         return graph
     maker, held = producers(graph), {tensor.name: tensor for tensor in graph.initializer}
-    nodes = [
-        step
-        for node in graph.node
-        for step in _float_product(node, maker, held, opset) or _float_rows(node, maker, held) or [node]
-    ]
+    nodes = [step for node in graph.node for step in _float_product(node, maker, held, opset) or [node]]
     made = GraphProto()
     made.CopyFrom(graph)
     del made.node[:]
@@ -57,23 +53,6 @@ def _float_product(
         if _has_known_scales(held[by[0]], held[whole.input[1]], opset):
             return list(_written(node, whole, rounded, by[0], opset))
     return None
-
-
-def _float_rows(
-    node: NodeProto, maker: Mapping[str, NodeProto], held: Mapping[str, TensorProto]
-) -> list[NodeProto] | None:
-    """The steps instead of a node that dequantises rows of a table, all with one scale; None where it is another one."""
-    rows = maker.get(node.input[0]) if node.op_type == "DequantizeLinear" and not node.domain else None
-    if rows is None or rows.op_type != "Gather" or rows.input[0] not in held:
-        return None
-    if any(name not in held or [*held[name].dims] not in ([], [1]) for name in node.input[1:]):
-        return None
-    table = f"{node.output[0]}/table"
-    made = helper.make_node("DequantizeLinear", [rows.input[0], *node.input[1:]], [table], f"{node.name}/table")
-    looked_up = NodeProto()
-    looked_up.CopyFrom(rows)
-    looked_up.input[0], looked_up.output[0] = table, node.output[0]
-    return [made, looked_up]
 
 
 def _has_known_scales(scale: TensorProto, weight: TensorProto, opset: int) -> bool:

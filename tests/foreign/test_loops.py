@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import onnx
 import onnxruntime as ort
@@ -185,17 +187,51 @@ def recurrent(path, kind: str, act: str = "Tanh", is_inside: bool = False):
 
 @pytest.mark.parametrize("is_inside", [False, True])
 @pytest.mark.parametrize("kind", ["Loop", "Scan"])
-def test_a_fault_in_a_body_is_found_in_each_turn(kind, is_inside, tmp_path):
+def test_a_fault_in_a_body_is_found_in_each_turn_and_is_one_cause(kind, is_inside, tmp_path):
     plain = recurrent(tmp_path / "plain.onnx", "unrolled")
     right = compare(plain, recurrent(tmp_path / "right.onnx", kind, "Tanh", is_inside), inputs=(GIVEN, GIVEN))
     assert right.parity, [cause.text for cause in right.root_causes]
     assert len(right.rows) > 6 * N_TURNS
     result = compare(plain, recurrent(tmp_path / "wrong.onnx", kind, "Softsign", is_inside), inputs=(GIVEN, GIVEN))
-    assert len(result.root_causes) == N_TURNS
-    for cause in result.root_causes:
-        assert "softsign(" in cause.edit[0]
-        assert "where A has tanh(" in cause.edit[0]
-        assert cause.taps[0].endswith("Mul")
+    (cause,) = result.root_causes
+    assert len(cause.taps) == N_TURNS
+    assert "softsign(" in cause.edit[0]
+    assert "where A has tanh(" in cause.edit[0]
+    assert all(tap.endswith("Mul") for tap in cause.taps)
+    assert result.closed.complete
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "told"),
+    [
+        ("c{n} = MatMul (s{n}, w_state)", "m{n} = MatMul (s{n}, w_state) c{n} = Neg (m{n})", "-x is extra"),
+        ("e{n} = Add (c{n}, p{n})", "e{n} = Sub (c{n}, p{n})", "- step.01.Gather where A has"),
+        ("e{n} = Add (c{n}, p{n})", "e{n} = Identity (c{n})", "is left out"),
+        ("s{next} = Mul (h{n}, f{n})", "s{next} = Identity (f{n})", "is left out"),
+        ("c{n} = MatMul (s{n}, w_state)", "c{n} = MatMul (s{n}, w_gate)", "w_gate where A takes w_state"),
+    ],
+    ids=["extra", "another operator", "left out", "left out at the end", "another weight"],
+)
+@pytest.mark.parametrize("kind", ["Loop", "Scan"])
+def test_what_is_written_once_in_a_body_is_one_cause(kind, right, wrong, told, tmp_path, monkeypatch):
+    """The first turn begins with a constant, so its values are others' in words."""
+    plain = recurrent(tmp_path / "plain.onnx", "unrolled")
+    assert right in TURN
+    monkeypatch.setattr(sys.modules[__name__], "TURN", TURN.replace(right, wrong))
+    result = compare(plain, recurrent(tmp_path / "wrong.onnx", kind, is_inside=True), inputs=(GIVEN, GIVEN))
+    (cause,) = result.root_causes
+    assert told in cause.edit[0]
+    assert len(cause.taps) == N_TURNS
+    assert result.closed.complete
+
+
+def test_two_faults_in_a_body_are_two_causes(tmp_path, monkeypatch):
+    plain = recurrent(tmp_path / "plain.onnx", "unrolled")
+    wrong = TURN.replace("Sigmoid", "HardSigmoid").replace("Add", "Sub")
+    monkeypatch.setattr(sys.modules[__name__], "TURN", wrong)
+    result = compare(plain, recurrent(tmp_path / "wrong.onnx", "Loop"), inputs=(GIVEN, GIVEN))
+    assert len(result.root_causes) == 2, [cause.text for cause in result.root_causes]
+    assert {len(cause.taps) for cause in result.root_causes} == {N_TURNS}
     assert result.closed.complete
 
 

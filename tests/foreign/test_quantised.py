@@ -14,7 +14,9 @@ import torch
 from corpus.models import N_BLOCKS, TOKENS
 from foreign import models
 from foreign.conftest import faulty
+from foreign.test_fused import MODELS
 from onnxruntime.quantization import QuantType, quantize_dynamic
+from onnxruntime.transformers import optimizer
 
 from opdiff.compare.diagnose import compare
 
@@ -83,4 +85,21 @@ def test_a_bias_in_one_step_with_its_product_is_the_one_of_its_own_step(tmp_path
     result = compare(a, quantised(a, tmp_path))
     assert [cause.text for cause in result.root_causes if "bias" in cause.text or "left out" in cause.text] == []
     assert any("rounded_to_8_bits(" in cause.text for cause in result.root_causes)
+    assert result.closed.complete
+
+
+def test_what_is_fused_before_it_is_quantised_is_rounded_by_one_cause(tmp_path):
+    """Its norms' gains and biases are in whole numbers too."""
+    model = models.filled(MODELS["bert"]())
+    a = models.by_torchscript(model, tmp_path / "a.onnx")
+    heads, width = model.config.num_attention_heads, model.config.hidden_size
+    fused = optimizer.optimize_model(str(a), model_type="bert", num_heads=heads, hidden_size=width)
+    fused.save_model_to_file(str(tmp_path / "fused.onnx"))
+    b = tmp_path / "b.onnx"
+    quantize_dynamic(str(tmp_path / "fused.onnx"), str(b), extra_options={"DefaultTensorType": 1})
+    operators = {node.op_type for node in onnx.load(b).graph.node}
+    assert {"QAttention", "QEmbedLayerNormalization"} <= operators
+    result = compare(a, b, TOKENS)
+    (cause,) = result.root_causes
+    assert ROUNDED in cause.text
     assert result.closed.complete

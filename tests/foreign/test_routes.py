@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 from corpus.exported import export_right
+from corpus.linear_faults import afterwards
 from corpus.models import N_BLOCKS, TOKENS, tiny_model
 from foreign import models
+from foreign.test_fused import MODELS
 
 from opdiff.__main__ import main
 from opdiff.compare.align.anchors import root
@@ -71,6 +73,16 @@ def test_stages_are_those_that_the_taps_of_the_variant_say(exports, tmp_path_fac
         assert {value: recognised.get(value) for value in stages} == stages
 
 
+def test_parts_of_one_product_are_stages(tmp_path):
+    """GPT-2 projects q, k and v at once; each is the part that it takes."""
+    a = models.by_torchscript(models.filled(MODELS["gpt2"]()), tmp_path / "a.onnx")
+    pair = pair_of(a, models.saved_by_onnxruntime(a, "extended"))
+    values = {one.tap: pair.a.array(one.point.a) for one in pair.named}
+    parts = [values[f"blk.1.{stage}"] for stage in ("q_proj", "k_proj", "v_proj")]
+    assert len({part.tobytes() for part in parts}) == 3
+    assert {part.size for part in parts} == {values["blk.1.attn_norm"].size}
+
+
 def test_another_input_gives_the_same_map(exports):
     other = tuple(reversed(TOKENS))
     maps = [pair_of(exports / "eager.onnx", exports / "fused.onnx", tokens).entries() for tokens in (TOKENS, other)]
@@ -86,6 +98,21 @@ def test_faults_are_placed_said_and_closed_whatever_the_route(route, exports):
     assert "erf(ffn_gate" in act
     assert "sigmoid(ffn_gate" in act
     assert result.closed.complete
+
+
+def test_what_one_side_alone_does_last_is_a_fault_of_either(exports, tmp_path):
+    """The logits of one are a value on the other's way to its own."""
+
+    def scaled(model):
+        afterwards(model, "lm_head", lambda x: x * 0.0625)
+
+    pair = exports / "eager.onnx", models.qwen3(tmp_path / "scaled.onnx", scaled, "sdpa", 23)
+    for (a, b), what in ((pair, "extra"), (pair[::-1], "left out")):
+        result = compare(a, b, TOKENS)
+        (cause,) = result.root_causes
+        assert cause.taps == ("logits",)
+        assert cause.edit[0].startswith(f"x * 0.0625 is {what}, x = final_norm @ ")
+        assert result.closed.complete
 
 
 def test_a_module_without_a_decoder_is_compared_too(tmp_path):

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 
 from ....graphs.regions import Region
-from ....graphs.stages import split_tap_name
+from ....graphs.stages import STEP, split_tap_name
 from ....graphs.stream import Stream
 
 STREAM = "the residual stream"
@@ -26,6 +26,7 @@ def key_of(text: str, tap: str, regions: Sequence[Region], stream: Stream) -> st
     for label in sorted(labels, key=len, reverse=True):
         text = without(text, short_name(label, block), "the weight")
     text = re.sub(r"\bblk\.\d+\.", "", text)
+    text = re.sub(rf"\b{STEP}\.\d+\.", "", text)  # a value without a stage: only its operator is the same elsewhere
     text = re.sub(r"[\w.]+\.(?:weight|bias)\b", "the weight", text)
     text = re.sub(r"\b[qkv]_(proj|norm|rope)\b", r"qkv_\1", text)
     text = re.sub(r", x = .*", "", text)

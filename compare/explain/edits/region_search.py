@@ -165,7 +165,9 @@ class RegionSearch:
         return alignment
 
     def _limit(self, nearness: float) -> float:
-        return self._local.reach if nearness == COARSE else max(self._local.threshold, 0.0)
+        """How near the output must come to B's: rounded constants are looked through, unless they hide the difference itself."""
+        is_coarse = nearness == COARSE and self._local.reach < self._local.error
+        return self._local.reach if is_coarse else max(self._local.threshold, 0.0)
 
     def _merged(self, alignment: Alignment, choices: Choices) -> tuple[float, Merged] | None:
         """How far the output is from B's, and what was run; None where it cannot run so."""

@@ -14,6 +14,7 @@ from ....graphs.kernels import versions_of
 from ....graphs.network import Network
 from ....graphs.regions import Region
 from ....graphs.sources import Line, lines_of, own_lines
+from ....graphs.stages import split_tap_name
 from ....graphs.taps import Source
 from ...align.values import ValueIndex
 from ...conventions.by_stage import Holds
@@ -21,9 +22,11 @@ from ...judge.locate import Local
 from ...sides.graph_side import GraphSide
 from .alignment import Alignment
 from .edit import Edit, Place
+from .keys import short_name
 from .matching import Matching, Numbers
 from .parts import part_apart
 from .region_search import COARSE, Found, Plan, RegionSearch
+from .roundings import PASSED_OVER, roundings_of
 from .where import first_of
 from .words import Relations, Weights
 
@@ -43,7 +46,7 @@ class EditSearch:
         self._right = _nodes_of(b, [tap for tap, local in found.items() if local.verdict != "semantic"])
         self._stepper = a.stepper()
         self._last: tuple[tuple[str, frozenset[str]], tuple[Network, Network]] | None = None
-        self._plans: dict[tuple[str, str], list[Plan]] = {}
+        self._plans: dict[tuple[str, str, frozenset[str]], list[Plan]] = {}
         self._places: dict[tuple[str, str], Place] = {}
         self._met: set[tuple[str, str]] = set()
         self._relations: Relations = {}
@@ -57,16 +60,36 @@ class EditSearch:
             return None
         key = self._programs(local.tap)
         self._met.add(key)
-        plans = self._plans.setdefault(key, [])
         try:
-            edit = next(filter(None, (self._again(local, plan) for plan in plans)), None)
-            if edit is None and (found := self._found(local, is_named)) is not None:
-                plans.append(found.plan)
-                edit = found.edit
+            edit = self._beside_roundings(local, is_named) or self._edit(local, frozenset(), is_named)
         except OpdiffError:
             edit = None
         if edit is not None and not edit.is_rewrite:
             self._places[key] = edit.places[0]
+        return edit
+
+    def _beside_roundings(self, local: Local, is_named: bool) -> Edit | None:
+        """The edit of a region in which B rounds to whole numbers, told apart from that; None where it does not."""
+        a, b = self._networks(local.tap, PASSED_OVER) if self._rounds(local.tap) else (None, None)
+        if a is None or b is None:
+            return None
+        block, canonical = split_tap_name(local.tap)[0], partial(self.b.canonical, local.tap)
+        roundings = roundings_of(local, a, b, canonical, lambda label: short_name(label, block))
+        if roundings is None or roundings.is_all:
+            return None if roundings is None else roundings.edit
+        edit = self._edit(roundings.but, PASSED_OVER, is_named)
+        return None if edit is None or edit.is_rewrite else roundings.beside(edit)
+
+    def _rounds(self, tap: str) -> bool:
+        return any(node.op_type == "QuantizeLinear" for node in self.b.regions[tap].program.model.graph.node)
+
+    def _edit(self, local: Local, opened: frozenset[str], is_named: bool) -> Edit | None:
+        """The edit of a region with these operators opened, and others where that helps."""
+        plans = self._plans.setdefault((*self._programs(local.tap), opened), [])
+        edit = next(filter(None, (self._again(local, plan) for plan in plans)), None)
+        if edit is None and (found := self._found(local, opened, is_named)) is not None:
+            plans.append(found.plan)
+            edit = found.edit
         return edit
 
     def _again(self, local: Local, plan: Plan) -> Edit | None:
@@ -77,16 +100,16 @@ class EditSearch:
         of it may be enough.
         """
         agreed = dict(edits)
-        for key, plans in self._plans.items():
-            taps = [tap for tap in edits if self._programs(tap) == key]
-            for plan in plans if len(plans) > 1 else ():
+        for (*key, opened), plans in self._plans.items():
+            taps = [tap for tap in edits if self._programs(tap) == tuple(key)]
+            for plan in plans if len(plans) > 1 and not opened else ():
                 try:
                     made = {tap: edit for tap in taps if (edit := self._again(found[tap], plan)) is not None}
                 except OpdiffError:
                     continue
                 if len(made) == len(taps) and not any(edit.is_rewrite for edit in made.values()):
                     agreed |= made
-                    self._places[key] = made[taps[0]].places[0]
+                    self._places[self._programs(taps[0])] = made[taps[0]].places[0]
                     break
         return agreed
 
@@ -95,12 +118,19 @@ class EditSearch:
             local, self.b, *self._networks(local.tap, opened), self._weights, self._relations, self._right
         )
 
-    def _found(self, local: Local, is_named: bool) -> Found | None:
-        """The best edit: of the regions as they are, or with what only one side takes as one step taken as several."""
-        found = self._region(local, frozenset()).search(is_named)
+    def _found(self, local: Local, before: frozenset[str], is_named: bool) -> Found | None:
+        """The best edit: of the regions as they are, or with what only one side takes as one step taken as several.
+
+        before: what is opened in any case.
+        """
+        found = self._region(local, before).search(is_named)
+        if found is not None:
+            found = replace(found, plan=replace(found.plan, opened=before))
         if is_named or (found is not None and found.is_good):
             return found
         opened = self._one_sided(local.tap)
+        if opened:
+            opened |= before
         other = self._region(local, opened).search() if opened else None
         if other is None:
             return found
