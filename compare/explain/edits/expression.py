@@ -268,7 +268,7 @@ def _settings(step: Step, with_axes: bool) -> Iterator[str]:
     if isinstance(axis, int) and not is_last:
         yield f"axis {axis}"
     for name, value in step.attributes.items():
-        if name not in _HIDDEN and not (step.operator == "Trilu" and name == "upper"):
+        if name not in _HIDDEN and not _is_usual(step, name, value):
             yield f"{name}={setting_text(value)}"
     if with_axes and step.operator.startswith("Reduce"):
         axes = step.literals.get(1)
@@ -279,6 +279,13 @@ def _settings(step: Step, with_axes: bool) -> Iterator[str]:
         if not is_axis and literal.size and (step.is_move or literal.size <= _MOST_ENTRIES):
             word = "axes " if step.operator.startswith("Reduce") else ""
             yield f"{word}{shown(literal)}"
+
+
+def _is_usual(step: Step, name: str, value: Attribute) -> bool:
+    """Whether an attribute says what it would be if it were left out."""
+    if name in ("pads", "strides", "dilations") and isinstance(value, tuple):
+        return all(one == (0 if name == "pads" else 1) for one in value)
+    return (step.operator, name) in (("Trilu", "upper"), ("Conv", "kernel_shape"))
 
 
 def _shape_of_another_axis(network: Network, step: Step) -> tuple[int, ...] | None:
