@@ -269,17 +269,20 @@ def _rows(masked: np.ndarray, rows: np.ndarray) -> Iterator[_Piece]:
 
 
 def _chunks(masked: np.ndarray, tokens: np.ndarray, keys: np.ndarray) -> Iterator[_Piece]:
-    """Keys of the chunks before the token's own (chunked local attention), and of those after it."""
+    """Keys of other chunks than the token's own (chunked local attention), of those before it, and of those after it."""
     sizes = np.arange(2, len(keys))[:, None]
     starts = tokens // sizes * sizes  # [size, token]: where the token's own chunk begins
-    fits = sizes[np.all(starts <= _n_leading(masked), axis=1), 0]
-    if len(fits):
-        entries = keys < (tokens[:, None] // fits[0]) * fits[0]
-        yield _Piece(f"keys before the token's own chunk of {fits[0]}", entries)
-    fits = sizes[np.all(starts + sizes >= _first_trailing(masked), axis=1), 0]
-    if len(fits):
-        entries = keys >= (tokens[:, None] // fits[0] + 1) * fits[0]
-        yield _Piece(f"keys after the token's own chunk of {fits[0]}", entries)
+    found = {}
+    for where, fits in (("before", starts <= _n_leading(masked)), ("after", starts + sizes >= _first_trailing(masked))):
+        sizes_that_fit = sizes[np.all(fits, axis=1), 0]
+        if len(sizes_that_fit):
+            own, of_key = tokens[:, None] // sizes_that_fit[0], keys // sizes_that_fit[0]
+            entries = of_key < own if where == "before" else of_key > own
+            found[where] = _Piece(f"keys {where} the token's own chunk of {sizes_that_fit[0]}", entries)
+    yield from found.values()
+    if len(found) == 2 and np.array_equal(found["before"].entries | found["after"].entries, masked):
+        words = found["before"].words.replace("before", "outside of")
+        yield _Piece(words, masked)
 
 
 def _prefix(masked: np.ndarray, before: np.ndarray, keys: np.ndarray) -> Iterator[_Piece]:

@@ -35,6 +35,7 @@ LAWS = {
     "keys after the token and key 3 of 8": CAUSAL | (KEY == 3),
     "keys after the token and every key of token 6": CAUSAL | (TOKEN == 6),
     "keys after the token and keys before the token's own chunk of 4": CAUSAL | (KEY // 4 < TOKEN // 4),
+    "keys outside of the token's own chunk of 3": KEY // 3 != TOKEN // 3,
     "keys after the token but for the first 3 keys (a prefix)": CAUSAL & (KEY >= 3),
     "keys after the token and keys more than 2 before the token (a window of 3) but for the first 2 keys": CAUSAL
     | ((KEY <= TOKEN - 3) & (KEY >= 2)),
@@ -86,6 +87,7 @@ PIECES = [
     (r"keys from (\d+) on \(the last \d+\)", lambda i, j, m: (j >= int(m[1])) | (i < -99)),
     (r"key (\d+) \(the last\)", lambda i, j, m: (j >= int(m[1])) | (i < -99)),
     (rf"key {SPAN} of (\d+)", lambda i, j, m: spanned(m[1], len(j)) | (i < -99)),
+    (r"keys outside of the token's own chunk of (\d+)", lambda i, j, m: j // int(m[1]) != i // int(m[1])),
     (r"keys before the token's own chunk of (\d+)", lambda i, j, m: j // int(m[1]) < i // int(m[1])),
     (r"keys after the token's own chunk of (\d+)", lambda i, j, m: j // int(m[1]) > i // int(m[1])),
     (r"keys after the token but for the first (\d+) keys \(a prefix\)", lambda i, j, m: (j > i) & (j >= int(m[1]))),
