@@ -310,7 +310,7 @@ def test_the_json_holds_what_the_docs_say(diagnosis):
     assert {"parity", "first_divergence", "divergences", "root_causes", "blind_spots", "closed"} <= set(found)
     wanted = {"tap", "stage", "block", "kind", "propagated", "local", "floor", "effect", "a_node", "b_node"}
     assert wanted <= set(found["divergences"][0])
-    assert {"name", "op_type", "scope", "source", "attributes"} == set(found["divergences"][0]["b_node"])
+    assert {"name", "op_type", "scope", "source", "attributes", "copy_of"} == set(found["divergences"][0]["b_node"])
     wanted = {"convention", "a_value", "b_value", "taps", "residual", "reference_agrees_with", "text"}
     assert wanted <= set(found["root_causes"][0])
     assert {"complete", "residual"} <= set(found["closed"])

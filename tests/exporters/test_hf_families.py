@@ -186,7 +186,7 @@ class Own(torch.nn.Module):
         self.table = torch.nn.Parameter(checkpoint["backbone.embeddings.weight"])
 
     def forward(self, tokens):
-        return opdiff.tap("logits", self.table[tokens] @ self.table.T)
+        return opdiff.tap("logits", self.table[tokens] @ self.table.T, axes="token vocab")
 """
 
 
