@@ -196,7 +196,7 @@ def test_module_of_ones_own_runs_a_family_that_transformers_does_not_know(tmp_pa
     (folder / "config.json").write_text(json.dumps(fields | {"model_type": "of_my_own"}))
     (tmp_path / "own.py").write_text(OWN)
     (path,) = export(open_checkpoint(str(folder)), [parse_variant(f"{tmp_path}/own.py:Own")], tmp_path / "out")
-    assert "logits" in load_artifact(path).axes
+    assert [tap.name for tap in load_artifact(path).taps] == ["logits"]
 
 
 def test_tensor_that_transformers_would_make_up_is_named(tmp_path):
