@@ -74,9 +74,7 @@ class _Stages:
             anchor = projections[letter]
             norm = None if anchor is None else self._norm_between(value, anchor)
             is_merged = anchor is not None and shared.count(anchor.place) > 1
-            projected = None if anchor is None else self._with_bias(anchor.y)
-            if projected is not None and is_merged:
-                projected = self._part_of(projected, value)
+            projected = None if anchor is None else self._projected(anchor, is_merged, value)
             found[f"{letter}_proj"] = projected
             found[f"{letter}_norm"] = norm
             last = norm or projected
@@ -85,8 +83,7 @@ class _Stages:
             )
         anchor = projections["v"]
         if anchor is not None:
-            projected = self._with_bias(anchor.y)
-            found["v_proj"] = projected if shared.count(anchor.place) == 1 else self._part_of(projected, v)
+            found["v_proj"] = self._projected(anchor, shared.count(anchor.place) > 1, v)
         if projections["q"] is not None:
             found["attn_norm"] = projections["q"].x
         output = self._product_below(context.outputs[0])
@@ -179,6 +176,11 @@ class _Stages:
             if anchor is not None and anchor.role == "bias":
                 return anchor.y
         return value
+
+    def _projected(self, anchor: Anchor, is_merged: bool, value: str) -> str | None:
+        """A product with its bias; of one that is of q, k and v at once, the part on which a value hangs."""
+        whole = self._with_bias(anchor.y)
+        return self._part_of(whole, value) if is_merged else whole
 
     def _part_of(self, whole: str, value: str) -> str | None:
         """The part of a product, that of q, k and v at once, on which a value hangs."""

@@ -232,12 +232,7 @@ def _with_replaced(causes: list[Cause]) -> list[Cause]:
             if not are_changes or gone.taps != new.taps or line is None or line != _line(new.nodes[0]):
                 continue
             if gone in joined and new in joined:
-                joined[joined.index(gone)] = replace(
-                    gone,
-                    lines=(*gone.lines, *new.lines),
-                    residual=max(gone.residual or 0.0, new.residual or 0.0),
-                    keys=gone.keys | new.keys,
-                )
+                joined[joined.index(gone)] = replace(_joined(gone, new), lines=(*gone.lines, *new.lines))
                 joined.remove(new)
     return joined
 

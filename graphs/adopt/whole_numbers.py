@@ -13,6 +13,7 @@ import onnx
 from onnx import NodeProto
 
 from .expansions import MICROSOFT, Body, expansion
+from .quantised import BY_CHANNEL
 
 _OF_16_BITS = 21  # the opset from which ONNX's own operators know them
 _ONNX_KNOWS = ("int8", "uint8", "int32")
@@ -41,7 +42,7 @@ def _attributes(node: NodeProto, *left_out: str) -> dict[str, Any]:
 
 
 def _is_known_to_onnx(body: Body, kind: str) -> bool:
-    return body.opset >= _OF_16_BITS or (body.opset >= 13 and kind in _ONNX_KNOWS)
+    return body.opset >= _OF_16_BITS or (body.opset >= BY_CHANNEL and kind in _ONNX_KNOWS)
 
 
 @expansion("DequantizeLinear", 3, "axis block_size")
