@@ -14,6 +14,7 @@ from .printable import one_line, shortened
 
 _LONGEST_LINE = 1000  # characters: what a library says of a hostile file has no end
 _OUT_OF_MEMORY = "out of memory; give fewer tokens, close other programs, or raise the limit (ulimit -v)"
+_NATIVE = "a native library failed ({}), as some do when memory runs out; give fewer tokens, or close other programs"
 # How native libraries say it: C++, torch, onnxruntime, the loader of shared libraries, Python's threads.
 _MEMORY_WORDS = (
     "bad_alloc",
@@ -43,7 +44,7 @@ def faults_told() -> Iterator[None]:
         yield
     except BrokenPipeError:
         _exit(141)
-    except (OpdiffError, MemoryError, OSError, RuntimeError, ImportError) as e:
+    except (OpdiffError, MemoryError, OSError, RuntimeError, ImportError, SystemError) as e:
         line = _fault(e)
         if line is None:
             raise
@@ -58,6 +59,8 @@ def _fault(error: Exception) -> str | None:
         return shortened(one_line(str(error)), _LONGEST_LINE)
     if isinstance(error, OSError) and error.errno in (*_OF_DISK, *_OF_FILES):
         return f"{error.filename or 'output'}: {error.strerror}; choose another place"
+    if isinstance(error, SystemError):  # its code in C said that it failed, and not why
+        return _NATIVE.format(shortened(one_line(str(error)), _LONGEST_LINE))
     return None
 
 

@@ -40,14 +40,18 @@ def watched(command: Callable[[], None]) -> None:
     parent, (told, tell), child = os.getpid(), os.pipe(), _forked()
     if child:
         os.close(tell)
-        _end_as(_status(child, handed_on), bool(os.read(told, 1)))
+        _end_as(_status(child, handed_on), os.read(told, 1))
     if child == 0:
         _die_with(parent)
     signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    status = 1  # Python's own, for an error that nobody catches
     try:
         command()
+    except SystemExit as e:
+        status = e.code if isinstance(e.code, int) else int(e.code is not None)
+        raise
     finally:
-        os.write(tell, b".")  # Python ends it, and no library that calls exit
+        os.write(tell, bytes([status & 255]))  # Python ends it, and no library that calls exit
 
 
 def _forked() -> int | None:
@@ -80,11 +84,11 @@ def _status(child: int, handed_on: set[signal.Signals]) -> int:
             os.kill(child, told.si_signo)
 
 
-def _end_as(status: int, is_own_end: bool) -> None:
-    """End as the child did, whose end was its own where Python reached it."""
+def _end_as(status: int, told: bytes) -> None:
+    """End as the child did: as it told, where Python reached its end, though a library's crash in clearing up came after."""
     death = signal.Signals(-status).name if status < 0 else f"status {status}"
-    if status >= 0 and is_own_end:
-        os._exit(status)
+    if told and (status >= 0 or death in _DEATHS):
+        os._exit(told[0])
     if status < 0 and death not in _DEATHS:  # whoever stopped the child meant the command
         signal.signal(-status, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {-status})

@@ -54,6 +54,13 @@ def test_ordinary_end_is_handed_on(status: int):
     assert (done.returncode, done.stdout, done.stderr) == (status, "said\n", "")
 
 
+@pytest.mark.parametrize("status", [0, 1, 2])
+def test_a_crash_in_clearing_up_does_not_change_how_it_ended(status: int):
+    """A library whose memory ran out while it was imported may crash when it is taken down."""
+    done = ran(f"import atexit; atexit.register(os.abort); print('said', flush=True); sys.exit({status})")
+    assert (done.returncode, done.stdout, done.stderr) == (status, "said\n", "")
+
+
 def test_death_by_a_signal_that_a_user_sends_stays_what_it_is():
     assert ran("os.kill(os.getpid(), signal.SIGTERM)").returncode == -signal.SIGTERM
 

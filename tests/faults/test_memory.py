@@ -81,3 +81,13 @@ def test_each_way_to_say_so_is_known_also_as_the_cause_of_another(what: str):
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
         assert done.returncode == 2
         assert done.stderr.startswith("opdiff: out of memory; ")
+
+
+def test_a_library_that_fails_without_saying_why_is_one_line():
+    """Python's own text, for code in C that fails and sets no exception, as onnxruntime's start may where memory is short."""
+    code = "from opdiff.graphs.faults import faults_told\n"
+    code += "with faults_told():\n    raise SystemError('error return without exception set')\n"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
+    assert done.stderr.startswith("opdiff: a native library failed (error return without exception set), as some do")
+    assert done.stderr.count("\n") == 1
