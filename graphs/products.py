@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from threading import Lock
 from typing import Protocol, TypeVar
 
 import numpy as np
@@ -143,12 +144,14 @@ def reads_halves(program: onnx.ModelProto, n_inputs: int) -> bool:
 
 
 class Multiplier:
-    """Takes products, on all cores, and keeps the last ones: the two sides of a region often ask for the same."""
+    """Takes products, on all cores, and keeps the last ones: the two sides of a region often ask for the same. Several threads
+    may ask at once.
+    """
 
     def __init__(self, session_of: Callable[[onnx.ModelProto], Session]) -> None:
         self._session_of = session_of
         self._sessions: dict[tuple[int, int, bool], Session] = {}
-        self._recent = RecentProducts()
+        self._recent, self._one_by_one = RecentProducts(), Lock()
         self._cores = ThreadPoolExecutor(n_usable_cores())
         self.n_weights_read = 0
 
@@ -181,7 +184,8 @@ class Multiplier:
     def _shared(self, wanted: Sequence[Factors]) -> list[np.ndarray]:
         """The products of several with one weight, taken at once; what was asked for before is not computed again."""
         distinct, places = _distinct(wanted)
-        known = ((n, self._recent.find(factors.place, factors.x)) for n, factors in enumerate(distinct))
+        with self._one_by_one:
+            known = [(n, self._recent.find(factors.place, factors.x)) for n, factors in enumerate(distinct)]
         found = {n: product for n, product in known if product is not None}
         missing = [n for n in range(len(distinct)) if n not in found]
         if missing:
@@ -189,7 +193,8 @@ class Multiplier:
             rows = asked[0].rows if len(asked) == 1 else np.concatenate([factors.rows for factors in asked])
             for n, made in zip(missing, _as_asked(self.product(rows, asked[0]), asked), strict=True):
                 found[n] = made
-                self._recent.keep(distinct[n].place, distinct[n].weight, distinct[n].x, made)
+                with self._one_by_one:
+                    self._recent.keep(distinct[n].place, distinct[n].weight, distinct[n].x, made)
         return [found[place] for place in places]
 
     def _differences(self, wanted: Sequence[Factors]) -> list[np.ndarray]:
@@ -229,7 +234,8 @@ class Multiplier:
 
     def _take(self, rows: np.ndarray, factors: Factors, put: Callable[[slice, np.ndarray], None]) -> None:
         """[rows, in] with the weight of these factors: each core takes the next rows of the weight, and puts what is made."""
-        self.n_weights_read += 1
+        with self._one_by_one:
+            self.n_weights_read += 1
         weight, is_out_in = factors.weight, factors.is_out_in
         rows, session = np.asarray(rows, order="C"), self._session(weight.dtype, rows.dtype, is_out_in)
         n_at_once = max(1, _ELEMENTS_AT_ONCE // rows.shape[-1])

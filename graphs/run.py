@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
+from threading import Lock
 from typing import Literal, Protocol
 
 import numpy as np
@@ -113,7 +114,7 @@ class Runner:
         self.keep = Scratch().keep
         self._multiplier = Multiplier(lambda model: _Session(model, self.settings))
         self.finish, self.together = self._multiplier.finish, self._multiplier.together
-        self.n_runs = 0
+        self.n_runs, self._one_by_one = 0, Lock()
 
     @property
     def n_sessions(self) -> int:
@@ -197,17 +198,19 @@ class Runner:
 
     def _prepared(self, program: Program, precision: Precision, perturb: Exact | None) -> _Run:
         key = (program.signature, precision, perturb)
-        if key not in self._runs:
-            written = self._written(program)
-            if precision == "float64":
-                prepare = partial(_in_double, perturb=perturb)
-                self._runs[key] = _Stepwise(written, program.n_inputs, prepare, np.float64)
-            elif reads_halves(program.model, program.n_inputs):
-                self._runs[key] = _Stepwise(written, program.n_inputs, lambda piece: piece.model, np.float32)
-            else:
-                self._runs[key] = _Whole(written)
-        self.n_runs += 1
-        return self._runs[key]
+        with self._one_by_one:
+            self.n_runs += 1
+            if key not in self._runs:
+                self._runs[key] = self._made_ready(program, precision, perturb)
+            return self._runs[key]
+
+    def _made_ready(self, program: Program, precision: Precision, perturb: Exact | None) -> _Run:
+        written = self._written(program)
+        if precision == "float64":
+            return _Stepwise(written, program.n_inputs, partial(_in_double, perturb=perturb), np.float64)
+        if reads_halves(program.model, program.n_inputs):
+            return _Stepwise(written, program.n_inputs, lambda piece: piece.model, np.float32)
+        return _Whole(written)
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from threading import Lock
 from typing import IO
 
 import numpy as np
@@ -22,6 +23,7 @@ class Scratch:
         self._in_memory = in_memory
         self._file: IO[bytes] | None = None
         self._map, self._end = np.empty(0, np.uint8), 0
+        self._one_by_one = Lock()
         self.n_bytes = 0
 
     def keep(self, array: np.ndarray) -> np.ndarray:
@@ -31,8 +33,14 @@ class Scratch:
         Raises:
             InputError: the temporary folder is full.
         """
-        if array.nbytes < _SMALL or array.nbytes <= self._in_memory:
-            self._in_memory -= array.nbytes if array.nbytes >= _SMALL else 0
+        if array.nbytes < _SMALL:
+            return array
+        with self._one_by_one:
+            return self._put_aside(array)
+
+    def _put_aside(self, array: np.ndarray) -> np.ndarray:
+        if array.nbytes <= self._in_memory:
+            self._in_memory -= array.nbytes
             return array
         try:
             begin = self._written(np.ascontiguousarray(array))

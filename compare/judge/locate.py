@@ -17,6 +17,7 @@ import numpy as np
 
 from ...graphs.axes import same_shape, unbatched
 from ...graphs.constants import Exact, constant_arrays, constant_fingerprints, fingerprint, is_constant
+from ...graphs.cores import on_all_cores
 from ...graphs.errors import ShapeError
 from ...graphs.progress import counted
 from ..measure import Deviation, deviation, distance, size, squared
@@ -77,8 +78,9 @@ def is_equal(local: Local, value: np.ndarray, prediction: np.ndarray) -> bool:
 
 
 def locate(a: Side, b: Side) -> dict[str, Local]:
-    """The local verdict for each common tap, in B's graph order."""
-    return {tap: judge_region(a, b, tap) for tap in counted(b.regions)}
+    """The local verdict for each common tap, in B's graph order; on all cores."""
+    judged = on_all_cores(lambda tap: judge_region(a, b, tap), b.regions)
+    return dict(zip(counted(b.regions), judged, strict=True))
 
 
 def judge_region(a: Side, b: Side, tap: str) -> Local:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextvars import copy_context
 from dataclasses import replace
 
 import numpy as np
 
 from ...graphs.axes import canonical_axes, same_shape, unbatched
-from ...graphs.cores import n_usable_cores
+from ...graphs.cores import on_all_cores
 from ...graphs.sources import source_of
 from ...graphs.stages import LOGITS
 from ...graphs.taps import Source
@@ -31,14 +29,9 @@ def rows(
 
     with_pictures: with what only a page or a file shows: the values' pictures, and how far they are apart by position.
     """
-    cores = ThreadPoolExecutor(n_usable_cores())
-    try:
-        # each in a context of its own, with numpy's settings
-        made = [cores.submit(copy_context().run, _row, a, b, tap, found[tap], with_pictures) for tap in common]
-        for tap, row in zip(common, made, strict=True):  # ast, which reads the nodes' scopes, is no thread's
-            yield replace(row.result(), a_nodes=_nodes(a, tap), b_nodes=_nodes(b, tap))
-    finally:
-        cores.shutdown(cancel_futures=True)
+    made = on_all_cores(lambda tap: _row(a, b, tap, found[tap], with_pictures), common)
+    for tap, row in zip(common, made, strict=True):  # ast, which reads the nodes' scopes, is no thread's
+        yield replace(row, a_nodes=_nodes(a, tap), b_nodes=_nodes(b, tap))
 
 
 def _row(a: Side, b: Side, tap: str, local: Local, with_pictures: bool) -> Row:
