@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ...graphs.decoder_config import DecoderConfig
 from ...graphs.errors import ShapeError
-from ...graphs.stages import CACHES, tap_name
+from ...graphs.stages import CACHES, split_tap_name, tap_name
 
 Array = NDArray[np.float64]
 QUERY_STAGES = ("q_proj", "q_norm", "q_rope", "attn_context")
@@ -110,10 +110,26 @@ class Case:
         Raises:
             ShapeError: it has another number of elements.
         """
+        return np.asarray(self._in_shape(stage, value), np.float64)
+
+    def _in_shape(self, stage: str, value: NDArray[Any]) -> NDArray[Any]:
         shape = self.shape(stage)
         if value.size != np.prod(shape):
             raise ShapeError(f"{stage}: a value of shape {value.shape} cannot be read as {shape}; check the axes")
-        return np.asarray(value, np.float64).reshape(shape)
+        return value.reshape(shape)
+
+    def beginning(self, n: int) -> Case:
+        """The same for the first `n` tokens, which are fed at once."""
+        return replace(self, tokens=self.tokens[:n], values=_Beginning(self, n))
+
+    def of_first(self, stage: str, value: NDArray[Any], n: int) -> NDArray[Any]:
+        """What a stage's value has of the first `n` tokens, in its canonical shape.
+
+        Raises:
+            ShapeError: it has another number of elements.
+        """
+        value = self._in_shape(stage, value)
+        return value[:, :n, :n] if stage in MAP_STAGES else value[:n]
 
     def others(self, part: str) -> Iterator[str]:
         """The names of the tensor `part` (`attn_q.weight`) in the other blocks that have it."""
@@ -121,3 +137,22 @@ class Case:
             name = f"blk.{block}.{part}"
             if block != self.block and name in self.weights:
                 yield name
+
+
+class _Beginning(Mapping[str, NDArray[Any]]):
+    """What a case's values have of the first `n` tokens."""
+
+    def __init__(self, case: Case, n: int) -> None:
+        self._case, self._n = case, n
+
+    def __getitem__(self, name: str) -> NDArray[Any]:
+        return self._case.of_first(split_tap_name(name)[1], self._case.values[name], self._n)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._case.values)
+
+    def __len__(self) -> int:
+        return len(self._case.values)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._case.values

@@ -16,6 +16,7 @@ from ..conventions.by_stage import Holds, settings_by_stage
 from ..conventions.explain import NEAR, WHOLE, Budget, IsMet
 from ..conventions.registry import REGISTER
 from ..judge.locate import DOUBLE_UNIT, SINGLE_UNIT, Local, is_equal, is_scores
+from ..judge.places import FEW, first_place
 from ..measure import distance, size
 from ..sides.graph_side import GraphSide
 from ..sides.side import Side
@@ -79,7 +80,8 @@ class Explainer:
         self.weights = SharedWeights(graphs)
         self._tokens = np.asarray(tokens, np.int64)
         self._fed = dict(zip(("a", "b", "reference"), sides, strict=False))
-        self._values = {tap: unbatched(value, on.taps[tap].axes) for tap, value in on.values.items()}
+        self._axes = {tap: on.taps[tap].axes for tap in on.values}
+        self._values = {tap: unbatched(value, self._axes[tap]) for tap, value in on.values.items()}
         self._seen: dict[tuple[str, str], Settings] = {}
         self._also: dict[tuple[str, str], tuple[tuple[Deviation, ...], ...]] = {}  # what explained it as well
 
@@ -217,10 +219,25 @@ class Explainer:
         if known is not None and known != start:
             near = explain(case, output, known, is_met, NEAR)
             found = self._needed(case, start, known, near, is_met)
-        found = found or explain(case, output, start, is_met, budget)
+        found = found or self._searched(case, local, output, start, budget)
         if found.found:
             self._seen[case.stage, side], self._also[case.stage, side] = found.settings, found.also_fits
         return found
+
+    def _searched(self, case: Case, local: Local, output: np.ndarray, start: Settings, budget: Budget) -> Explanation:
+        """The settings that reproduce an output. Of many tokens the first are asked first, as many as show the difference at
+        `FEW` positions: what fits there is tried at all.
+        """
+        is_met, n = partial(_is_met, local, output), FEW + first_place(local, self._axes[local.tap])
+        is_plain = not (case.spans or case.ends or case.has_cache or case.n_others)
+        if is_plain and 2 * n <= len(self._tokens) and output.size == np.prod(case.shape(case.stage)):
+            first = case.of_first(case.stage, output, n)
+            near = explain(case.beginning(n), first, start, partial(_is_met, local, first), budget)
+            found = (near.deviations, *near.also_fits) if near.found else ()
+            fitting = [one for one in found if self._reproduces(case, changed(start, one), is_met)]
+            if fitting:
+                return Explanation(True, changed(start, fitting[0]), fitting[0], tuple(fitting[1:]), near.evaluations)
+        return explain(case, output, start, is_met, budget)
 
     def written(self, choice: Choice) -> tuple[str, str]:
         """A's value of a convention and B's, for a reader."""

@@ -15,9 +15,9 @@ from ..sides.graph_side import GraphSide
 from ..sides.side import Side
 from ..sides.trace_side import TraceSide, joined, replayed, runnable
 from .locate import DOUBLE_UNIT, SINGLE_UNIT, Local, is_scores, judge_region
+from .places import FEW
 
 _LARGEST = 8
-_FEW = 16  # tokens: a group that does not cancel among the first few does not cancel
 
 
 def cancelling(a: Side, b: Side, found: Mapping[str, Local]) -> tuple[tuple[str, ...], ...]:
@@ -66,11 +66,13 @@ def _subsets(taps: Sequence[str]) -> Iterable[tuple[str, ...]]:
 
 
 def _early(a: Side, b: Side) -> tuple[GraphSide, GraphSide] | None:
-    """Both sides at the first few of many tokens; None where that is all, or they have no such beginning."""
-    if not (isinstance(a, GraphSide) and isinstance(b, GraphSide)) or len(a.tokens) < 2 * _FEW:
+    """Both sides at the first few of many tokens: a group that does not cancel there does not cancel. None where that is all,
+    or they have no such beginning.
+    """
+    if not (isinstance(a, GraphSide) and isinstance(b, GraphSide)) or len(a.tokens) < 2 * FEW:
         return None
     try:
-        return a.beginning(_FEW), b.beginning(_FEW)
+        return a.beginning(FEW), b.beginning(FEW)
     except OpdiffError:
         return None
 

@@ -13,6 +13,8 @@ from ..result import FirstStep
 from ..sides.side import Side
 from .locate import Local, is_scores
 
+FEW = 16  # tokens: of a long input, so many are asked first
+
 
 def places_apart(local: Local, axes: Sequence[str], along: str = "token") -> np.ndarray | None:
     """For each place of an axis, whether the region differs there by more than rounding; None where that cannot be said."""

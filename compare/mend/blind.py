@@ -9,10 +9,10 @@ import numpy as np
 
 from ...graphs.errors import OpdiffError
 from ...graphs.stages import LOGITS, split_tap_name
+from ..judge.places import FEW
 from ..result import BlindSpot
 from ..sides.graph_side import GraphSide
 from ..sides.side import Values
-from .early import N_POSITIONS
 from .runs import Change, run_changed
 
 _WORDS = {
@@ -37,9 +37,9 @@ def blind_stages(side: GraphSide) -> tuple[str, ...]:
         last[split_tap_name(tap)[1]] = tap
     taps = [tap for tap in last.values() if tap != LOGITS and not _is_above_blocks(side, tap)]
     blind = [tap for tap in taps if not side.taps[tap].is_weight and np.asarray(side.values[tap]).dtype.kind == "f"]
-    if len(side.tokens) > N_POSITIONS:
+    if len(side.tokens) > FEW:
         with suppress(OpdiffError):
-            blind = _not_reaching(side.beginning(N_POSITIONS), blind, is_as_run=False)
+            blind = _not_reaching(side.beginning(FEW), blind, is_as_run=False)
     blind = _not_reaching(side, blind, is_as_run=not side.is_run_whole)
     return tuple(split_tap_name(tap)[1] for tap in blind)
 

@@ -2,30 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 
+from ...graphs.cores import on_all_cores
 from ...graphs.errors import OpdiffError
 from ..judge.locate import Local
-from ..judge.places import places_apart
+from ..judge.places import FEW, places_apart
 from ..sides.graph_side import GraphSide
 from .effect import Effects
 
-N_POSITIONS = 16
-
 
 def early_effects(
-    a: GraphSide, b: GraphSide, n_tokens: int, at_fault: Iterable[Local], sets: Collection[frozenset[str]]
+    a: GraphSide, b: GraphSide, n_tokens: int, at_fault: Sequence[Local], sets: Collection[frozenset[str]]
 ) -> Effects:
-    """Effects at as few of the first tokens as show every fault at `N_POSITIONS` positions; at all, where that is all.
+    """Effects at as few of the first tokens as show every fault at `FEW` positions; at all, where that is all.
 
     They are at all of them, too, where later tokens change earlier logits, or a graph is of a fixed length.
 
     Raises:
         OpdiffError: the effects of these two cannot be measured.
     """
-    n = N_POSITIONS + max(_first_position(local, a.taps[local.tap].axes, n_tokens) for local in at_fault)
+    n = FEW + max(on_all_cores(lambda local: _first_position(local, a.taps[local.tap].axes, n_tokens), at_fault))
     if n < n_tokens:
         try:
             effects = Effects(a.beginning(n), b.beginning(n), sets)

@@ -13,7 +13,8 @@ from corpus.models import TOKENS
 from opdiff.compare.align.by_name import align
 from opdiff.compare.diagnose import compare
 from opdiff.compare.judge.locate import Local
-from opdiff.compare.mend.early import N_POSITIONS, early_effects
+from opdiff.compare.judge.places import FEW
+from opdiff.compare.mend.early import early_effects
 from opdiff.compare.opening import sides_of
 from opdiff.compare.sides.graph_side import GraphSide
 from opdiff.graphs.artifact import load_artifact
@@ -24,7 +25,7 @@ LONG = tuple(int(token) for token in np.random.default_rng(0).integers(0, 96, 40
 
 def test_effects_are_those_of_the_first_positions_and_that_is_said(qwen3: Path):
     pair = qwen3 / "reference.onnx", qwen3 / "dsl.onnx"
-    n = N_POSITIONS + 1  # the first position does not show the rotation
+    n = FEW + 1  # the first position does not show the rotation
     whole, short = compare(*pair, LONG), compare(*pair, LONG[:n])
     assert whole.root_causes
     assert [cause.taps for cause in whole.root_causes] == [cause.taps for cause in short.root_causes]
@@ -71,7 +72,7 @@ def test_a_fault_that_shows_late_is_measured_where_it_shows(qwen3: Path):
 def test_a_graph_of_a_fixed_length_is_measured_at_all_of_it(tmp_path_factory, monkeypatch):
     right = export_right("qwen3", tmp_path_factory.getbasetemp().parent / "corpus" / "qwen3")
     wrong = export_patched("qwen3", [(FAULTS["rope pairs neighbours"], 1)], [], right.parent, "paired")
-    monkeypatch.setattr("opdiff.compare.mend.early.N_POSITIONS", 4)
+    monkeypatch.setattr("opdiff.compare.mend.early.FEW", 4)
     same = sides([right, right], TOKENS)
     value = same[0].values["blk.1.q_proj"]
     shown = Local("blk.1.q_proj", "semantic", "", threshold=1e-6, a64=value, b64=value + 1)
@@ -79,7 +80,7 @@ def test_a_graph_of_a_fixed_length_is_measured_at_all_of_it(tmp_path_factory, mo
     assert n_positions(sides([right, wrong], TOKENS), shown, len(TOKENS)) == len(TOKENS)
 
 
-@pytest.mark.parametrize("n_tokens", [1, 3, N_POSITIONS])
+@pytest.mark.parametrize("n_tokens", [1, 3, FEW])
 def test_a_short_input_is_measured_at_all_of_it(qwen3: Path, n_tokens: int):
     pair = sides([qwen3 / "reference.onnx", qwen3 / "hf.onnx"], LONG[:n_tokens])
     assert n_positions(pair, local(0), n_tokens) == n_tokens
