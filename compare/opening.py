@@ -10,6 +10,7 @@ from ..graphs.adopt.opened import Foreign, open_foreign
 from ..graphs.adopt.past import states_of
 from ..graphs.artifact import Artifact, Maps, NoTaps, load_artifact
 from ..graphs.cache import with_cache_stages
+from ..graphs.cores import on_all_cores
 from ..graphs.errors import InputError
 from ..graphs.positions import POSITIONS, check_positions, check_table
 from ..graphs.run import Runner
@@ -230,11 +231,13 @@ def sides_of(
 
     schedules: in which steps the sides are fed, where that is not all at once for each.
     """
-    graphs = {
-        n: graph_side(one, alignment, tokens, runner, schedules[n] if n < len(schedules) else WHOLE, schedules)
-        for n, one in enumerate(opened)
-        if isinstance(one, Artifact)
-    }
+
+    def made(n_one: tuple[int, Artifact]) -> GraphSide:
+        n, one = n_one
+        return graph_side(one, alignment, tokens, runner, schedules[n] if n < len(schedules) else WHOLE, schedules)
+
+    artifacts = {n: one for n, one in enumerate(opened) if isinstance(one, Artifact)}
+    graphs = dict(zip(artifacts, on_all_cores(made, artifacts.items()), strict=True))
     first, *others = graphs.values()
     for side in others:
         side.read_like(first)
