@@ -147,7 +147,6 @@ class _Lockstep:
         made = ((name, a.array(name)) for node in a.nodes for name in node.outputs)
         self._index = ValueIndex(made)
         self._values: dict[str, Typed] = {name: b.values[name] for name in (*b.constants, *b.inputs)}
-        self._below: dict[str, set[str]] = {}
         self._products = {anchor.y for anchor in products}
         self._last = {name: readers[-1].place for name, readers in b.readers.items()}
         self._ends_of_a, self._ends = ({root(flat, name)[0] for name in flat.outputs.values()} for flat in (a, b))
@@ -272,7 +271,7 @@ class _Lockstep:
         """Whether a difference dies out by itself: all that hangs on the value comes to be one of A's that hang on A's."""
         if name in self._ends:
             return False
-        below, values, n_products = self._below_of(ours), dict[str, Typed](), 0
+        below, values, n_products = _Below(self._a, ours), dict[str, Typed](), 0
         tainted = {name}
         for step in self._b.nodes[node.place + 1 : node.place + 1 + _HEALS_WITHIN]:
             if not tainted.isdisjoint(step.reads):
@@ -306,19 +305,23 @@ class _Lockstep:
         """Whether both sides' values are attention scores, whatever each adds to those that it masks."""
         return name in self._scores[1] and root(self._a, wanted.ours)[0] in self._scores[0]
 
-    def _below_of(self, ours: str) -> set[str]:
-        """A's values that hang on one of them, but for those that are it, moved elsewhere."""
-        if ours not in self._below:
-            found, stack = set[str](), [ours]
-            while stack:
-                for reader in self._a.readers.get(stack.pop(), ()):
-                    for output in reader.outputs:
-                        if output not in found:
-                            found.add(output)
-                            stack.append(output)
-            base = root(self._a, ours)[0]
-            self._below[ours] = {one for one in found if root(self._a, one)[0] != base}
-        return self._below[ours]
+
+class _Below:
+    """A graph's values that hang on one of them; they are looked for only as far as is asked."""
+
+    def __init__(self, flat: Flat, base: str) -> None:
+        self._flat, self._base = flat, base
+        self._found = {base}
+        self._next = flat.maker[base].place + 1 if base in flat.maker else 0
+
+    def __contains__(self, name: str) -> bool:
+        """Whether a value that a node makes is one of them, and not the one on which they hang, moved elsewhere."""
+        end = self._flat.maker[name].place + 1
+        for node in self._flat.nodes[self._next : end]:
+            if not self._found.isdisjoint(node.reads):
+                self._found.update(node.outputs)
+        self._next = max(self._next, end)
+        return name in self._found and root(self._flat, name)[0] != root(self._flat, self._base)[0]
 
 
 def _is_almost_scores(ours: np.ndarray, theirs: np.ndarray) -> bool:
