@@ -10,6 +10,7 @@ from ...align.arrangement import Plan, arrangement, plain
 from ...align.values import Match
 from ...measure import squared
 
+_DEEPEST = 4  # steps above a value, of which it may have its layout
 _LARGE = 1 << 20  # elements of a weight that is compared as it is stored
 
 
@@ -101,6 +102,24 @@ class Matching:
             self._plans[ours, theirs] = self._planned(ours, theirs)
         return self._plans[ours, theirs]
 
+    def layout(self, ours: str, theirs: str) -> Plan:
+        """How a value of A of other numbers would be laid out to stand in place of B's: as what the steps that make them read
+        of their shapes is. As it stands where that cannot be told.
+        """
+        return self._laid_out(ours, theirs, _DEEPEST) or ()
+
+    def _laid_out(self, ours: str, theirs: str, depth: int) -> Plan | None:
+        plan = self.plan(ours, theirs)
+        left, right = self.a.values[ours].maker, self.b.values[theirs].maker
+        if plan is not None or left is None or right is None or not depth:
+            return plan
+        reads = [
+            [name for name in step.operands if _is_data_of_shape(network, name, made)]
+            for network, step, made in ((self.a, left, ours), (self.b, right, theirs))
+        ]
+        found = (self._laid_out(one, other, depth - 1) for one in reads[0] for other in reads[1])
+        return next((plan for plan in found if plan is not None), None)
+
     def _planned(self, ours: str, theirs: str) -> Plan | None:
         a, b = self.a.array(ours), self.b.array(theirs)
         if a is None or b is None or _is_same_memory(a, b):
@@ -117,6 +136,11 @@ class Matching:
 def _class(value: Value, made: Typed) -> tuple:
     """What two values must share to be compared at all: constants are only ever constants, a bfloat16 no double."""
     return made.array.size, made.type if made.type == FLOAT else made.array.dtype.kind + made.type, value.is_data
+
+
+def _is_data_of_shape(network: Network, name: str, other: str) -> bool:
+    left, right = network.array(name), network.array(other)
+    return left is not None and right is not None and left.shape == right.shape and network.values[name].is_data
 
 
 def _is_same_memory(a: np.ndarray, b: np.ndarray) -> bool:

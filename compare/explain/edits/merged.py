@@ -109,9 +109,11 @@ class Merged:
         name = step.operands[place]
         if partner is None or (step.number, place) not in self._choices.operands:
             return self.value(name)
-        ours = self._edited_value(partner.operands[self._alignment.orders[step.number][place]])
-        theirs = self._b.typed(name)
-        return ours if theirs is None or theirs.array.size != ours.array.size else _shaped(ours, theirs)
+        read = partner.operands[self._alignment.orders[step.number][place]]
+        ours, theirs = self._edited_value(read), self._b.typed(name)
+        if theirs is None or theirs.array.size != ours.array.size:
+            return ours
+        return _shaped(Typed(arranged(ours.array, self._alignment.matching.layout(read, name)), ours.type), theirs)
 
     def _edited_value(self, name: str) -> Typed:
         """A value of A, with the edits above it."""
@@ -137,9 +139,13 @@ class Merged:
             return _known(self._a.typed(name))
         if step.number in self._by_partner and not step.is_move:
             partner = self._steps_of_b[self._by_partner[step.number]]
-            made = self.value(partner.outputs[step.outputs.index(name)])
-            ours = _known(self._a.typed(name))
-            return _shaped(made, ours) if made.array.size == ours.array.size else made
+            theirs = partner.outputs[step.outputs.index(name)]
+            made, ours = self.value(theirs), _known(self._a.typed(name))
+            if made.array.size != ours.array.size:
+                return made
+            return Typed(
+                _laid_back(made.array, self._alignment.matching.layout(name, theirs), ours.array.shape), made.type
+            )
         self.used.add(step.number)
         made_all = self._a.apply(step, [self._edited_value(operand) for operand in step.operands])
         return made_all[step.outputs.index(name)]
@@ -155,6 +161,16 @@ def _known(value: Typed | None) -> Typed:
     if value is None:
         raise InputError("a value of the region is not known")
     return value
+
+
+def _laid_back(array: np.ndarray, plan: Plan, shape: tuple[int, ...]) -> np.ndarray:
+    """An array that is laid out as a plan says, as it was before."""
+    if all(what == "reshape" for what, _ in plan):
+        return array.reshape(shape)
+    places = arranged(np.arange(array.size).reshape(shape), plan)
+    before = np.empty_like(array.ravel())
+    before[places.ravel()] = array.ravel()
+    return before.reshape(shape)
 
 
 def _shaped(value: Typed, like: Typed) -> Typed:
