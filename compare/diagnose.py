@@ -25,6 +25,7 @@ from .align.map_file import Mapped
 from .explain.catalogue import Explainer
 from .explain.causes import Cause
 from .explain.faults import Faults, faults, harmless_places
+from .explain.inferred import Inferred, inferred_decoder
 from .explain.latent.search import Dormant, latent_differences
 from .explain.reference import Judge
 from .judge.channel_order import in_one_order
@@ -103,7 +104,9 @@ def compare(
     runner = Runner(settings)
     found_files = [open_either(path, names, maps) for path in (a_path, b_path, reference_path) if path is not None]
     start = first_position_of(found_files, first_position)
-    opened, alignment, tokens, told = _aligned(found_files, tokens, runner, progress, inputs, mapped, start, schedules)
+    opened, alignment, tokens, told, inferred = _aligned(
+        found_files, tokens, runner, progress, inputs, mapped, start, schedules
+    )
     progress("run")
     schedules = schedules_of(opened, schedules)
     sides = sides_of(opened, alignment, tokens, runner, schedules)
@@ -119,7 +122,7 @@ def compare(
         graph = runnable(a, b)
         reference = in_one_order(graph, reference, locate(graph, reference)).b
     progress("explain")
-    explainer = Explainer(replayed(a, b), sides, tokens)
+    explainer = Explainer(replayed(a, b), sides, tokens, inferred)
     at_fault = faults(a, b, found, explainer)
     judge = None
     if reference is not None:
@@ -188,8 +191,9 @@ def _aligned(
     mapped: Sequence[Mapped],
     first_position: int,
     schedules: Sequence[Schedule],
-) -> tuple[list[Artifact | Trace], Alignment, Sequence[int], tuple[str, ...]]:
-    """What is compared, its common taps, the tokens, and what a reader should know of how they were aligned.
+) -> tuple[list[Artifact | Trace], Alignment, Sequence[int], tuple[str, ...], Inferred | None]:
+    """What is compared, its common taps, the tokens, what a reader should know of how they were aligned, and the decoder that
+    A shows, where no file describes it.
 
     Args:
         first_position: that of the first token.
@@ -202,7 +206,8 @@ def _aligned(
         a, b = (one for one in found if not isinstance(one, Trace))
         check_positions(first_position, len(tokens or ()))
         pair = align_foreign(a, b, tokens, runner, inputs, mapped, first_position, schedules)
-        return list(pair.artifacts()), pair.alignment(), tokens or (), pair.notes
+        stages = {one.tap: one.point.a for one in pair.named}
+        return list(pair.artifacts()), pair.alignment(), tokens or (), pair.notes, inferred_decoder(pair.a, stages)
     if mapped or any(inputs):
         raise InputError("--inputs and --map are for graphs without taps, and both of these have taps; leave them out")
     opened = with_caches([one for one in found if not isinstance(one, Foreign)])
@@ -210,7 +215,7 @@ def _aligned(
     check_sizes(opened)
     tokens = tokens_of(opened, tokens)
     opened = at_positions(opened, first_position, len(tokens))
-    return opened, align(opened[0], opened[1]), tokens, ()
+    return opened, align(opened[0], opened[1]), tokens, (), None
 
 
 def _weighed(

@@ -45,6 +45,27 @@ def squeezed(shape: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(size for size in shape if size != 1)
 
 
+def by_sizes(shape: tuple[int, ...], other: tuple[int, ...]) -> list[Plan]:
+    """How an array of one shape may be laid out in another one, told by the sizes of its axes. Where two are of one size, those
+    ways that leave the last axis the last: it has the channels, and the others may be heads and as many tokens.
+    """
+    ours, theirs = squeezed(shape), squeezed(other)
+    if sorted(ours) != sorted(theirs) or len(ours) > _MOST_AXES:
+        return []
+    is_told = len(set(ours)) == len(ours)
+    return [
+        _turned(shape, ours, order, other)
+        for order in permutations(range(len(ours)))
+        if tuple(ours[axis] for axis in order) == theirs and (is_told or order[-1] == len(ours) - 1)
+    ]
+
+
+def _turned(shape: tuple[int, ...], axes: tuple[int, ...], order: tuple[int, ...], other: tuple[int, ...]) -> Plan:
+    if order == tuple(range(len(axes))):
+        return () if shape == other else (("reshape", other),)
+    return (("reshape", axes), ("transpose", order), ("reshape", other))
+
+
 def arrangement(a: np.ndarray, b: np.ndarray, nearness: float) -> Plan | None:
     """How plain `a` becomes `b` by moving its numbers; None where it does not.
 

@@ -18,17 +18,21 @@ from ...graphs.artifact import Artifact, Maps
 from ...graphs.errors import InputError
 from ...graphs.run import Runner, run_file
 from ...graphs.schedule.steps import WHOLE, Schedule, Step
+from ...graphs.stages import split_tap_name
 from ...graphs.stepping import StepRunner
 from .anchors import Anchor, folded_elsewhere
+from .arrangement import squeezed
 from .by_name import Alignment
 from .lockstep import Aligned, lockstep
 from .map_file import Mapped
 from .points import Named, adopted, named_points
 from .stages import stages_of
 from .storage import computed_alike, in_one_storage, rounded_alike, with_weights_of
+from .values import is_move
 
 Inputs = Mapping[str, np.ndarray]
 _ROUNDED = 1e-6  # of its size: what a weight may be off for float32's rounding
+_HEAD_AXES = 3
 _FEWEST = 0.1  # of the weights of the smaller graph that must be in the other one
 
 
@@ -139,7 +143,8 @@ def align_foreign(
     _check_map(mapped, ours, theirs)
     stages = stages_of(ours), stages_of(theirs)
     scores = [frozenset(value for value, tap in told.items() if tap.endswith("attn_scores")) for told in stages]
-    aligned = lockstep(ours, theirs, StepRunner(runner), [(one.a, one.b) for one in mapped], scores)
+    rotated = list(_rotated(ours, theirs, *stages))
+    aligned = lockstep(ours, theirs, StepRunner(runner), [(one.a, one.b) for one in mapped], scores, rotated)
     _check_they_share(opened[0], opened[1], aligned)
     names = _names(a, ours) or _names_of_b(b, theirs, aligned)
     told = {value: tap for value, tap in _stages(*stages, aligned).items() if tap not in names.values()}
@@ -316,6 +321,26 @@ def _names(one: Artifact | Foreign, flat: Flat) -> dict[str, str]:
 def _names_of_b(one: Artifact | Foreign, flat: Flat, aligned: Aligned) -> dict[str, str]:
     own = _names(one, flat)
     return {point.a: own[point.b] for point in aligned.points if point.b in own}
+
+
+def _rotated(a: Flat, b: Flat, ours: Mapping[str, str], theirs: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """What queries and keys are when they meet, on both sides: no step with a weight of its own gives it."""
+    of_b = {tap: value for value, tap in theirs.items()}
+    for value, tap in ours.items():
+        if split_tap_name(tap)[1] in ("q_rope", "k_rope") and tap in of_b:
+            left, right = _in_heads(a, value), _in_heads(b, of_b[tap])
+            if left is not None and right is not None:
+                yield left, right
+
+
+def _in_heads(flat: Flat, value: str) -> str | None:
+    """A value of queries or keys where it is seen by token, head and channel; None where it never is."""
+    while len(squeezed(flat.array(value).shape)) != _HEAD_AXES:
+        moved_to = next((node for node in flat.readers.get(value, ()) if is_move(node)), None)
+        if moved_to is None:
+            return None
+        value = moved_to.outputs[0]
+    return value
 
 
 def _stages(ours: dict[str, str], theirs: Mapping[str, str], aligned: Aligned) -> dict[str, str]:

@@ -16,12 +16,12 @@ import numpy as np
 from ...graphs.adopt.flat import Flat, Ran
 from ...graphs.errors import OpdiffError
 from ...graphs.stepping import FLOAT, StepRunner, Typed
-from ..measure import unmasked
+from ..measure import norm, unmasked
 from .anchors import Anchor, Pair, anchors_of, end_of_channels, has_bias, moved, norm_input, paired, root, with_bias
-from .arrangement import Plan, arranged, arrangement, plain
+from .arrangement import Plan, arranged, arrangement, by_sizes, plain
 from .values import NEAR, Match, ValueIndex
 
-Kind = Literal["map", "value", "step", "norm", "input", "softmax", "output"]
+Kind = Literal["map", "value", "step", "norm", "input", "softmax", "stage", "output"]
 _HEALS_WITHIN, _HEALS_OVER = 60, 1  # steps, and among them products with a weight
 _ALMOST = 1e-4  # relative: a value of a step with one weight, as float32 operators may round it otherwise
 
@@ -70,11 +70,13 @@ def lockstep(
     steps: StepRunner,
     given: Sequence[tuple[str, str]] = (),
     scores: Sequence[Collection[str]] = ((), ()),
+    staged: Sequence[tuple[str, str]] = (),
 ) -> Aligned:
     """Align two graphs that ran on the same input.
 
     given: values of A and of B that stand for each other, whatever they hold.
     scores: of A and of B, values that are attention scores, of which what is masked is no number.
+    staged: values of A and of B that are one stage, with no weight to tell it by.
     """
     ours, theirs = anchors_of(a), anchors_of(b)
     pairs = paired(ours, theirs)
@@ -84,14 +86,17 @@ def lockstep(
         tuple(anchor for anchor in theirs if id(anchor) not in left[1]),
     )
     products = [anchor for anchor in theirs if anchor.role == "product"]
-    run = _Lockstep(a, b, steps, _wanted(a, b, pairs, given), alone, products, scores)
+    run = _Lockstep(a, b, steps, _wanted(a, b, pairs, given, staged), alone, products, scores)
     run.all()
     return Aligned(tuple(run.points.values()), tuple(pairs), alone, tuple(run.healed), tuple(run.replaced))
 
 
-def _wanted(a: Flat, b: Flat, pairs: list[Pair], given: Sequence[tuple[str, str]]) -> dict[str, list[_Wanted]]:
+def _wanted(
+    a: Flat, b: Flat, pairs: list[Pair], given: Sequence[tuple[str, str]], staged: Sequence[tuple[str, str]]
+) -> dict[str, list[_Wanted]]:
     """For values of B, before they are moved elsewhere, which of A's they should be; in the order in which to ask."""
     found = [_Wanted("map", *names) for names in given]
+    found += [_Wanted("stage", *names) for names in staged]
     for pair in pairs:
         is_scaled, is_biased = pair.is_scaled, has_bias(a, pair.a.y) or has_bias(b, pair.b.y)
         ends = [
@@ -111,7 +116,7 @@ def _wanted(a: Flat, b: Flat, pairs: list[Pair], given: Sequence[tuple[str, str]
             read = a.maker[names[0]].reads[0], b.maker[names[1]].reads[0]
             found += [_Wanted("softmax", *names), _Wanted("softmax", *read)]
     found += [_Wanted("output", *names) for names in _outputs(a, b)]
-    order = {"map": -1, "step": 0, "norm": 1, "softmax": 2, "input": 3, "output": 4}
+    order = {"map": -1, "step": 0, "norm": 1, "softmax": 2, "input": 3, "stage": 4, "output": 5}
     by_value: dict[str, list[_Wanted]] = {}
     for wanted in sorted(found, key=lambda one: order[one.kind]):
         if b.is_data(wanted.theirs) and a.is_data(wanted.ours):
@@ -254,10 +259,21 @@ class _Lockstep:
         value = self._values[name].array
         if ours.size != theirs.size or value.size != theirs.size or value.dtype.kind != "f":
             return None
+        told = by_sizes(ours.shape, theirs.shape)
+        if not told and wanted.kind == "stage":
+            return None
+        back = self._moved_back(wanted.theirs)
+        plans = [(*plan, *back) for plan in told or [(("reshape", theirs.shape),)]]
+        if len(plans) == 1:
+            return plans[0]
+        with np.errstate(all="ignore"):
+            far = [norm(plain(arranged(ours, plan)) - plain(value)) for plan in plans]
+        return plans[int(np.argmin(np.nan_to_num(far, nan=np.inf)))]
+
+    def _moved_back(self, theirs: str) -> Plan:
+        """How a value of B becomes what it was before it was moved."""
         plan: list[tuple[str, tuple[int, ...]]] = []
-        if ours.shape != theirs.shape:
-            plan.append(("reshape", theirs.shape))
-        for move in root(self._b, wanted.theirs)[1]:
+        for move in root(self._b, theirs)[1]:
             before = self._b.array(moved(self._b, move) or move.reads[0])
             if move.operator == "Transpose":
                 order = move.attribute("perm") or tuple(reversed(range(before.ndim)))

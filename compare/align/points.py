@@ -97,9 +97,17 @@ def _axes(tap: str, shape: tuple[int, ...], n_tokens: int | None) -> tuple[str, 
     """A word for each dimension: those of its stage where they fit, else where the tokens stand, and places."""
     is_last = tap == LOGITS and n_tokens is not None  # the logits may be those of the last position alone
     lengths = (n_tokens, 1) if is_last else (n_tokens,)
-    for words in default_axes(split_tap_name(tap)[1], len(shape)):
+    told = default_axes(split_tap_name(tap)[1], len(shape))
+    turned = [_with_heads_first(words) for words in told if "head" in words and "key" not in words]
+    for words in (*told, *turned):
         sizes = dict(zip(words, shape, strict=True))
         if sizes.get("batch", 1) == 1 and sizes.get("token", n_tokens) in lengths:
             return words
     is_token = [size == n_tokens for size in shape]
     return tuple("token" if one and is_token.count(True) == 1 else f"dim{n}" for n, one in enumerate(is_token))
+
+
+def _with_heads_first(words: Sequence[str]) -> tuple[str, ...]:
+    """The same axes, heads before tokens, as they stand where attention reads them."""
+    swapped = {"token": "head", "head": "token"}
+    return tuple(swapped.get(word, word) for word in words)

@@ -11,6 +11,7 @@ from .anchors import Anchor, anchors_of, norm_input, root
 from .values import is_move
 
 _NEAR = 24  # steps between two stages, at most
+_MULTIPLY = ("MatMul", "FusedMatMul")  # the second is onnxruntime's: it scales and transposes too
 _SCALES = ("Mul", "Div")
 _REPEATS = ("Expand", "Tile")
 _PARTS = ("Split", "Slice", "Gather")
@@ -136,7 +137,7 @@ class _Stages:
         return self._is_product(node) or self._is_of_values(node)
 
     def _is_of_values(self, node: Ran) -> bool:
-        return node.operator == "MatMul" and self._is_of_two(node)
+        return node.operator in _MULTIPLY and self._is_of_two(node)
 
     def _is_of_two(self, node: Ran) -> bool:
         return all(map(self.flat.is_data, node.reads))

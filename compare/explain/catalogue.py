@@ -13,6 +13,7 @@ from ...graphs.errors import OpdiffError
 from ...graphs.stages import split_tap_name
 from ..conventions import Case, Deviation, Explanation, Settings, Value, evaluate, explain, standard_settings
 from ..conventions.by_stage import Holds, settings_by_stage
+from ..conventions.case import Weights
 from ..conventions.explain import NEAR, WHOLE, Budget, IsMet
 from ..conventions.registry import REGISTER
 from ..judge.locate import DOUBLE_UNIT, SINGLE_UNIT, Local, is_equal, is_scores
@@ -20,6 +21,7 @@ from ..judge.places import FEW, first_place
 from ..measure import distance, size
 from ..sides.graph_side import GraphSide
 from ..sides.side import Side
+from .inferred import Inferred
 
 Choice = tuple[str, Value, Value]  # convention, A's value, B's value
 
@@ -70,14 +72,22 @@ class Explainer:
     Args:
         on: the side on whose values regions are replayed.
         sides: all of them, a graph or more among them.
+        inferred: the decoder that A shows, where no file describes it.
     """
 
-    def __init__(self, on: Side, sides: Sequence[Side], tokens: Sequence[int]) -> None:
+    def __init__(
+        self, on: Side, sides: Sequence[Side], tokens: Sequence[int], inferred: Inferred | None = None
+    ) -> None:
         graphs = [side for side in sides if isinstance(side, GraphSide)]
         recorded = (side.artifact.decoder for side in graphs)
         self._config = next((config for config in recorded if config is not None), None)
+        self._is_inferred = self._config is None and inferred is not None
+        if self._config is None and inferred is not None:
+            self._config = inferred.config
+        self._unlike: set[str] = set()  # the stages of an inferred decoder at which A is none that the catalogue knows
         self._multiply, self._first = graphs[0].multiply, graphs[0].artifact.first_position
         self.weights = SharedWeights(graphs)
+        self._tensors: Weights = inferred.weights if self._is_inferred and inferred is not None else self.weights
         self._tokens = np.asarray(tokens, np.int64)
         self._fed = dict(zip(("a", "b", "reference"), sides, strict=False))
         self._axes = {tap: on.taps[tap].axes for tap in on.values}
@@ -90,8 +100,13 @@ class Explainer:
         if self._config is None or local.b64 is None or local.a64 is None:
             return Explained(local.tap, (), None, None, None, "no configuration of the decoder is recorded")
         case = self.case(local.tap)
-        ours = self.settings_of(self.case(local.tap, "a"), local, local.a64, "a", standard_settings(self._config))
+        if case.stage in self._unlike:
+            return Explained(local.tap, (), None, None, None, "A is no decoder that the catalogue knows")
+        start = standard_settings(self._config)
+        ours_budget = budget if self._is_inferred else WHOLE
+        ours = self.settings_of(self.case(local.tap, "a"), local, local.a64, "a", start, ours_budget)
         if not ours.found:
+            self._unlike |= {case.stage} if self._is_inferred else set()
             reason = f"A's own output is not what the catalogue expects of it ({ours})"
             return Explained(local.tap, (), None, None, None, reason)
         theirs = self.settings_of(case, local, local.b64, "b", ours.settings, budget)
@@ -190,7 +205,7 @@ class Explainer:
             stage,
             block,
             self._values,
-            self.weights,
+            self._tensors,
             self._config,
             self._tokens,
             self._multiply,

@@ -226,3 +226,17 @@ def test_a_model_optimised_as_its_kind_is_the_export_as_it_was(kind, tmp_path):
     result = compare(a, optimised(models.by_torchscript(model, tmp_path / "wrong.onnx"), kind), TOKENS)
     assert [cause.text.split(": ")[1].split(" where")[0] for cause in result.root_causes] == ["0.05"]
     assert result.closed.complete
+
+
+def test_stages_are_told_around_a_product_that_onnxruntime_fused(exports, tmp_path):
+    """It scales and transposes in one node what the scores are made of."""
+    path, options = tmp_path / "fused.onnx", ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+    options.optimized_model_filepath = str(path)
+    options.add_session_config_entry("session.optimized_model_external_initializers_file_name", "fused.data")
+    ort.InferenceSession(str(exports / "eager.onnx"), options)
+    fused = onnx.load(path, load_external_data=False)
+    assert "FusedMatMul" in {node.op_type for node in fused.graph.node}
+    result = compare(path, path, TOKENS)
+    assert result.parity
+    assert {"blk.0.q_rope", "blk.0.attn_scores", "blk.2.ffn_act"} <= {row.tap for row in result.rows}

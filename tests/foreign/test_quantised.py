@@ -53,7 +53,7 @@ def test_activations_that_are_rounded_while_running_are_told_as_one_cause(how, l
 def test_a_fault_beside_what_is_rounded_is_found(exports, tmp_path):
     b = quantised(models.qwen3(tmp_path / "faulty.onnx", faulty), tmp_path)
     result = compare(exports / "eager.onnx", b, TOKENS)
-    told = [cause.text for cause in result.root_causes]
+    told = ["; ".join((cause.text, *cause.edit)) for cause in result.root_causes]
     assert any("0.0001 where" in text and "1e-06" in text for text in told)
     assert any("erf(" in text for text in told)
     assert any("rounded_to_8_bits(" in text for text in told)

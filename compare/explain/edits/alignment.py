@@ -14,6 +14,7 @@ from .matching import Match, Matching
 
 _ANY_ORDER = frozenset({"Add", "Mul", "And", "Or", "Xor", "Equal", "Max", "Min", "Sum"})
 _SAME, _LEAVES, _LIKE, _OTHER = 3.0, 1.5, 1.0, -1.0
+_PER_SHARED = 0.1  # of two steps that only are alike: an operand that both read
 _CHANGED, _PER_SAME, _PER_GOOD = 0.4, 0.3, 0.1  # of a common subsequence: a step with other settings, and its operands
 
 
@@ -266,7 +267,15 @@ class Alignment:
             return _LEAVES if is_leaf else 0.0
         if self.partner.get(right.number) is left:
             return _SAME
-        return _LIKE if left.is_like(right) and left in self.between_a else 0.0
+        if not left.is_like(right) or left not in self.between_a:
+            return 0.0
+        return _LIKE + _PER_SHARED * self._n_shared(left, right)
+
+    def _n_shared(self, ours: Step, theirs: Step) -> int:
+        """How many of the operands of B's step are operands of A's."""
+        read = {self.a.base(name) for name in ours.operands}
+        found = (self.match(self.b.base(name)) for name in theirs.operands)
+        return sum(match is not None and self.a.base(match.name) in read for match in found)
 
     def _likeness(self, ours: Step, theirs: Step) -> float:
         if not ours.is_like(theirs):
