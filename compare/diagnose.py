@@ -203,11 +203,18 @@ def _aligned(
     """
     if are_foreign(found):
         progress("align")
-        a, b = (one for one in found if not isinstance(one, Trace))
+        a, b, *others = (one for one in found if not isinstance(one, Trace))
         check_positions(first_position, len(tokens or ()))
         pair = align_foreign(a, b, tokens, runner, inputs, mapped, first_position, schedules)
-        stages = {one.tap: one.point.a for one in pair.named}
-        return list(pair.artifacts()), pair.alignment(), tokens or (), pair.notes, inferred_decoder(pair.a, stages)
+        artifacts: list[Artifact | Trace] = [*pair.artifacts()]
+        notes = pair.notes
+        for reference in others:
+            whole = schedules[0], WHOLE
+            beside = align_foreign(a, reference, tokens, runner, (inputs[0], {}), (), first_position, whole)
+            artifact, note = pair.beside(beside)
+            artifacts, notes = [*artifacts, artifact], (*notes, note)
+        inferred = inferred_decoder(pair.a, {one.tap: one.point.a for one in pair.named})
+        return artifacts, pair.alignment(), tokens or (), notes, inferred
     if mapped or any(inputs):
         raise InputError("--inputs and --map are for graphs without taps, and both of these have taps; leave them out")
     opened = with_caches([one for one in found if not isinstance(one, Foreign)])

@@ -59,20 +59,19 @@ def graph_of(path: Path) -> Artifact | Foreign:
 
 
 def are_foreign(opened: Sequence[Opened]) -> bool:
-    """Whether two graphs must be aligned by what is in them, for one has no taps.
+    """Whether graphs must be aligned by what is in them, for one has no taps.
 
     Raises:
-        InputError: one of them is a trace, or a reference stands beside them.
+        InputError: one of them is a trace.
     """
     foreign = [one for one in opened if isinstance(one, Foreign)]
     if not foreign:
         return False
     traces = [one for one in opened if isinstance(one, Trace)]
-    if traces or len(opened) > 2:
-        beside = f"{traces[0].path} is a trace" if traces else "a reference is given"
+    if traces:
         raise InputError(
             f"{foreign[0].path}: has no taps, neither a table of them nor outputs that are named as stages, and can be "
-            f"compared with one other graph only, where {beside}; export it with opdiff export, which exposes them"
+            f"compared with other graphs only, where {traces[0].path} is a trace; export it with opdiff export, which exposes them"
         )
     return True
 

@@ -25,7 +25,7 @@ from .arrangement import squeezed
 from .by_name import Alignment
 from .lockstep import Aligned, lockstep
 from .map_file import Mapped
-from .points import Named, adopted, named_points
+from .points import Named, adopted, adopted_beside, named_points
 from .stages import stages_of
 from .storage import computed_alike, in_one_storage, rounded_alike, with_weights_of
 from .values import is_move
@@ -54,6 +54,12 @@ class ForeignPair:
     def artifacts(self) -> tuple[Artifact, Artifact]:
         """Both with their points as taps."""
         return adopted(self.a, self.b, self.named, self.n_tokens)
+
+    def beside(self, other: ForeignPair) -> tuple[Artifact, str]:
+        """B of another pair, whose A is this one's, with those of this pair's taps that it has; and how many these are."""
+        artifact = adopted_beside(self.a, other.b, self.named, other.aligned.points, self.n_tokens)
+        n_cut = sum(one.is_cut for one in self.named)
+        return artifact, f"the reference has {len(artifact.taps)} of the {n_cut} values that A and B are cut at"
 
     def alignment(self) -> Alignment:
         """The taps in the order in which A makes them."""

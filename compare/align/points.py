@@ -11,7 +11,10 @@ from ...graphs.adopt.tapped import Exposed, artifact_of
 from ...graphs.artifact import Artifact
 from ...graphs.stages import LOGITS, STEP, default_axes, split_tap_name
 from .anchors import landmarks, root
+from .arrangement import Plan, arrangement, plain
 from .lockstep import Aligned, Point
+
+_SAME = 1e-12  # relative: one value that is moved is the same to the last bit
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,33 @@ def adopted(a: Flat, b: Flat, named: Sequence[Named], n_tokens: int | None) -> t
         ours.append(Exposed(one.tap, point.a, axes, shape))
         theirs.append(Exposed(one.tap, point.b, axes, shape, point.plan))
     return artifact_of(a, ours, n_tokens), artifact_of(b, theirs, n_tokens)
+
+
+def adopted_beside(
+    a: Flat, other: Flat, named: Sequence[Named], points: Sequence[Point], n_tokens: int | None
+) -> Artifact:
+    """A third graph with those of two others' taps that it has, in A's layout.
+
+    points: which values of A it has.
+    """
+    known = {root(a, point.a)[0]: point for point in points}
+    exposed, taken = [], set[str]()
+    for one in (one for one in named if one.is_cut):
+        point = known.get(root(a, one.point.a)[0])
+        plan = None if point is None or point.b in taken else _plan_from(a, one.point.a, point)
+        if point is not None and plan is not None:
+            shape = a.array(one.point.a).shape
+            exposed.append(Exposed(one.tap, point.b, _axes(one.tap, shape, n_tokens), shape, plan))
+            taken.add(point.b)
+    return artifact_of(other, exposed, n_tokens)
+
+
+def _plan_from(a: Flat, value: str, point: Point) -> Plan | None:
+    """How a value of A is laid out as a point's other side, where the point is that value moved elsewhere."""
+    if value == point.a:
+        return point.plan
+    between = arrangement(plain(a.array(value)), plain(a.array(point.a)), _SAME)
+    return None if between is None else (*between, *point.plan)
 
 
 def named_points(a: Flat, b: Flat, aligned: Aligned, names: Mapping[str, str]) -> list[Named]:

@@ -45,3 +45,18 @@ def test_another_order_of_heads_and_tokens_is_no_difference(n_tokens, both):
     tokens = [(7 * n + 1) % 50 for n in range(n_tokens)]
     result = compare(both / "hf.bare.onnx", both / "reference.bare.onnx", tokens)
     assert result.parity, [one.text for one in result.root_causes]
+
+
+@pytest.mark.parametrize("reference", ["hf.bare.onnx", "hf.onnx"])
+def test_a_third_graph_says_who_is_right(reference, both):
+    """With taps or without: it is aligned with A, and its regions run on A's values."""
+    a, b = both / "dsl.bare.onnx", both / "reference.bare.onnx"
+    for left, right, agrees in ((a, b, "b"), (b, a, "a")):
+        result = compare(left, right, [1, 8, 15, 22, 29], both / reference)
+        assert [one.convention for one in result.root_causes] == ["qk_norm.eps", "rope.pairing"]
+        assert {one.reference_agrees_with for one in result.root_causes} == {agrees}
+
+
+def test_a_reference_that_is_wrong_too_agrees_with_the_side_that_is(both):
+    result = compare(both / "dsl.bare.onnx", both / "reference.bare.onnx", [1, 8, 15], both / "dsl.onnx")
+    assert {one.reference_agrees_with for one in result.root_causes} == {"a"}
