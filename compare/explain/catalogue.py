@@ -15,6 +15,7 @@ from ..conventions import Case, Deviation, Explanation, Settings, Value, evaluat
 from ..conventions.by_stage import Holds, settings_by_stage
 from ..conventions.case import Weights
 from ..conventions.explain import NEAR, WHOLE, Budget, IsMet
+from ..conventions.fit import is_plain
 from ..conventions.registry import REGISTER
 from ..judge.locate import DOUBLE_UNIT, SINGLE_UNIT, Local, is_equal, is_scores
 from ..judge.places import FEW, first_place
@@ -23,6 +24,7 @@ from ..sides.graph_side import GraphSide
 from ..sides.side import Side
 from .inferred import Inferred
 
+_TWO_ROUNDINGS, _FAR_LESS = 2, 1000  # the table's, and the product's with it
 Choice = tuple[str, Value, Value]  # convention, A's value, B's value
 
 
@@ -97,24 +99,41 @@ class Explainer:
 
     def explain(self, local: Local, budget: Budget = WHOLE) -> Explained:
         """What makes B's output of this region."""
-        if self._config is None or local.b64 is None or local.a64 is None:
+        a64, b64 = local.a64, local.b64
+        if self._config is None or b64 is None or a64 is None:
             return Explained(local.tap, (), None, None, None, "no configuration of the decoder is recorded")
-        case = self.case(local.tap)
+        local, case = self._as_met(local), self.case(local.tap)
         if case.stage in self._unlike:
             return Explained(local.tap, (), None, None, None, "A is no decoder that the catalogue knows")
         start = standard_settings(self._config)
         ours_budget = budget if self._is_inferred else WHOLE
-        ours = self.settings_of(self.case(local.tap, "a"), local, local.a64, "a", start, ours_budget)
+        ours = self.settings_of(self.case(local.tap, "a"), local, a64, "a", start, ours_budget)
         if not ours.found:
             self._unlike |= {case.stage} if self._is_inferred else set()
             reason = f"A's own output is not what the catalogue expects of it ({ours})"
             return Explained(local.tap, (), None, None, None, reason)
-        theirs = self.settings_of(case, local, local.b64, "b", ours.settings, budget)
+        theirs = self.settings_of(case, local, b64, "b", ours.settings, budget)
         if not theirs.found:
             return Explained(local.tap, (), None, ours.settings, None, str(theirs))
         if theirs.settings == ours.settings:
             theirs = Explanation(True, self._without_idle(case, local, ours.settings))
         return self._explained(case, local, ours.settings, theirs)
+
+    def _as_met(self, local: Local) -> Local:
+        """The verdict with what a prediction may be off. A graph by another hand may hold tables that were folded in float32, so
+        there it is float32's rounding, as long as that is far less than the difference.
+        """
+        if not self._is_inferred:
+            return local
+        return replace(
+            local, threshold=max(local.threshold, min(_TWO_ROUNDINGS * local.floor, local.error / _FAR_LESS))
+        )
+
+    def is_odd(self, found: Explained) -> bool:
+        """Whether a name for a graph that no file describes comes with a number that nobody would have written."""
+        return self._is_inferred and all(
+            any(not is_plain(theirs) for _, _, theirs in candidate) for candidate in found.candidates
+        )
 
     def _without_idle(self, case: Case, local: Local, settings: Settings) -> Settings:
         """The settings without what changes nothing as B is fed: A and B are one function then, which A's steps show and B's
@@ -143,8 +162,9 @@ class Explainer:
         """The same, where what explained both sides in a block before explains them here too."""
         if self._config is None or local.b64 is None or local.a64 is None:
             return None
-        found = []
-        for side, output in (("a", local.a64), ("b", local.b64)):
+        outputs, found = (("a", local.a64), ("b", local.b64)), []
+        local = self._as_met(local)
+        for side, output in outputs:
             case = self.case(local.tap, side)
             known = self._seen.get((case.stage, side))
             made = None if known is None else self._evaluated(case, known)
@@ -172,8 +192,9 @@ class Explainer:
         """
         if self._config is None or local.b64 is None or local.a64 is None:
             return None
+        outputs, local = (local.a64, local.b64), self._as_met(local)
         settings, found = standard_settings(self._config), []
-        for side, output, holds in zip("ab", (local.a64, local.b64), insides, strict=True):
+        for side, output, holds in zip("ab", outputs, insides, strict=True):
             case = self.case(local.tap, side)
             guessed = self._guessed(case, settings, holds, partial(_is_met, local, output))
             if guessed is None:
@@ -310,7 +331,9 @@ class Explainer:
         made = evaluate(case, case.target, theirs.settings) if made is None else made
         rest = distance(local.b64, made, is_scores(local.tap))
         residual = rest / local.error if np.isfinite(local.error) and local.error else rest
-        return Explained(local.tap, (first, *others), theirs.settings, ours, residual, "")
+        candidates = tuple(one for one in (first, *others) if one)  # what differs in nothing explains nothing
+        reason = "" if candidates else "the same settings reproduce A's output and B's"
+        return Explained(local.tap, candidates, theirs.settings, ours, residual, reason)
 
 
 def _is_met(local: Local, output: np.ndarray, prediction: np.ndarray, settings: Settings) -> bool:

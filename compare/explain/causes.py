@@ -11,6 +11,7 @@ from typing import Literal
 from ...graphs.stages import graph_order, split_tap_name
 from ...graphs.taps import Source
 from ..conventions import Value
+from ..conventions.registry import REGISTER
 from .catalogue import Choice, Explained, in_words
 from .edits.edit import Edit
 from .edits.keys import NUMBER
@@ -286,13 +287,25 @@ def _with_other_parts(text: str, found: Sequence[tuple[str, int]], edits: Mappin
 
 
 def with_the_same_edits(conventions: Sequence[Cause], edits: Sequence[Cause]) -> list[Cause]:
-    """All causes, where an edit that is found beside a convention is that convention, at places where it has no name."""
+    """All causes, where an edit that is found beside a convention is that convention, at places where it has no name. At a stage
+    that the convention has nothing to do with, the name is one by chance, and the edit is told.
+    """
     joined, rest = list(conventions), []
     for cause in edits:
         same = next((n for n, one in enumerate(joined) if cause.kind == "edit" and cause.keys == one.keys), None)
         if same is None:
             rest.append(cause)
-        else:
-            taps = tuple(sorted({*joined[same].taps, *cause.taps}, key=graph_order))
+            continue
+        taps = tuple(sorted({*joined[same].taps, *cause.taps}, key=graph_order))
+        if _may_be_at(joined[same], cause.taps):
             joined[same] = replace(joined[same], taps=taps)
+        else:
+            del joined[same]
+            rest.append(replace(cause, taps=taps))
     return [*joined, *rest]
+
+
+def _may_be_at(cause: Cause, taps: Sequence[str]) -> bool:
+    """Whether the convention of a cause has a say at all of these."""
+    assert cause.choice is not None
+    return all(split_tap_name(tap)[1] in REGISTER[cause.choice[0]].stages for tap in taps)

@@ -123,7 +123,9 @@ class _Search:
         if edit is not None:
             self.edits[local.tap] = edit
         budget = WHOLE if edit is None else BESIDE_A_REWRITE if edit.is_rewrite else BESIDE_AN_EDIT
-        return named or self._explainer.explain(local, budget)
+        found = named or self._explainer.explain(local, budget)
+        is_said = edit is not None and not edit.is_rewrite
+        return replace(found, candidates=()) if is_said and self._explainer.is_odd(found) else found
 
     def agree(self, found: Mapping[str, Local]) -> None:
         """Have one edit for regions of the same programs, where one holds in them all."""

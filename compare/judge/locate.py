@@ -60,8 +60,10 @@ class Local:
 
     @property
     def reach(self) -> float:
-        """How near a prediction must come to be called equal: rounding, of values or of constants."""
-        return max(self.threshold, self.constants)
+        """How near a prediction must come to be called equal: rounding, of values or of constants; of values alone where that of
+        constants would hide the difference.
+        """
+        return self.threshold if self.error <= self.constants else max(self.threshold, self.constants)
 
 
 def is_scores(tap: str) -> bool:
