@@ -1,4 +1,4 @@
-"""opdiff, Polygraphy and onnx-diagnostic on the same pairs of graphs. `make bench-peers` runs it, and makes the peers' environment.
+"""opdiff, Polygraphy, onnx-diagnostic and onnx-array-api on the same pairs of graphs. `make bench-peers` runs it, and makes the peers' environment.
 
 Each tool runs once, as whole processes, by the way that its own help gives for two models' intermediate values. What it found is
 read from its own report; where there is none, its error line stands instead. The tables go to stdout as Markdown.
@@ -19,6 +19,7 @@ from datetime import date
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
+from typing import Literal
 
 from benchmarks.measured import Measured, measured, opdiff, python, watched
 from benchmarks.shapes import QWEN3_0_6B, Shape, write_gguf
@@ -32,12 +33,21 @@ _HEAD = ("tool", "command", "seconds", "anonymous, MB", "says first", "lists", "
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """A wrong variant and the reference on one shape; `planted` is what the wrong one does otherwise, first where."""
+    """A wrong variant and the reference on one shape; `planted` is what the wrong one does otherwise, first where.
+
+    route: as opdiff exports them, with taps; as torch.onnx.export does; or so, and the reference as onnxruntime optimises it.
+    """
 
     title: str
     shape: Shape
     wrong: str
     planted: str
+    route: Literal["taps", "torch", "optimised"] = "taps"
+
+    @property
+    def files(self) -> tuple[str, str]:
+        """The two graphs."""
+        return f"{self.wrong}.onnx", "optimised.onnx" if self.route == "optimised" else "reference.onnx"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +74,21 @@ _PAIRS = (
     Pair("dsl and reference, 4 blocks of Qwen3-0.6B, 8192 words", _SMALL, "dsl", _TWO),
     Pair("legacy and reference, the same with 8 heads for 16", replace(_SMALL, n_heads=8), "legacy", _SQUARE),
     Pair("dsl and reference, Qwen3-0.6B (28 blocks, 2.4 GB)", QWEN3_0_6B, "dsl", _TWO),
+    Pair(
+        "Without taps: torch's export of the reference, 4 blocks, and onnxruntime's optimised copy of it",
+        _SMALL,
+        "reference",
+        "nothing",
+        "optimised",
+    ),
+    Pair("Without taps: torch's exports of dsl and reference, 4 blocks", _SMALL, "dsl", _TWO, "torch"),
+    Pair(
+        "Without taps: torch's export of dsl, 4 blocks, and onnxruntime's optimised copy of the reference",
+        _SMALL,
+        "dsl",
+        _TWO,
+        "optimised",
+    ),
 )
 
 
@@ -71,7 +96,9 @@ def main() -> None:
     """Measure, and print a table for each pair."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--peers", type=Path, required=True, help="the environment that holds the peers")
-    parser.add_argument("--pairs", type=int, nargs="*", default=[0, 1, 2], help="which (default: all; 2 is large)")
+    parser.add_argument(
+        "--pairs", type=int, nargs="*", default=range(len(_PAIRS)), help="which (default: all; 2 is large)"
+    )
     parser.add_argument("--work", type=Path, help="a folder for 20 GB of files (default: a temporary one)")
     parser.add_argument("--limit-seconds", type=float, default=900, help="for each process; its memory: 3/4 of all")
     options = parser.parse_args()
@@ -85,39 +112,49 @@ def main() -> None:
             print(f"\n{pair.title}. Planted: {pair.planted}.\n")
             for line in (_HEAD, ("---",) * len(_HEAD)):
                 print("| " + " | ".join(line) + " |", flush=True)
-            for tool in _tools(pair.wrong, (options.peers / "bin").absolute()):
+            for tool in _tools(pair, (options.peers / "bin").absolute()):
                 print("| " + " | ".join(_row(tool, Path(folder), *limits)) + " |", flush=True)
 
 
 def _export(pair: Pair, folder: Path) -> None:
-    """The two artifacts; for sbs the wrong module as an ExportedProgram, the reference by torch.onnx.export."""
+    """The two graphs; for sbs the wrong module as an ExportedProgram, the reference by torch.onnx.export."""
     model = write_gguf(pair.shape, folder / "model.gguf")
-    measured(
-        opdiff("export", model, "--variant", pair.wrong, "--variant", "reference", "--copy-weights", "--out", folder), 1
-    )
-    measured(python(_HERE / "exported_program.py", model, pair.wrong, _TOKENS, folder), 1)
-    measured(python(_HERE / "plain_export.py", model, folder), 1)
+    variants = list(dict.fromkeys((pair.wrong, "reference")))
+    if pair.route == "taps":
+        asked = [word for variant in variants for word in ("--variant", variant)]
+        measured(opdiff("export", model, *asked, "--copy-weights", "--out", folder), 1)
+        measured(python(_HERE / "exported_program.py", model, pair.wrong, _TOKENS, folder), 1)
+        measured(python(_HERE / "plain_export.py", model, folder), 1)
+    else:
+        for variant in variants:
+            measured(python(_HERE / "plain_export.py", model, folder, variant, f"{variant}.onnx"), 1)
+    if pair.route == "optimised":
+        measured(python(_HERE / "optimised.py", folder / "reference.onnx", folder / "optimised.onnx"), 1)
     model.unlink()
     loader = f'import numpy\n\n\ndef load_data():\n    yield {{"tokens": numpy.array([{_TOKENS}], "int64")}}\n'
     (folder / "tokens.py").write_text(loader)
 
 
-def _tools(wrong: str, peers: Path) -> Iterator[Tool]:
-    a, b = f"{wrong}.onnx", "reference.onnx"
+def _tools(pair: Pair, peers: Path) -> Iterator[Tool]:
+    a, b = pair.files
     ours = opdiff("compare", a, b, "--tokens", _TOKENS, "--json", "opdiff.json")
     yield Tool(f"opdiff {version('opdiff')}", [ours], _opdiff)
     pinned = dict(line.split("==") for line in (_HERE / "peers-requirements.txt").read_text().split() if "==" in line)
     every, taps = ["--onnx-outputs", "*"], ["--no-shape-check"]  # with both, 0.53.6 ends in a ValueError
-    for asked in (every, taps):
+    for asked in (every, taps) if pair.route == "taps" else (every,):
         run, how = [str(peers / "polygraphy"), "run"], ["--onnxrt", "--data-loader-script", "tokens.py", *asked]
         both = [[*run, a, *how, "--save-outputs", "a.json"], [*run, b, *how, "--load-outputs", "a.json"]]
         yield Tool(f"Polygraphy {pinned['polygraphy']}", both, _polygraphy)
     python_of_peers, name = str(peers / "python"), f"onnx-diagnostic {pinned['onnx-diagnostic']}"
     module = [python_of_peers, "-m", "onnx_diagnostic"]
-    sbs = [*module, "sbs", "-i", "input.pt", "-e", f"{wrong}.pt2", "-m", "plain.onnx", "-o", "sbs.xlsx"]
-    yield Tool(name, [sbs], partial(_sbs, python_of_peers))
-    yield Tool(name, [[*sbs, "--second-run"]], partial(_sbs, python_of_peers))
+    if pair.route == "taps":
+        sbs = [*module, "sbs", "-i", "input.pt", "-e", f"{pair.wrong}.pt2", "-m", "plain.onnx", "-o", "sbs.xlsx"]
+        yield Tool(name, [sbs], partial(_sbs, python_of_peers))
+        yield Tool(name, [[*sbs, "--second-run"]], partial(_sbs, python_of_peers))
     yield Tool(name, [[*module, "compare", a, b]], _edit_distance)
+    if pair.route != "taps":
+        called = [python_of_peers, str(_HERE / "array_api.py"), a, b, _TOKENS]
+        yield Tool(f"onnx-array-api {pinned['onnx-array-api']}", [called], _array_api)
 
 
 def _row(tool: Tool, folder: Path, limit_seconds: float, limit_bytes: float) -> Iterator[str]:
@@ -155,9 +192,11 @@ def _opdiff(folder: Path, log: str) -> Said | None:
     if not (folder / "opdiff.json").exists():
         return None
     result = json.loads((folder / "opdiff.json").read_text())
-    causes = ", ".join(f"`{cause['convention']}`" for cause in result["root_causes"])
+    causes = ", ".join(f"`{cause['convention'] or cause['what']}`" for cause in result["root_causes"]) or "none"
     lists = f"{len(result['divergences'])} at fault, of {len(result['rows'])} compared"
-    return Said(f"`{result['first_divergence']}`", lists, f"{causes}; complete: {result['closed']['complete']}")
+    return Said(
+        f"`{result['first_divergence'] or 'the same'}`", lists, f"{causes}; complete: {result['closed']['complete']}"
+    )
 
 
 def _polygraphy(folder: Path, log: str) -> Said | None:
@@ -192,6 +231,15 @@ def _edit_distance(folder: Path, log: str) -> Said | None:
     alone = [row for row in rows if "" in row]
     first = " ".join("".join(alone[0]).split()) if alone else "none"
     return Said(f"`{first}`", f"{len(alone)} on one side only, of {len(rows)} rows; compares no values")
+
+
+def _array_api(folder: Path, log: str) -> Said | None:
+    rows = [line for line in log.splitlines() if re.match(r"\d+ [=~+-] \|", line)]
+    if not rows:
+        return None
+    other = [row for row in rows if row[4] != "="]
+    first = " ".join(other[0][7:].replace("|", " / ").split()) if other else "none"
+    return Said(f"`{first}`", f"{len(other)} other or on one side only, of {len(rows)} rows")
 
 
 if __name__ == "__main__":
