@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import sys
 from collections.abc import Iterator
@@ -135,6 +136,7 @@ def main() -> None:
     # the cores too; numpy's own products are small here, and one thread is as fast
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    logging.getLogger("concurrent.futures").disabled = True  # what ends a thread, the command tells
 
 
 @main.command()

@@ -331,7 +331,8 @@ class Explainer:
         made = evaluate(case, case.target, theirs.settings) if made is None else made
         rest = distance(local.b64, made, is_scores(local.tap))
         residual = rest / local.error if np.isfinite(local.error) and local.error else rest
-        candidates = tuple(one for one in (first, *others) if one)  # what differs in nothing explains nothing
+        is_fed_alike = not (case.spans or case.has_cache)  # else the same settings may give what either side has
+        candidates = tuple(one for one in (first, *others) if one or not is_fed_alike)
         reason = "" if candidates else "the same settings reproduce A's output and B's"
         return Explained(local.tap, candidates, theirs.settings, ours, residual, reason)
 
