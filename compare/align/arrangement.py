@@ -61,6 +61,7 @@ def by_sizes(shape: tuple[int, ...], other: tuple[int, ...]) -> list[Plan]:
 
 
 def _turned(shape: tuple[int, ...], axes: tuple[int, ...], order: tuple[int, ...], other: tuple[int, ...]) -> Plan:
+    """Seen as these axes, in this order, and then in the other shape."""
     if order == tuple(range(len(axes))):
         return () if shape == other else (("reshape", other),)
     return (("reshape", axes), ("transpose", order), ("reshape", other))
@@ -82,13 +83,13 @@ def arrangement(a: np.ndarray, b: np.ndarray, nearness: float) -> Plan | None:
         return None
     order = _order(a.reshape(ours), b, nearness)
     if order is not None:
-        return (("reshape", ours), ("transpose", order), ("reshape", b.shape))
+        return _turned(a.shape, ours, order, b.shape)
     order = _order(b.reshape(theirs), a, nearness)
     if order is None:
         return None
     turned = tuple(theirs[axis] for axis in order)
     back = tuple(int(axis) for axis in np.argsort(order))
-    return (("reshape", turned), ("transpose", back), ("reshape", b.shape))
+    return _turned(a.shape, turned, back, b.shape)
 
 
 def _order(a: np.ndarray, b: np.ndarray, nearness: float) -> tuple[int, ...] | None:

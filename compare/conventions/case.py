@@ -71,6 +71,11 @@ class Case:
         return self.spans or ((0, len(self.tokens)),)
 
     @property
+    def is_fed_whole(self) -> bool:
+        """Whether all tokens are fed at once, and nothing is kept for a later step."""
+        return not (self.spans or self.ends or self.has_cache or self.n_others)
+
+    @property
     def end(self) -> int:
         """The position behind the last token: how many tokens there are, or seem to be, from position 0 on."""
         return self.first_position + len(self.tokens)

@@ -82,14 +82,13 @@ class Explainer:
     ) -> None:
         graphs = [side for side in sides if isinstance(side, GraphSide)]
         recorded = (side.artifact.decoder for side in graphs)
-        self._config = next((config for config in recorded if config is not None), None)
-        self._is_inferred = self._config is None and inferred is not None
-        if self._config is None and inferred is not None:
-            self._config = inferred.config
+        described = next((config for config in recorded if config is not None), None)
+        self._inferred = inferred if described is None else None
+        self._config = described if self._inferred is None else self._inferred.config
         self._unlike: set[str] = set()  # the stages of an inferred decoder at which A is none that the catalogue knows
         self._multiply, self._first = graphs[0].multiply, graphs[0].artifact.first_position
         self.weights = SharedWeights(graphs)
-        self._tensors: Weights = inferred.weights if self._is_inferred and inferred is not None else self.weights
+        self._tensors: Weights = self.weights if self._inferred is None else self._inferred.weights
         self._tokens = np.asarray(tokens, np.int64)
         self._fed = dict(zip(("a", "b", "reference"), sides, strict=False))
         self._axes = {tap: on.taps[tap].axes for tap in on.values}
@@ -106,10 +105,10 @@ class Explainer:
         if case.stage in self._unlike:
             return Explained(local.tap, (), None, None, None, "A is no decoder that the catalogue knows")
         start = standard_settings(self._config)
-        ours_budget = budget if self._is_inferred else WHOLE
+        ours_budget = WHOLE if self._inferred is None else budget
         ours = self.settings_of(self.case(local.tap, "a"), local, a64, "a", start, ours_budget)
         if not ours.found:
-            self._unlike |= {case.stage} if self._is_inferred else set()
+            self._unlike |= set() if self._inferred is None else {case.stage}
             reason = f"A's own output is not what the catalogue expects of it ({ours})"
             return Explained(local.tap, (), None, None, None, reason)
         theirs = self.settings_of(case, local, b64, "b", ours.settings, budget)
@@ -123,7 +122,7 @@ class Explainer:
         """The verdict with what a prediction may be off. A graph by another hand may hold tables that were folded in float32, so
         there it is float32's rounding, as long as that is far less than the difference.
         """
-        if not self._is_inferred:
+        if self._inferred is None:
             return local
         return replace(
             local, threshold=max(local.threshold, min(_TWO_ROUNDINGS * local.floor, local.error / _FAR_LESS))
@@ -131,7 +130,7 @@ class Explainer:
 
     def is_odd(self, found: Explained) -> bool:
         """Whether a name for a graph that no file describes comes with a number that nobody would have written."""
-        return self._is_inferred and all(
+        return self._inferred is not None and all(
             any(not is_plain(theirs) for _, _, theirs in candidate) for candidate in found.candidates
         )
 
@@ -265,8 +264,7 @@ class Explainer:
         `FEW` positions: what fits there is tried at all.
         """
         is_met, n = partial(_is_met, local, output), FEW + first_place(local, self._axes[local.tap])
-        is_plain = not (case.spans or case.ends or case.has_cache or case.n_others)
-        if is_plain and 2 * n <= len(self._tokens) and output.size == np.prod(case.shape(case.stage)):
+        if case.is_fed_whole and 2 * n <= len(self._tokens) and output.size == np.prod(case.shape(case.stage)):
             first = case.of_first(case.stage, output, n)
             near = explain(case.beginning(n), first, start, partial(_is_met, local, first), budget)
             found = (near.deviations, *near.also_fits) if near.found else ()
@@ -331,8 +329,8 @@ class Explainer:
         made = evaluate(case, case.target, theirs.settings) if made is None else made
         rest = distance(local.b64, made, is_scores(local.tap))
         residual = rest / local.error if np.isfinite(local.error) and local.error else rest
-        is_fed_alike = not (case.spans or case.has_cache)  # else the same settings may give what either side has
-        candidates = tuple(one for one in (first, *others) if one or not is_fed_alike)
+        # what differs in nothing explains nothing, but where each side is fed otherwise
+        candidates = tuple(one for one in (first, *others) if one or not case.is_fed_whole)
         reason = "" if candidates else "the same settings reproduce A's output and B's"
         return Explained(local.tap, candidates, theirs.settings, ours, residual, reason)
 
