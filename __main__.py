@@ -32,7 +32,7 @@ class _File(click.Path):
 
 
 _FILE = _File(path_type=Path)
-_LEVEL = click.Choice(["off", "basic", "extended", "all"])
+_LEVEL = click.Choice(["none", "basic", "extended", "all"])
 
 
 _OUTPUTS = ("json", "html", "junit", "summary", "model_explorer")
@@ -246,13 +246,14 @@ def trace(model: str, runtime: str, prompt: str | None, tokens: str | None, out:
 @click.option("--map", "map_path", type=_FILE, help="For graphs without taps: which value is which, from opdiff align.")
 @click.option("--optimization-a", type=_LEVEL, help="Take A as onnxruntime's optimiser leaves it at this level.")
 @click.option("--optimization-b", type=_LEVEL, help="The same for B: A and B may be one file.")
+@click.option("--provider-a", metavar="NAME", help="Run A whole on this execution provider, and take it as a trace.")
+@click.option("--provider-b", metavar="NAME", help="The same for B: A and B may be one file.")
 @click.option("--schedule-a", default="whole", show_default=True, metavar="STEPS", help="In which steps A is fed.")
 @click.option("--schedule-b", default="whole", show_default=True, metavar="STEPS", help="The same for B.")
 @click.option(
     "--position-offset", type=int, metavar="N", help="Feed positions N, N+1, ... to graphs that take them. [default: 0]"
 )
 @click.option("--values", type=_FILE, metavar="FOLDER", help="Keep every side's values of each tap here, as traces.")
-@click.option("--provider", default="CPUExecutionProvider", show_default=True, help="onnxruntime's execution provider.")
 @_reports
 @_writes
 @_talks
@@ -288,6 +289,7 @@ def compare(
       opdiff compare demo/smollm2/reference.onnx demo/smollm2/hf.safetensors
       opdiff compare torch.onnx optimised.onnx --tokens 1,5,3 --inputs mask.npz
       opdiff compare model.onnx model.onnx --tokens 1,5,3 --optimization-b all
+      opdiff compare model.onnx model.onnx --tokens 1,5,3 --provider-b OpenVINOExecutionProvider
       opdiff compare demo/cached/reference.onnx demo/cached/legacy.onnx --tokens 1,5,3 --schedule-b each
       opdiff compare demo/placed/reference.onnx demo/placed/hf.onnx --tokens 1,5,3 --position-offset 100000
     """

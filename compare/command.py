@@ -15,7 +15,6 @@ from ..graphs.adopt.optimised import optimised
 from ..graphs.errors import InputError, Interrupted
 from ..graphs.leftovers import temporary_folder
 from ..graphs.progress import steps_shown
-from ..graphs.run import Settings
 from ..graphs.schedule.steps import parse_schedule
 from ..graphs.tensor_files import read_tensors
 from .align.map_file import read_map
@@ -50,6 +49,7 @@ class Asked:
         tokens: as `1,5,3`; None: those of a trace.
         names, inputs, inputs_b, map_path: files, as the command's help says.
         optimization_a, optimization_b: onnxruntime's levels.
+        provider_a, provider_b: the execution provider on which that side is run whole; None: as a graph, on the CPU.
         values: the folder for every side's whole values.
         position_offset: the position of the first token; None: that of a trace, or 0.
     """
@@ -59,12 +59,13 @@ class Asked:
     reference: Path | None = None
     tokens: str | None = None
     names: Path | None = None
-    provider: str = "CPUExecutionProvider"
     inputs: Path | None = None
     inputs_b: Path | None = None
     map_path: Path | None = None
     optimization_a: str | None = None
     optimization_b: str | None = None
+    provider_a: str | None = None
+    provider_b: str | None = None
     schedule_a: str = "whole"
     schedule_b: str = "whole"
     values: Path | None = None
@@ -137,7 +138,6 @@ def _compared(asked: Asked, with_pictures: bool) -> Result:
                 b,
                 None if asked.tokens is None else parse_tokens(asked.tokens),
                 asked.reference,
-                Settings(provider=asked.provider),
                 lambda step: steps.enter(_STEPS[step]),
                 asked.names,
                 read_inputs(asked.inputs, asked.inputs_b),
@@ -146,6 +146,7 @@ def _compared(asked: Asked, with_pictures: bool) -> Result:
                 asked.values,
                 asked.position_offset,
                 with_pictures,
+                (asked.provider_a, asked.provider_b),
             )
         except KeyboardInterrupt as e:
             names = f"{asked.a.name} and {asked.b.name}"

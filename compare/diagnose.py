@@ -14,8 +14,8 @@ from ..graphs.artifact import Artifact, Maps
 from ..graphs.errors import InputError, OpdiffError
 from ..graphs.positions import check_positions
 from ..graphs.provenance import versions
-from ..graphs.run import Runner
-from ..graphs.run import Settings as RunSettings
+from ..graphs.recorded import check_provider, recorded_on
+from ..graphs.run import CPU, Runner
 from ..graphs.schedule.steps import WHOLE, Schedule
 from ..graphs.stages import CACHES, LOGITS, split_tap_name
 from ..graphs.trace import Trace
@@ -64,6 +64,7 @@ from .sides.side import Side
 from .sides.trace_side import TraceSide, replayed, runnable
 
 Progress = Callable[[str], None]
+Providers = Sequence[str | None]
 MEASURED_SINGLY = 8  # regions at fault; of more, only one of each stage and cause is mended alone
 
 
@@ -73,7 +74,6 @@ def compare(
     b_path: str | Path,
     tokens: Sequence[int] | None = None,
     reference_path: str | Path | None = None,
-    settings: RunSettings | None = None,
     progress: Progress = lambda step: None,
     names: str | Path | None = None,
     inputs: Sequence[Mapping[str, np.ndarray]] = ({}, {}),
@@ -82,6 +82,7 @@ def compare(
     values: Path | None = None,
     first_position: int | None = None,
     with_pictures: bool = True,
+    providers: Providers = (None, None),
 ) -> Result:
     """Compare two runtimes on the same tokens.
 
@@ -96,16 +97,18 @@ def compare(
         schedules: in which steps A and B are fed their tokens.
         values: a folder in which every side's values of the common taps are kept whole.
         first_position: that of the first token, for graphs that take positions; None: that of a trace, or 0.
+        providers: on which execution provider A or B is run whole, and taken as a trace; None: as a graph, on the CPU.
     Raises:
         InputError: a file or a token that cannot be used, or two traces, which nothing could be run on.
     """
     progress("load")
     maps: Maps = {}
-    runner = Runner(settings)
+    _check_providers(providers, schedules)
+    runner = Runner()
     found_files = [open_either(path, names, maps) for path in (a_path, b_path, reference_path) if path is not None]
     start = first_position_of(found_files, first_position)
     opened, alignment, tokens, told, inferred = _aligned(
-        found_files, tokens, runner, progress, inputs, mapped, start, schedules
+        found_files, tokens, runner, progress, inputs, mapped, start, schedules, providers
     )
     progress("run")
     schedules = schedules_of(opened, schedules)
@@ -160,7 +163,7 @@ def compare(
         blind_spots=blind,
         closed=closed,
         verdict=verdict_text(a.name, b.name, causes),
-        provenance={**versions(), "provider": runner.settings.provider, "optimisation": runner.settings.optimisation},
+        provenance={**versions(), "provider": _provider(providers), "optimisation": runner.settings.optimisation},
         notes=(
             *told,
             *(one.text for one in nonfinite),
@@ -191,6 +194,7 @@ def _aligned(
     mapped: Sequence[Mapped],
     first_position: int,
     schedules: Sequence[Schedule],
+    providers: Providers,
 ) -> tuple[list[Artifact | Trace], Alignment, Sequence[int], tuple[str, ...], Inferred | None]:
     """What is compared, its common taps, the tokens, what a reader should know of how they were aligned, and the decoder that
     A shows, where no file describes it.
@@ -198,6 +202,7 @@ def _aligned(
     Args:
         first_position: that of the first token.
         schedules: in which steps A and B are fed.
+        providers: on which execution provider A or B is run.
     Raises:
         InputError: they cannot be compared.
     """
@@ -214,7 +219,8 @@ def _aligned(
             artifact, note = pair.beside(beside)
             artifacts, notes = [*artifacts, artifact], (*notes, note)
         inferred = inferred_decoder(pair.a, {one.tap: one.point.a for one in pair.named})
-        return artifacts, pair.alignment(), tokens or (), notes, inferred
+        opened, alignment, told = _on_providers(artifacts, pair.alignment(), providers, tokens or ())
+        return opened, alignment, tokens or (), (*notes, *told), inferred
     if mapped or any(inputs):
         raise InputError("--inputs and --map are for graphs without taps, and both of these have taps; leave them out")
     opened = with_caches([one for one in found if not isinstance(one, Foreign)])
@@ -222,7 +228,57 @@ def _aligned(
     check_sizes(opened)
     tokens = tokens_of(opened, tokens)
     opened = at_positions(opened, first_position, len(tokens))
-    return opened, align(opened[0], opened[1]), tokens, (), None
+    opened, alignment, told = _on_providers(opened, align(opened[0], opened[1]), providers, tokens)
+    return opened, alignment, tokens, told, None
+
+
+def _check_providers(providers: Providers, schedules: Sequence[Schedule]) -> None:
+    """See to it that a side can be run on the provider that is asked for.
+
+    Raises:
+        InputError: there is no such provider, both sides have one, or one is to be run in steps.
+    """
+    for side, name, schedule in zip("ab", providers, schedules, strict=True):
+        if name is None:
+            continue
+        check_provider(name)
+        if all(providers):
+            raise InputError(
+                "--provider-a and --provider-b: give one of them; what a provider gives is taken as a trace, and the other side "
+                "is run on it, region by region, on the CPU"
+            )
+        if not schedule.is_whole:
+            raise InputError(f"--provider-{side}: runs the whole prompt at once; leave --schedule-{side} out")
+
+
+def _on_providers(
+    opened: Sequence[Artifact | Trace], alignment: Alignment, providers: Providers, tokens: Sequence[int]
+) -> tuple[list[Artifact | Trace], Alignment, tuple[str, ...]]:
+    """The same, with a trace in the place of a graph that is run on a provider; the taps that it gives; and what a reader
+    should know.
+    """
+    done, notes = list(opened), list[str]()
+    for n, name in enumerate(providers):
+        one = opened[n]
+        if name is None:
+            continue
+        if isinstance(one, Trace):
+            raise InputError(f"{one.path}: a trace, which was recorded already; leave --provider-{'ab'[n]} out")
+        recorded = recorded_on(name, one, tokens)
+        done[n] = recorded.trace
+        lacking = [tap for tap in recorded.lacking if tap in alignment.common]
+        common = tuple(tap for tap in alignment.common if tap not in lacking)
+        only_a, only_b = alignment.only_a, alignment.only_b
+        only_a, only_b = ((*only_a, *lacking), only_b) if n else (only_a, (*only_b, *lacking))
+        alignment = replace(alignment, common=common, only_a=only_a, only_b=only_b)
+        notes.append(recorded.note)
+    return done, alignment, tuple(notes)
+
+
+def _provider(providers: Providers) -> str:
+    """Where everything ran, but for a side that was run on a provider of its own."""
+    own = [f"{side} on {name}" for side, name in zip("AB", providers, strict=True) if name is not None]
+    return "; ".join((*own, CPU))
 
 
 def _weighed(

@@ -68,11 +68,31 @@ class Lengths:
         return {**least, "max_tokens": str(self.most)} if self.most is not None else least
 
 
+@dataclass(frozen=True, slots=True)
+class InFile:
+    """A tap as its file has it: the name of the value, its shape, and by which moves ("transpose" with an order of axes,
+    "reshape" with a shape) it becomes the tap.
+    """
+
+    name: str
+    shape: tuple[int, ...] | None = None
+    moves: tuple[tuple[str, tuple[int, ...]], ...] = ()
+
+    def laid_out(self, value: np.ndarray) -> np.ndarray | None:
+        """The tap's value; None where the file's is of another shape."""
+        if self.shape is not None and value.shape != self.shape:
+            return None
+        for what, argument in self.moves:
+            value = value.reshape(argument) if what == "reshape" else value.transpose(argument)
+        return value
+
+
 @dataclass(frozen=True)
 class Artifact:
     """A graph with its taps. `weights` holds the external initializers by name; `facts` what the exporter wrote.
 
     given: the inputs, where it was made for these alone.
+    in_file: where each tap is in the file; None: under its own name.
     first_position: what the first token is fed as its position, where it takes positions.
     """
 
@@ -84,6 +104,7 @@ class Artifact:
     sha256: str = ""
     given: Mapping[str, np.ndarray] | None = field(default=None, repr=False)
     first_position: int = 0
+    in_file: Mapping[str, InFile] | None = field(default=None, repr=False)
 
     @property
     def name(self) -> str:

@@ -1,4 +1,4 @@
-"""Which nodes onnxruntime has no kernel for in double, asked of its own lists: they stay in float32 in every precision."""
+"""Which nodes onnxruntime has no kernel for in double, as it says itself: they stay in float32 in every precision."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cache
 
 import onnx
+import onnxruntime as ort
 from onnx import TensorProto
 from onnxruntime.capi import onnxruntime_pybind11_state as listed
 
@@ -21,6 +22,8 @@ FLOAT32_PLACES = {
 }
 _REFERENCE_HAS = 19  # the opset from which onnx.reference quantises and dequantises
 _FLOAT, _DOUBLE = "tensor(float)", "tensor(double)"
+_KINDS = {"tensor(bool)": TensorProto.BOOL, "tensor(int32)": TensorProto.INT32, "tensor(uint8)": TensorProto.UINT8}
+_ANY_OPSET, _ANY_IR = 18, 9
 Kinds = Mapping[str, int]  # the element type of each value that is known
 
 
@@ -111,13 +114,47 @@ def runs_in_double(node: onnx.NodeProto, version: int, kinds: Kinds) -> bool:
         return True
     if not all(operator.may_be(variable, _DOUBLE) for variable in variables):
         return False
-    kernels = _kernels().get((node.domain, node.op_type))
-    if kernels is None:
-        return not _kernels()  # no kernel at all: onnxruntime takes the definition's body
-    return any(
-        first <= operator.since <= last and all(_DOUBLE in types.get(v, (_DOUBLE,)) for v in variables)
-        for first, last, types in kernels
+    if any(attribute.HasField("g") for attribute in node.attribute):
+        return True  # what holds a graph only hands values on
+    as_typed = tuple(
+        (name, TensorProto.DOUBLE if i in inputs else kinds.get(name) or _any_kind(node, operator, i, kinds))
+        for i, name in enumerate(node.input)
+        if name
     )
+    return _is_taken(node.SerializeToString(), version, as_typed)
+
+
+def _any_kind(node: onnx.NodeProto, operator: _Operator, index: int, kinds: Kinds) -> int:
+    """An element type that an input may have of which nothing is known."""
+    variable = _variable(operator.inputs, index)
+    allowed = sorted(operator.types.get(variable, (variable,)))
+    return _bound(node, operator, kinds).get(variable) or _KINDS.get(allowed[0], TensorProto.INT64)
+
+
+@cache
+def _is_taken(node: bytes, version: int, inputs: tuple[tuple[str, int], ...]) -> bool:
+    """Whether onnxruntime runs this one node, with inputs of these types, by a kernel of its own.
+
+    Its lists of kernels are not asked: that crashes where a provider has none, as those of OpenVINO and TensorRT.
+    """
+    parsed = onnx.NodeProto.FromString(node)
+    infos = [onnx.helper.make_tensor_value_info(name, kind, None) for name, kind in dict(inputs).items()]
+    outputs = [onnx.ValueInfoProto(name=name) for name in parsed.output if name]
+    graph = onnx.helper.make_graph([parsed], "node", infos, outputs)
+    opsets = [onnx.helper.make_opsetid(parsed.domain, version)]
+    if parsed.domain:
+        opsets.append(onnx.helper.make_opsetid("", _ANY_OPSET))
+    model = onnx.helper.make_model(graph, opset_imports=opsets, ir_version=_ANY_IR)
+    options = ort.SessionOptions()
+    options.graph_optimization_level, options.log_severity_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL, 4
+    options.intra_op_num_threads = 1
+    options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+    try:
+        session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    except Exception:  # onnxruntime's own classes
+        return False
+    ran = [one.op_type for part in session.get_provider_graph_assignment_info() for one in part.get_nodes()]
+    return ran == [parsed.op_type]  # others: those of its definition
 
 
 def _is_float(operator: _Operator, variable: str, kind: int | None) -> bool:
@@ -157,15 +194,4 @@ def _contributed() -> dict[tuple[str, str], list[_Operator]]:
         inputs, outputs = (tuple(p.typeStr for p in places) for places in (schema.inputs, schema.outputs))
         operator = _Operator(schema.since_version, inputs, outputs, types)
         found.setdefault((schema.domain, schema.name), []).append(operator)
-    return found
-
-
-@cache
-def _kernels() -> dict[tuple[str, str], list[tuple[int, int, Mapping[str, list[str]]]]]:
-    """onnxruntime's kernels on the CPU: the first and last version of each, and its types."""
-    found: dict[tuple[str, str], list[tuple[int, int, Mapping[str, list[str]]]]] = {}
-    for kernel in getattr(listed, "get_all_opkernel_def", list)():
-        if kernel.provider == "CPUExecutionProvider":
-            entry = (*kernel.version_range, kernel.type_constraints)
-            found.setdefault((kernel.domain, kernel.op_name), []).append(entry)
     return found

@@ -2,9 +2,12 @@
 
 from importlib.metadata import version
 
-_LIBRARIES = ("opdiff", "onnx", "onnxruntime", "numpy")
+import numpy as np
+import onnx
+import onnxruntime as ort
 
 
 def versions() -> dict[str, str]:
-    """The installed version of each library that takes part in a comparison."""
-    return {name: version(name) for name in _LIBRARIES}
+    """The version of each library that takes part in a comparison; onnxruntime's own, whichever of its packages is installed."""
+    own = {"onnx": onnx.__version__, "onnxruntime": ort.__version__, "numpy": np.__version__}
+    return {"opdiff": version("opdiff"), **own}

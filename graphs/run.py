@@ -41,8 +41,9 @@ from .regions import Program, Region
 from .scratch import Scratch
 
 Precision = Literal["float32", "float64"]
+CPU = "CPUExecutionProvider"
 LEVELS = {
-    "off": ort.GraphOptimizationLevel.ORT_DISABLE_ALL,
+    "none": ort.GraphOptimizationLevel.ORT_DISABLE_ALL,
     "basic": ort.GraphOptimizationLevel.ORT_ENABLE_BASIC,
     "extended": ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED,
     "all": ort.GraphOptimizationLevel.ORT_ENABLE_ALL,
@@ -92,9 +93,8 @@ _OURS = [Erf, GlobalMaxPool, BatchNormalization]
 
 @dataclass(frozen=True)
 class Settings:
-    """How onnxruntime runs: the execution provider and the graph optimisation level."""
+    """How onnxruntime runs: the graph optimisation level."""
 
-    provider: str = "CPUExecutionProvider"
     optimisation: str = "all"
 
 
@@ -106,9 +106,6 @@ class Runner:
 
     def __init__(self, settings: Settings | None = None) -> None:
         self.settings = settings or Settings()
-        if self.settings.provider not in ort.get_available_providers():
-            have = ", ".join(ort.get_available_providers())
-            raise InputError(f"provider {self.settings.provider}: not in this onnxruntime, which has {have}")
         self._runs: dict[tuple[str, Precision, Exact | None], _Run] = {}
         self._kept: dict[str, _Written] = {}
         self.keep = Scratch().keep
@@ -192,7 +189,7 @@ class Runner:
             model = with_half_steps(program.model, program.n_inputs)
             as_it_is = _Written(program.model, self.settings)
             self._kept[program.signature] = (
-                as_it_is if model is None else _Written(model, replace(self.settings, optimisation="off"))
+                as_it_is if model is None else _Written(model, replace(self.settings, optimisation="none"))
             )
         return self._kept[program.signature]
 
@@ -357,7 +354,7 @@ def _onnxruntime(model: onnx.ModelProto, settings: Settings, path: Path | None =
     if path is None and sum(_n_elements(info) for info in model.graph.input) < _ONE_THREAD_BELOW:
         options.intra_op_num_threads = 1
     held, without = (model.SerializeToString(), []) if path is None else (str(path), ["ConstantFolding"])
-    return ort.InferenceSession(held, options, providers=[settings.provider], disabled_optimizers=without)
+    return ort.InferenceSession(held, options, providers=[CPU], disabled_optimizers=without)
 
 
 def _run_session(

@@ -47,6 +47,7 @@ class Trace:
     unknown: tensors that neither the stage vocabulary nor the name map knows.
     schedule: in which steps the runtime was fed; the values are by position (`graphs/schedule/placing.py`).
     first_position: that of the first token; None where the file does not say.
+    own_name: what it is called, where that is not the file's stem.
     """
 
     path: Path
@@ -60,10 +61,11 @@ class Trace:
     sha256: str
     schedule: Schedule = WHOLE
     first_position: int | None = None
+    own_name: str = ""
 
     @property
     def name(self) -> str:
-        return self.path.stem
+        return self.own_name or self.path.stem
 
     @property
     def tap_names(self) -> tuple[str, ...]:
@@ -143,6 +145,31 @@ def load_trace(path: str | Path, names: str | Path | None = None) -> Trace:
     values = _Values(part.stored)
     return Trace(
         path, runtime, part.tokens, part.taps, values, part.units, facts, part.unknown, _sha256(path), schedule, first
+    )
+
+
+def checked_trace(
+    path: Path,
+    own_name: str,
+    runtime: str,
+    tokens: Sequence[int],
+    taps_and_values: Sequence[tuple[Tap, np.ndarray]],
+    facts: Mapping[str, str],
+    first_position: int,
+) -> Trace:
+    """A trace of what was just run, with values in their taps' axes.
+
+    Raises:
+        InputError: a value that `load_trace` would refuse.
+    """
+    for tap, value in taps_and_values:
+        _check(f"{own_name}: tap {tap.name}", tap, value, None)
+    values = {tap.name: value for tap, value in taps_and_values}
+    units = {name: _unit(value.dtype) for name, value in values.items()}
+    taps = {tap.name: tap for tap, _ in taps_and_values}
+    ids = tuple(map(int, tokens))
+    return Trace(
+        path, runtime, ids, taps, _Values(values), units, facts, (), _sha256(path), WHOLE, first_position, own_name
     )
 
 

@@ -93,7 +93,13 @@ def test_tokens_that_are_none_are_refused(tokens, pair):
 
 
 def test_provider_that_is_not_there_is_refused(pair):
-    assert_refused(opdiff("compare", *pair, "--tokens", "1", "--provider", "Nope"), "Nope", "CPUExecutionProvider")
+    assert_refused(opdiff("compare", *pair, "--tokens", "1", "--provider-b", "Nope"), "Nope", "CPUExecutionProvider")
+
+
+def test_a_provider_for_both_sides_or_for_steps_is_refused(pair):
+    asked = ["compare", *pair, "--tokens", "1,2", "--provider-b", "CPUExecutionProvider"]
+    assert_refused(opdiff(*asked, "--provider-a", "CPUExecutionProvider"), "--provider-a", "give one of them")
+    assert_refused(opdiff(*asked, "--schedule-b", "each"), "--provider-b", "--schedule-b")
 
 
 def test_reference_that_is_no_graph_is_refused(pair, tmp_path):

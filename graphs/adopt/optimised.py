@@ -13,7 +13,7 @@ _OUTSIDE = 1024  # bytes: weights of more are written beside the graph
 
 
 def optimised(path: Path, level: str, folder: Path) -> Path:
-    """The graph as onnxruntime's optimiser leaves it at a level (off, basic, extended, all), written into a folder.
+    """The graph as onnxruntime's optimiser leaves it at a level (none, basic, extended, all), written into a folder.
 
     Raises:
         InputError: onnxruntime cannot load the file.

@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 from onnx import NodeProto, TensorProto
 
-from ..artifact import Artifact
+from ..artifact import Artifact, InFile
 from ..kernels import kinds_of
 from ..slices import implicit_inputs, rename_captured
 from ..sources import source_of
@@ -29,6 +29,17 @@ class Exposed:
     axes: tuple[str, ...]
     shape: tuple[int, ...]
     plan: Plan = ()
+
+    @property
+    def back(self) -> list[tuple[str, tuple[int, ...]]]:
+        """How the value must be laid out to be the tap."""
+        shapes = [self.shape]
+        for what, argument in self.plan:
+            shapes.append(argument if what == "reshape" else tuple(shapes[-1][axis] for axis in argument))
+        return [
+            ("reshape", before) if what == "reshape" else ("transpose", tuple(int(n) for n in np.argsort(argument)))
+            for (what, argument), before in zip(reversed(self.plan), reversed(shapes[:-1]), strict=True)
+        ]
 
 
 def artifact_of(flat: Flat, exposed: Sequence[Exposed], n_tokens: int | None) -> Artifact:
@@ -70,8 +81,16 @@ def artifact_of(flat: Flat, exposed: Sequence[Exposed], n_tokens: int | None) ->
     )
     length = {} if n_tokens is None else {"min_tokens": str(n_tokens), "max_tokens": str(n_tokens)}
     weights = {name: weight for name, weight in {**foreign.weights, **flat.given}.items() if name in read}
+    in_file = {one.tap: InFile(one.value, flat.array(one.value).shape, tuple(one.back)) for one in exposed}
     return Artifact(
-        foreign.path, model, taps, weights, {_RUNTIME: foreign.name, **length}, foreign.sha256, given=dict(flat.inputs)
+        foreign.path,
+        model,
+        taps,
+        weights,
+        {_RUNTIME: foreign.name, **length},
+        foreign.sha256,
+        given=dict(flat.inputs),
+        in_file=in_file,
     )
 
 
@@ -89,19 +108,12 @@ def _nodes(
         yield node
         for value in ran.outputs:
             if value in by_value and by_value[value].plan:
-                yield from _moves(by_value[value], flat.array(value).shape, read_as[value])
+                yield from _moves(by_value[value], read_as[value])
 
 
-def _moves(one: Exposed, made: tuple[int, ...], read_as: str) -> Iterator[NodeProto]:
+def _moves(one: Exposed, read_as: str) -> Iterator[NodeProto]:
     """From the value as it is made to the tap, and from the tap to the value as it is read."""
-    shapes = [one.shape]
-    for what, argument in one.plan:
-        shapes.append(argument if what == "reshape" else tuple(shapes[-1][axis] for axis in argument))
-    back = [
-        ("reshape", before) if what == "reshape" else ("transpose", tuple(int(n) for n in np.argsort(argument)))
-        for (what, argument), before in zip(reversed(one.plan), reversed(shapes[:-1]), strict=True)
-    ]
-    yield from _chain(back, f"{one.tap}.as_made", one.tap, f"{one.tap}.to_tap")
+    yield from _chain(one.back, f"{one.tap}.as_made", one.tap, f"{one.tap}.to_tap")
     yield from _chain(one.plan, one.tap, read_as, f"{one.tap}.from_tap")
 
 

@@ -285,7 +285,7 @@ def _arguments(random: Random, folder: Path) -> Words:
     if kind == 4:
         return ["tokenize", "--", random.choice(("hf", text)), _text(random)]
     if kind == 5:
-        return ["compare", *pair, *_TOKENS, f"--provider={text}"]
+        return ["compare", *pair, *_TOKENS, f"--provider-b={text}"]
     if kind == 6:
         return ["compare", "--tokens=1,2", "--", *random.sample([pair[0], text], 2)]
     return random.sample(

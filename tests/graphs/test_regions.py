@@ -27,7 +27,7 @@ def in_pieces(path: Path, level: str = "all", runner: Runner | None = None) -> d
 def at_once(path: Path, level: str = "all") -> dict[str, np.ndarray]:
     """Every tap, as onnxruntime gives it for the file as it is."""
     options = ort.SessionOptions()
-    if level == "off":
+    if level == "none":
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = ort.InferenceSession(str(path), options)
     names = [output.name for output in session.get_outputs()]
@@ -43,7 +43,7 @@ def assert_close(ours: dict[str, np.ndarray], theirs: dict[str, np.ndarray]) -> 
         np.testing.assert_allclose(ours[tap][finite], value[finite], atol=2e-5 * scale, rtol=0, err_msg=tap)
 
 
-@pytest.mark.parametrize("level", ["off", "all"])
+@pytest.mark.parametrize("level", ["none", "all"])
 def test_pieces_of_a_text_graph_give_the_whole_bit_for_bit(level, tmp_path):
     path = save_decoder(tmp_path / "decoder.onnx")
     whole = at_once(path, level)
