@@ -27,6 +27,7 @@ from .weights import SharedWeights, inside, written_beside
 
 FORMAT = "1"
 PRODUCER = "opdiff"
+STORED_IN = "stored_in"  # the fact: the type of half precision in which a graph by another hand holds its weights
 _KEY = "opdiff."
 _AT_ONCE = 1 << 20  # elements of a weight that are compared
 Maps = dict[Path, np.memmap]  # weight files, by their resolved paths

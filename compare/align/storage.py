@@ -197,7 +197,10 @@ def _of_halves(flat: Flat, other: Flat) -> Numbers:
         if name not in flat.constants or name in flat.constant_nodes:
             continue
         array = flat.array(name)
-        nearest = _nearest(array, by_shape.get(array.shape, ()), step)
+        candidates = by_shape.get(array.shape, [])
+        if array.size == 1:  # many a number is near one number
+            candidates = [one for one in candidates if flat.foreign.rounds_to(one, array)]
+        nearest = _nearest(array, candidates, step)
         if nearest is not None:
             found[name] = nearest
     return {**found, **_of_rows_of_halves(flat, other, found)}

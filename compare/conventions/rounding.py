@@ -16,17 +16,18 @@ from .fit import Question
 from .registry import convention
 from .settings import Settings, Value
 
+STORAGE = "linear.weight"
 Q8_0_BLOCK = 32
 SIEVED_ROWS = 64
 HELPS = 0.75  # what is left of a squared difference of two roundings, alike in size, without one of them: about half
 STAGES = ("embed", "q_proj", "k_proj", "v_proj", "o_proj", "ffn_gate", "ffn_up", "ffn_down", "logits")
 
 
-@convention("linear.weight", STAGES, "as_stored", rank=1)
+@convention(STORAGE, STAGES, "as_stored", rank=1)
 def rounding(question: Question) -> Iterator[Value]:
     """The type to which linear weights and the embedding are rounded before use: none, float16, bfloat16, Q8_0."""
     for kind in ROUNDINGS:
-        if question.case.stage != "logits" or helps_in_the_first_rows(question, "linear.weight", kind):
+        if question.case.stage != "logits" or helps_in_the_first_rows(question, STORAGE, kind):
             yield kind
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 
 import numpy as np
 
+from ...graphs.artifact import STORED_IN
 from ...graphs.axes import unbatched
+from ...graphs.decoder_config import DecoderConfig
 from ...graphs.errors import OpdiffError
 from ...graphs.stages import split_tap_name
 from ..conventions import Case, Deviation, Explanation, Settings, Value, evaluate, explain, standard_settings
@@ -17,7 +19,8 @@ from ..conventions.case import Weights
 from ..conventions.explain import NEAR, WHOLE, Budget, IsMet
 from ..conventions.fit import is_plain
 from ..conventions.registry import REGISTER
-from ..judge.locate import DOUBLE_UNIT, SINGLE_UNIT, Local, is_equal, is_scores
+from ..conventions.rounding import STORAGE
+from ..judge.locate import DOUBLE_UNIT, OTHER_KERNELS, SINGLE_UNIT, Local, is_equal, is_scores
 from ..judge.places import FEW, first_place
 from ..measure import distance, size
 from ..sides.graph_side import GraphSide
@@ -84,7 +87,9 @@ class Explainer:
         recorded = (side.artifact.decoder for side in graphs)
         described = next((config for config in recorded if config is not None), None)
         self._inferred = inferred if described is None else None
-        self._config = described if self._inferred is None else self._inferred.config
+        self._described = described
+        stored = (side.artifact.facts.get(STORED_IN) for side in sides[:2] if isinstance(side, GraphSide))
+        self._stored = frozenset(kind for kind in stored if kind is not None)
         self._unlike: set[str] = set()  # the stages of an inferred decoder at which A is none that the catalogue knows
         self._multiply, self._first = graphs[0].multiply, graphs[0].artifact.first_position
         self.weights = SharedWeights(graphs)
@@ -95,6 +100,26 @@ class Explainer:
         self._values = {tap: unbatched(value, self._axes[tap]) for tap, value in on.values.items()}
         self._seen: dict[tuple[str, str], Settings] = {}
         self._also: dict[tuple[str, str], tuple[tuple[Deviation, ...], ...]] = {}  # what explained it as well
+
+    @cached_property
+    def _config(self) -> DecoderConfig | None:
+        """What a file describes; else what A shows, its base of RoPE too, where a rotation of its queries tells it."""
+        if self._inferred is None:
+            return self._described
+        config, a = self._inferred.config, self._fed["a"]
+        tap = next((tap for tap in a.values if split_tap_name(tap)[1] == "q_rope"), None)
+        if tap is None:
+            return config
+        values = {name: unbatched(value, a.taps[name].axes) for name, value in a.values.items()}
+        block, stage = split_tap_name(tap)
+        case = Case(
+            stage, block, values, self._tensors, config, self._tokens, self._multiply, first_position=self._first
+        )
+        within = Local(tap, "rounding", "", threshold=OTHER_KERNELS * SINGLE_UNIT * size(values[tap], False))
+        is_met = partial(_is_met, within, values[tap])
+        shown = explain(case, values[tap], standard_settings(config), is_met, NEAR)
+        base = shown.settings.get("rope.base")
+        return replace(config, rope_base=base) if shown.found and isinstance(base, float) else config
 
     def explain(self, local: Local, budget: Budget = WHOLE) -> Explained:
         """What makes B's output of this region."""
@@ -308,6 +333,12 @@ class Explainer:
                 return False
         return bool(readers)
 
+    def _but_for_storage(self, found: Iterable[Choice]) -> frozenset[Choice]:
+        """What differs beside the type in which a side holds all its weights, which is told with the storage of both."""
+        every = frozenset(found)
+        others = frozenset(one for one in every if one[0] != STORAGE or self._stored.isdisjoint(one[1:]))
+        return others or every
+
     def _reproduces(self, case: Case, settings: Settings, is_met: IsMet) -> bool:
         made = self._evaluated(case, settings)
         return made is not None and is_met(made, settings)
@@ -323,8 +354,8 @@ class Explainer:
         self, case: Case, local: Local, ours: Settings, theirs: Explanation, made: np.ndarray | None = None
     ) -> Explained:
         """made: the output under B's settings, where it is known."""
-        first = frozenset(choices(ours, theirs.settings)) or self._shared(local, ours)
-        others = [frozenset(choices(ours, changed(ours, fitting))) for fitting in theirs.also_fits]
+        first = self._but_for_storage(choices(ours, theirs.settings)) or self._shared(local, ours)
+        others = [self._but_for_storage(choices(ours, changed(ours, fitting))) for fitting in theirs.also_fits]
         assert local.b64 is not None
         made = evaluate(case, case.target, theirs.settings) if made is None else made
         rest = distance(local.b64, made, is_scores(local.tap))

@@ -52,6 +52,13 @@ class Foreign:
         size = np.abs(np.asarray(array, np.float32))
         return np.where(size < kind.largest, np.maximum(size * kind.unit, kind.least), np.inf)
 
+    def rounds_to(self, exact: np.ndarray, stored: np.ndarray) -> bool:
+        """Whether numbers are these ones, each rounded to the nearest that the graph's half precision has."""
+        kind = onnx.helper.tensor_dtype_to_np_dtype(_HALVES[self.half].element)
+        with np.errstate(over="ignore"):
+            nearest = np.asarray(exact, np.float32).astype(kind)
+        return np.array_equal(nearest.astype(np.float64), np.asarray(stored, np.float64), equal_nan=True)
+
 
 @dataclass(frozen=True, slots=True)
 class _Half:

@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 from onnx import NodeProto, TensorProto
 
-from ..artifact import Artifact, InFile
+from ..artifact import STORED_IN, Artifact, InFile
 from ..kernels import kinds_of
 from ..slices import implicit_inputs, rename_captured
 from ..sources import source_of
@@ -81,13 +81,14 @@ def artifact_of(flat: Flat, exposed: Sequence[Exposed], n_tokens: int | None) ->
     )
     length = {} if n_tokens is None else {"min_tokens": str(n_tokens), "max_tokens": str(n_tokens)}
     weights = {name: weight for name, weight in {**foreign.weights, **flat.given}.items() if name in read}
+    stored = {STORED_IN: foreign.half} if foreign.half else {}
     in_file = {one.tap: InFile(one.value, flat.array(one.value).shape, tuple(one.back)) for one in exposed}
     return Artifact(
         foreign.path,
         model,
         taps,
         weights,
-        {_RUNTIME: foreign.name, **length},
+        {_RUNTIME: foreign.name, **length, **stored},
         foreign.sha256,
         given=dict(flat.inputs),
         in_file=in_file,
