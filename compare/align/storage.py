@@ -252,7 +252,7 @@ def _of_rows_of_halves(flat: Flat, other: Flat, known: Collection[str]) -> Numbe
                 by_size.setdefault(one.size, []).append(one)
     found: Numbers = {}
     for name, array in wanted.items():
-        step = flat.foreign.step_of_halves(array)
+        step = flat.storage[name] if name in flat.storage else flat.foreign.step_of_halves(array)
         if step is None:
             continue
         near = (one.reshape(array.shape) for one in by_size.get(array.size, ()))

@@ -38,7 +38,7 @@ class Foreign:
 
     def step_of(self, name: str) -> np.ndarray | None:
         """How far from each entry of a weight the next number is that its storage has; None where that is float32's."""
-        return self.step_of_halves(self.weights[name].array) if name in self.rounded else None
+        return _step(self.weights[name].array, _HALVES[self.half]) if name in self.rounded else None
 
     def step_of_halves(self, array: np.ndarray) -> np.ndarray | None:
         """The same for a constant of a graph in half precision; None where it is no number of that precision."""
@@ -47,10 +47,9 @@ class Foreign:
         kind = _HALVES[self.half]
         with np.errstate(over="ignore"):
             stored = np.asarray(array).astype(onnx.helper.tensor_dtype_to_np_dtype(kind.element))
-        if not np.array_equal(stored.astype(np.float64), np.asarray(array, np.float64), equal_nan=True):
+        if not np.array_equal(stored.astype(array.dtype), array, equal_nan=True):
             return None
-        size = np.abs(np.asarray(array, np.float32))
-        return np.where(size < kind.largest, np.maximum(size * kind.unit, kind.least), np.inf)
+        return _step(array, kind)
 
     def rounds_to(self, exact: np.ndarray, stored: np.ndarray) -> bool:
         """Whether numbers are these ones, each rounded to the nearest that the graph's half precision has."""
@@ -74,6 +73,16 @@ _HALVES = {
     "float16": _Half(TensorProto.FLOAT16, 2.0**-10, 2.0**-23, 65504.0),
     "bfloat16": _Half(TensorProto.BFLOAT16, 2.0**-7, 2.0**-133, 3.38e38),
 }
+
+
+def _step(array: np.ndarray, kind: _Half) -> np.ndarray:
+    """How far from each number the next one is of this type."""
+    step = np.asarray(np.abs(np.asarray(array, np.float32)))
+    is_beyond = ~(step < kind.largest)
+    step *= np.float32(kind.unit)
+    np.maximum(step, np.float32(kind.least), out=step)
+    step[is_beyond] = np.inf
+    return step
 
 
 def open_foreign(path: str | Path, maps: Maps | None = None) -> Foreign:

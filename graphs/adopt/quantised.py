@@ -1,8 +1,8 @@
 """What dynamic quantisation writes in whole numbers, as the floats that they stand for.
 
 onnxruntime's quantiser rounds an activation while running (`DynamicQuantizeLinear`), multiplies whole numbers, and scales the
-result. The same is a product of the rounded activation with the dequantised weight, which can be held against the other
-side's weight.
+result. The same is a product, or a convolution, of the rounded activation with the dequantised weight, which can be held
+against the other side's weight.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from onnx import GraphProto, NodeProto, TensorProto, helper
 
 from ..slices import producers, sliced
 
-_PRODUCT = "MatMulInteger"
+_FLOAT_OF = {"MatMulInteger": "MatMul", "ConvInteger": "Conv"}
 BY_CHANNEL = 13  # the opset from which DequantizeLinear takes a scale for each channel
 
 
 def in_floats(graph: GraphProto, opset: int) -> GraphProto:
     """A graph that computes the same, with these written so; the graph itself where it has none."""
-    if not any(node.op_type == _PRODUCT for node in graph.node):
+    if not any(node.op_type in _FLOAT_OF for node in graph.node):
         return graph
     maker, held = producers(graph), {tensor.name: tensor for tensor in graph.initializer}
     nodes = [step for node in graph.node for step in _float_product(node, maker, held, opset) or [node]]
@@ -43,22 +43,25 @@ def _float_product(
         if cast is None or both is None or cast.op_type != "Cast" or both.op_type != "Mul":
             continue
         whole = maker.get(cast.input[0])
-        rounded = None if whole is None or whole.op_type != _PRODUCT else maker.get(whole.input[0])
+        rounded = None if whole is None or whole.op_type not in _FLOAT_OF else maker.get(whole.input[0])
         if whole is None or rounded is None or rounded.op_type != "DynamicQuantizeLinear":
             continue
         by = [name for name in both.input if name != rounded.output[1]]
         zero = whole.input[2] if len(whole.input) > 2 else ""
         if len(by) != 1 or by[0] not in held or whole.input[1] not in held or zero != rounded.output[2]:
             continue
-        if _has_known_scales(held[by[0]], held[whole.input[1]], opset):
+        if _has_known_scales(held[by[0]], held[whole.input[1]], opset, whole.op_type):
             return list(_written(node, whole, rounded, by[0], opset))
     return None
 
 
-def _has_known_scales(scale: TensorProto, weight: TensorProto, opset: int) -> bool:
-    """Whether a weight [in, out] has one scale, or one for each output that DequantizeLinear takes."""
+def _has_known_scales(scale: TensorProto, weight: TensorProto, opset: int, operator: str) -> bool:
+    """Whether a weight has one scale, or, as [in, out], one for each output that DequantizeLinear takes."""
     return [*scale.dims] in ([], [1]) or (
-        opset >= BY_CHANNEL and len(weight.dims) == 2 and [*scale.dims] == [weight.dims[1]]
+        operator == "MatMulInteger"
+        and opset >= BY_CHANNEL
+        and len(weight.dims) == 2
+        and [*scale.dims] == [weight.dims[1]]
     )
 
 
@@ -68,9 +71,10 @@ def _written(node: NodeProto, whole: NodeProto, rounded: NodeProto, scale: str, 
     yield helper.make_node("DequantizeLinear", rounded.output, [activation], f"{node.name}/activation")
     of_weight = [whole.input[1], scale, *whole.input[3:]]
     dequantised = helper.make_node("DequantizeLinear", of_weight, [weight], f"{node.name}/weight")
-    if opset >= BY_CHANNEL:
+    if opset >= BY_CHANNEL and whole.op_type == "MatMulInteger":
         dequantised.attribute.append(helper.make_attribute("axis", 1))
     yield dequantised
-    product = helper.make_node("MatMul", [activation, weight], node.output, node.name)
+    product = helper.make_node(_FLOAT_OF[whole.op_type], [activation, weight], node.output, node.name)
+    product.attribute.extend(whole.attribute)
     product.metadata_props.extend(whole.metadata_props)
     yield product

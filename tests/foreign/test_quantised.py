@@ -88,6 +88,28 @@ def test_a_bias_in_one_step_with_its_product_is_the_one_of_its_own_step(tmp_path
     assert result.closed.complete
 
 
+def test_convolutions_of_whole_numbers_are_those_of_the_dequantised_weights(tmp_path):
+    layers = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 8, 3, stride=2, padding=1),
+        torch.nn.Tanh(),
+        torch.nn.Conv2d(8, 8, 3, padding=2, dilation=2, groups=2),
+        torch.nn.Tanh(),
+        torch.nn.Flatten(),
+        torch.nn.Linear(200, 10),
+    )
+    generator = torch.Generator().manual_seed(0)
+    image = torch.randn(1, 3, 10, 10, generator=generator)
+    a = models.written(models.filled(layers), image, tmp_path / "a.onnx", 18, "x")
+    b = quantised(a, tmp_path)
+    assert [node.op_type for node in onnx.load(b).graph.node].count("ConvInteger") == 2
+    result = compare(a, b)
+    assert result.root_causes
+    assert all("rounded_to_8_bits(" in cause.text for cause in result.root_causes), result.root_causes
+    assert result.closed.complete
+    note = next(note for note in result.notes if "B's outputs, as they are compared" in note)
+    assert float(note.rsplit(" to ", 1)[1]) < 1e-5
+
+
 def test_what_is_fused_before_it_is_quantised_is_rounded_by_one_cause(tmp_path):
     """Its norms' gains and biases are in whole numbers too."""
     model = models.filled(MODELS["bert"]())
