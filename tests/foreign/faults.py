@@ -75,8 +75,8 @@ PAIRS = (
 
 
 def place(result: Result, fault: Fault) -> str:
-    """Whether the regions that are blamed are the fault's: `exact`, `in its block`, where the next block begins, or
-    `elsewhere`; `none` where none is.
+    """Whether the regions that are blamed are the fault's: `exact`, `in its block`, where the next block begins (the first
+    one, for the embedding), or `elsewhere`; `none` where none is.
 
     A stage may have no value on one side, or the other's value under its name: then the region that reads it is blamed.
     """
@@ -88,7 +88,9 @@ def place(result: Result, fault: Fault) -> str:
     blocks, own = ({split_tap_name(tap)[0] for tap in taps} for taps in (blamed, wanted))
     if blocks == own:
         return "in its block"
-    return "next block" if fault.in_block and blocks <= {*own, BLOCK + 1} else "elsewhere"
+    following = BLOCK + 1 if fault.in_block else 0
+    is_read_there = (fault.in_block or wanted == {"embed"}) and blocks <= {*own, following}
+    return "next block" if is_read_there else "elsewhere"
 
 
 def rows(fault: Fault, folder: Path) -> Iterator[tuple[str, ...]]:
