@@ -165,11 +165,13 @@ def _nearest(a: Sequence[Anchor], b: Sequence[Anchor], known: Sequence[Pair]) ->
 def _alike(a: Sequence[Anchor], b: Sequence[Anchor]) -> list[tuple[Anchor, Anchor]]:
     """Weights of one shape that point nearly the same way, the nearest first."""
     found = []
+    grids = [[_Grid.of(one) for one in side] for side in (a, b)]
     for n, ours in enumerate(a):
         for m, theirs in enumerate(b):
             if ours.role != theirs.role or ours.weight.shape != theirs.weight.shape:
                 continue
-            cosine = 1.0 if are_in_proportion(ours, theirs) else _cosine(ours.weight, theirs.weight)
+            x, y = grids[0][n], grids[1][m]
+            cosine = 1.0 if x.is_in_proportion(y) else x.cosine(y)
             if cosine > (_ALIKE_VECTORS if ours.role in ("gain", "bias") else _ALIKE):
                 found.append((1 - cosine, n, m))
     pairs, used = [], (set[int](), set[int]())
@@ -183,14 +185,41 @@ def _alike(a: Sequence[Anchor], b: Sequence[Anchor]) -> list[tuple[Anchor, Ancho
 
 def are_in_proportion(a: Anchor, b: Anchor) -> bool:
     """Whether each output's row of a weight is the other weight's times a factor."""
-    if a.role not in ("product", "kernel") or a.weight.shape != b.weight.shape or a.weight.ndim < 2:
-        return False
-    x, y = (np.asarray(_grid(one.weight), np.float64) for one in (a, b))
-    if x.ndim < 2 or x[0].size < _SMALLEST_ROW:
-        return False
-    x, y = x.reshape(len(x), -1), y.reshape(len(y), -1)
-    sizes = np.sqrt((x * x).sum(1) * (y * y).sum(1))
-    return bool(np.all(np.abs((x * y).sum(1)) >= _IN_PROPORTION * sizes) and np.any(sizes))
+    return a.weight.shape == b.weight.shape and _Grid.of(a).is_in_proportion(_Grid.of(b))
+
+
+@dataclass(frozen=True, slots=True)
+class _Grid:
+    """Some numbers of a weight, all over it, made of length 1: as a whole, and each output's row where it has rows.
+
+    is_nothing: for each row, whether it is all zeros.
+    """
+
+    whole: np.ndarray
+    rows: np.ndarray | None
+    is_nothing: np.ndarray
+
+    @staticmethod
+    def of(anchor: Anchor) -> _Grid:
+        grid = np.asarray(_grid(anchor.weight), np.float64)
+        has_rows = anchor.role in ("product", "kernel") and grid.ndim > 1 and grid[0].size >= _SMALLEST_ROW
+        rows = grid.reshape(len(grid), -1) if has_rows else np.zeros((0, 1))
+        sizes, whole = np.sqrt((rows * rows).sum(1)), norm(grid.ravel())
+        unit = rows / np.where(sizes, sizes, 1)[:, None]
+        return _Grid(grid.ravel() / (whole or 1), unit if has_rows and sizes.any() else None, sizes == 0)
+
+    def cosine(self, other: _Grid) -> float:
+        """How nearly the two point the same way."""
+        return dot(self.whole, other.whole)
+
+    def is_in_proportion(self, other: _Grid) -> bool:
+        """Whether each row is the other's times a factor."""
+        if self.rows is None or other.rows is None:
+            return False
+        if abs(dot(self.rows[0], other.rows[0])) < _IN_PROPORTION and not (self.is_nothing[0] or other.is_nothing[0]):
+            return False
+        cosines = np.abs(np.einsum("rc,rc->r", self.rows, other.rows))
+        return bool(np.all((cosines >= _IN_PROPORTION) | self.is_nothing | other.is_nothing))
 
 
 def folded_elsewhere(a: Flat, b: Flat) -> tuple[set[str], set[str]]:
@@ -247,13 +276,6 @@ def _is_by_channel(flat: Flat, name: str, value: str) -> bool:
     if flat.is_data(name) or len(shape) < 2 or array.ndim < len(shape) - 1:
         return False
     return array.size == shape[1] == array.shape[1 - len(shape)]
-
-
-def _cosine(a: np.ndarray, b: np.ndarray) -> float:
-    """How nearly two weights of one shape point the same way; of large ones, by a grid of their numbers."""
-    x, y = (np.asarray(_grid(array), np.float64).ravel() for array in (a, b))
-    size = norm(x) * norm(y)
-    return dot(x, y) / size if size else 0.0
 
 
 def norm_input(flat: Flat, gain: Anchor) -> str | None:

@@ -54,10 +54,15 @@ def in_one_storage(a: Flat, b: Flat) -> tuple[Numbers, Numbers]:
     for pair in pairs:
         if pair.is_equal or pair.a.weight.shape != pair.b.weight.shape:
             continue
+        if pair.a.weight_name in found[0] or pair.b.weight_name in found[1]:
+            continue
         ours, theirs = (np.asarray(anchor.weight, np.float32) for anchor in (pair.a, pair.b))
         steps = [_step(flat, anchor) for flat, anchor in ((a, pair.a), (b, pair.b))]
-        bound = sum((step for step in steps if step is not None), np.zeros(()))
-        if not np.any(bound) or not is_stored_as(theirs, ours, np.broadcast_to(bound, ours.shape)):
+        known = [step for step in steps if step is not None]
+        if not known or not any(map(np.any, known)):
+            continue
+        bound = known[0] if len(known) == 1 else known[0] + known[1]
+        if not is_stored_as(theirs, ours, np.broadcast_to(bound, ours.shape)):
             continue
         is_b_finer = steps[1] is None or (steps[0] is not None and steps[1].mean() < steps[0].mean())
         side, anchor, array = (0, pair.a, theirs) if is_b_finer else (1, pair.b, ours)
@@ -66,7 +71,7 @@ def in_one_storage(a: Flat, b: Flat) -> tuple[Numbers, Numbers]:
     for side, (flat, other) in enumerate(((a, b), (b, a))):
         for which, anchor, array in _merged(flat, left[side], other, left[1 - side]):
             found[side ^ which].setdefault(anchor.weight_name, anchor.as_read(array))
-        found[side].update({name: array for name, array in _of_blocks(flat, other).items() if name not in found[side]})
+        found[side].update(_of_blocks(flat, other, found[side]))
     return found
 
 
@@ -129,16 +134,28 @@ def computed_alike(flat: Flat, other: Flat) -> Numbers:
     for name in _read(flat):
         if not _is_computed(flat, name):
             continue
-        array = np.asarray(flat.array(name), np.float64)
-        near = [one for one in by_size.get(array.size, ()) if one in other.initial]
-        if not near or not np.isfinite(array).all():
+        array = flat.array(name)
+        near = [other.array(one) for one in by_size.get(array.size, ()) if one in other.initial]
+        largest = np.abs(array).max(initial=0.0) if near else np.inf
+        if not np.isfinite(largest):
             continue
-        bound = 4 * _SINGLE * np.abs(array) + _SINGLE / 2 * np.abs(array).max(initial=0.0)
-        for candidate in (other.array(one).reshape(array.shape) for one in near):
+        begins = np.asarray(array.flat[:_PROBED], np.float64)
+        bound = _computed_otherwise(begins, largest)
+        near = [one for one in near if _is_near(one.flat[:_PROBED], begins, bound)]
+        if not near:
+            continue
+        array = np.asarray(array, np.float64)
+        bound = _computed_otherwise(array, largest)
+        for candidate in (one.reshape(array.shape) for one in near):
             if is_stored_as(candidate, array, bound) and not np.array_equal(array, candidate):
                 found[name] = np.asarray(candidate, np.float32)
                 break
     return found
+
+
+def _computed_otherwise(array: np.ndarray, largest: float) -> np.ndarray:
+    """How far numbers may lie from what they are when computed in float32."""
+    return 4 * _SINGLE * np.abs(array) + _SINGLE / 2 * largest
 
 
 def rounded_alike(flat: Flat, other: Flat) -> Numbers:
@@ -182,7 +199,7 @@ def _read(flat: Flat) -> set[str]:
 
 def _step(flat: Flat, anchor: Anchor) -> np.ndarray | None:
     step = flat.storage.get(anchor.weight_name)
-    return None if step is None else np.abs(np.asarray(anchor.as_read(step), np.float32))
+    return None if step is None else np.abs(np.asarray(step.T if anchor.is_turned else step, np.float32))
 
 
 def _of_halves(flat: Flat, other: Flat) -> Numbers:
@@ -206,9 +223,9 @@ def _of_halves(flat: Flat, other: Flat) -> Numbers:
     return {**found, **_of_rows_of_halves(flat, other, found)}
 
 
-def _of_blocks(flat: Flat, other: Flat) -> Numbers:
+def _of_blocks(flat: Flat, other: Flat, known: Collection[str]) -> Numbers:
     """For large constants that are stored in whole numbers and that no product or look-up reads, as rows of a table for
-    positions or a norm's gain, the other graph's numbers, where they are those, rounded.
+    positions or a norm's gain, the other graph's numbers, where they are those, rounded; without those that are known.
     """
     by_shape: dict[tuple[int, ...], list[np.ndarray]] = {}
     for name in _read(other):
@@ -217,7 +234,7 @@ def _of_blocks(flat: Flat, other: Flat) -> Numbers:
     found: Numbers = {}
     for name in _read(flat):
         step, array = flat.storage.get(name), flat.array(name)
-        if step is None or flat.foreign.half or array.size < _PROBED:
+        if name in known or step is None or flat.foreign.half or array.size < _PROBED:
             continue
         candidates = (one.reshape(array.shape) for one in by_shape.get(_without_ones(array), ()))
         nearest = _nearest(array, candidates, np.abs(step))
@@ -234,7 +251,9 @@ def _without_ones(array: np.ndarray) -> tuple[int, ...]:
 def _nearest(array: np.ndarray, candidates: Iterable[np.ndarray], step: np.ndarray) -> np.ndarray | None:
     """Of those that an array may be, stored so, the nearest one."""
     near = [one for one in candidates if is_stored_as(array, one, step)]
-    return np.asarray(min(near, key=lambda one: _far(array, one)), np.float32) if near else None
+    if len(near) > 1:
+        near.sort(key=lambda one: _far(array, one))
+    return np.asarray(near[0], np.float32) if near else None
 
 
 def _of_rows_of_halves(flat: Flat, other: Flat, known: Collection[str]) -> Numbers:
@@ -283,11 +302,16 @@ def is_stored_as(stored: np.ndarray, exact: np.ndarray, step: np.ndarray) -> boo
 
 
 def _is_near(stored: np.ndarray, exact: np.ndarray, step: np.ndarray) -> bool:
-    ours, theirs, bound = (np.asarray(x, np.float64) for x in (stored, exact, np.abs(step)))
-    with np.errstate(invalid="ignore"):
-        far = np.where(ours == theirs, 0.0, np.abs(ours - theirs))
+    ours, theirs = (np.asarray(x, np.result_type(x, np.float32)) for x in (stored, exact))
+    with np.errstate(invalid="ignore", over="ignore"):
+        bound = OF_A_STEP * np.abs(step)
+        is_within = np.abs(ours - theirs) <= bound
+        if is_within.all() and bound.max(initial=0) < np.inf:
+            return True
+        is_within |= ours == theirs
+        is_open = np.isinf(bound)
         is_beyond = (np.sign(ours) == np.sign(theirs)) & (np.abs(theirs) >= np.minimum(np.abs(ours), _BEYOND_HALF))
-    return bool(np.where(np.isinf(bound), is_beyond, far <= OF_A_STEP * bound).all())
+    return bool(np.where(is_open, is_beyond, is_within).all())
 
 
 def _far(a: np.ndarray, b: np.ndarray) -> float:

@@ -37,7 +37,7 @@ def _matmul_n_bits(body: Body) -> list[NodeProto] | None:
     steps = np.asarray(body.values[scales].array, np.float32).reshape(n_out, n_blocks, 1)
     weight = ((levels - middle) * steps).reshape(n_out, -1)[:, :width]
     far = np.broadcast_to(steps, (n_out, n_blocks, block)).reshape(n_out, -1)[:, :width]
-    return body.ends(body.op("MatMul", x, _held(body, weight.T, far.T)))
+    return body.ends(body.op("MatMul", x, body.hold(weight.T, far.T)))
 
 
 @expansion("MatMulBnb4", 3, "K N block_size quant_type training_mode transB")
@@ -55,7 +55,7 @@ def _matmul_bnb4(body: Body) -> list[NodeProto] | None:
     gaps, far = np.diff(levels[order]), np.zeros(len(levels), np.float32)
     far[order] = np.maximum(np.append(gaps, 0), np.append(0, gaps))
     weight, far_of_each = ((table[places] * steps).reshape(n_out, width).T for table in (levels, far))
-    return body.ends(body.op("MatMul", x, _held(body, weight, far_of_each)))
+    return body.ends(body.op("MatMul", x, body.hold(weight, far_of_each)))
 
 
 @expansion("GatherBlockQuantized", 4, "gather_axis quantize_axis block_size bits")
@@ -74,15 +74,8 @@ def _rows_of_blocks(body: Body) -> list[NodeProto] | None:
         held = np.asarray(body.values[zeros].array)
         middle = (_unpacked(held, bits) if is_packed else held)[..., : steps.shape[-1]].astype(np.float32)
     middle, far = (np.repeat(x, block, axis).take(range(levels.shape[axis]), axis) for x in (middle, steps))
-    table = _held(body, (levels.astype(np.float32) - middle) * far, far)
+    table = body.hold((levels.astype(np.float32) - middle) * far, far)
     return body.ends(body.op("Gather", table, places, axis=int(body.number("gather_axis", 0))))
-
-
-def _held(body: Body, weight: np.ndarray, far: np.ndarray) -> str:
-    """A weight as a constant; `far` is how far one level is from the next, in its shape."""
-    name = body.constant(np.ascontiguousarray(weight))
-    body.storage[name] = far
-    return name
 
 
 def _unpacked(stored: np.ndarray, bits: int) -> np.ndarray:

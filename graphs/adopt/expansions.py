@@ -46,13 +46,14 @@ class Body:
     """The steps that one node stands for; `reads` are its inputs, "" for one that is left out.
 
     opset: of ONNX's own operators, in which the steps are written.
-    storage: of constants that are made of fewer bits, how far one level is from the next, by name.
+    held: constants that are made of fewer bits, by name; storage: of these, how far one level is from the next.
     """
 
     node: NodeProto
     values: Values
     opset: int
     steps: list[NodeProto] = field(default_factory=list)
+    held: dict[str, np.ndarray] = field(default_factory=dict)
     storage: dict[str, np.ndarray] = field(default_factory=dict)
     _numbers: dict[str, Sequence[int]] = field(default_factory=dict)
     _part: str = ""
@@ -93,15 +94,25 @@ class Body:
             self._numbers[name] = value
         return name
 
+    def hold(self, weight: np.ndarray, far: np.ndarray) -> str:
+        """A weight that is made of fewer bits, as a constant; `far` is how far one level is from the next, in its shape."""
+        name = self._fresh("weight")
+        self.held[name], self.storage[name] = np.ascontiguousarray(weight), far
+        return name
+
     def op(self, operator: str, *reads: str, **attributes: Any) -> str:
         """One more step; the name of what it makes."""
         if self.opset < _READS_AXES.get(operator, 0):
             reads, attributes = reads[:1], {**attributes, "axes": self._numbers[reads[1]]}
-        name = f"{self.node.output[0]}/{self._part}{operator}.{self._n_made}"
-        self._n_made += 1
+        name = self._fresh(operator)
         made = onnx.helper.make_node(operator, reads, [name], name=f"{self.node.name}/{operator}", **attributes)
         made.metadata_props.extend(self.node.metadata_props)
         self.steps.append(made)
+        return name
+
+    def _fresh(self, word: str) -> str:
+        name = f"{self.node.output[0]}/{self._part}{word}.{self._n_made}"
+        self._n_made += 1
         return name
 
     def split(self, value: str, sizes: Sequence[int]) -> list[str]:

@@ -255,7 +255,10 @@ class _Run:
         node.name = f"{prefix}{node.name}"
         inner = expanded(node, self.flat.values, self._context.opsets)
         made: dict[str, str] = {}
-        self.flat.storage.update({} if inner is None else inner.storage)
+        if inner is not None:
+            self.flat.storage.update(inner.storage)
+            for name, array in inner.held.items():
+                self.add_constant(name, _typed(array), is_of_weights=False)
         for step in (node,) if inner is None else inner.steps:
             step.input[:] = [made.get(name, name) for name in step.input]
             same = step.input[0] if self._hands_on(step) else self._made_before(step)
@@ -421,6 +424,11 @@ class _Run:
         read = _read(node)
         is_constant = node.op_type in (*_SHAPES, "Constant") or all(name in flat.constants for name in read)
         outputs = [name for name in node.output if name]
+        if is_constant and self._instead.keys() >= set(outputs):
+            for name in outputs:
+                self.flat.replaced({name: self._instead[name]})
+                self.flat.constants.add(name)
+            return
         found = dict(zip(outputs, made(node, flat, flat.values, self._steps), strict=False))
         if not is_constant:
             if node.op_type == "Gather" and not node.domain and not flat.is_data(node.input[0]):
