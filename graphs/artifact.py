@@ -53,7 +53,12 @@ class Weight:
             return False
         rows = max(1, _AT_ONCE // max(1, a[:1].size)) if a.ndim else 1
         parts = (slice(start, start + rows) for start in range(0, len(a), rows)) if a.ndim else iter([...])
-        return all(a[part].tobytes() == b[part].tobytes() for part in parts)
+        return all(np.array_equal(_bytes(a[part]), _bytes(b[part])) for part in parts)
+
+
+def _bytes(array: np.ndarray) -> np.ndarray:
+    """The bytes of an array in C order, where they stand if they are in that order."""
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8)
 
 
 @dataclass(frozen=True, slots=True)
