@@ -55,7 +55,7 @@ def recorded_on(provider: str, artifact: Artifact, tokens: Sequence[int]) -> Rec
     """The artifact's file, as it stands, run whole on a provider.
 
     Raises:
-        InputError: the provider cannot run it, or gives NaN or Inf.
+        InputError: the provider cannot run it, gives NaN or Inf, or nothing that could be compared.
     """
     model, _ = read_model(artifact.path)
     places = artifact.in_file or {tap: InFile(tap) for tap in artifact.tap_names}
@@ -65,6 +65,8 @@ def recorded_on(provider: str, artifact: Artifact, tokens: Sequence[int]) -> Rec
     values, told = _apart(artifact.path, names, graph_inputs(artifact, tokens), provider)
     laid_out = {tap: place.laid_out(values[place.name]) for tap, place in held.items()}
     fitting = {tap: value for tap, value in laid_out.items() if value is not None}
+    if not fitting:
+        raise InputError(f"{artifact.path}: none of the values that could be compared is one that {provider} gives")
     short = provider.removesuffix("ExecutionProvider")
     trace = checked_trace(
         artifact.path,
