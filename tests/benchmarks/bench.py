@@ -101,6 +101,11 @@ def _growth(folder: Path, n_runs: int) -> Iterator[Row]:
         yield _grown("width", width, shape, 16, folder, n_runs)
     for stages in _STAGES:
         yield _grown("taps", len(stages) * _GROWTH.n_blocks + 3, _GROWTH, 16, folder, n_runs, stages)  # 11 taps: 6 s
+    for n_blocks in (4, 8, 16, 32):
+        shape = replace(_GROWTH, n_blocks=n_blocks)
+        yield _grown("blocks, without taps", n_blocks, shape, 16, folder, n_runs, None)
+    for n_tokens in (4, 16, 64, 256):
+        yield _grown("tokens, without taps", n_tokens, _GROWTH, n_tokens, folder, n_runs, None)
 
 
 def _decoding(folder: Path, n_runs: int) -> Iterator[Row]:
@@ -157,11 +162,13 @@ def _grown(
     n_tokens: int,
     folder: Path,
     n_runs: int,
-    stages: Collection[str] = IN_BLOCK,
+    stages: Collection[str] | None = IN_BLOCK,
 ) -> Row:
+    """What a comparison costs; with taps of these stages only, or without any."""
     place = folder / "growth"
     _exported(shape, place, 1)
-    pair = [_tapped(place / "out" / f"{name}.onnx", stages) for name in _PAIR]
+    files = [place / "out" / f"{name}.onnx" for name in _PAIR]
+    pair = [without_taps(path) if stages is None else _tapped(path, stages) for path in files]
     ours = measured(opdiff("compare", *pair, "--tokens", _tokens(n_tokens)), n_runs, may_differ=True)
     shutil.rmtree(place)
     return what, str(size), f"{ours.seconds:.1f}", f"{ours.anonymous_bytes / 1e6:.0f}", ""
