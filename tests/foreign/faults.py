@@ -28,7 +28,7 @@ from corpus.models import TOKENS, tiny_model
 from foreign import models
 
 from opdiff.compare.diagnose import compare
-from opdiff.compare.result import Result
+from opdiff.compare.result import Result, RootCause
 from opdiff.graphs.errors import OpdiffError
 from opdiff.graphs.stages import split_tap_name
 
@@ -93,6 +93,12 @@ def place(result: Result, fault: Fault) -> str:
     return "next block" if is_read_there else "elsewhere"
 
 
+def sentence(cause: RootCause) -> str:
+    """What a cause says, without B's name before it, and no more of it than fits a table."""
+    told = cause.text.split(": ", 1)[-1][:90]
+    return told if cause.convention is None else f"{cause.convention}: {told}"
+
+
 def rows(fault: Fault, folder: Path) -> Iterator[tuple[str, ...]]:
     """What came of one fault, for each pair of routes."""
     for a, b in PAIRS:
@@ -105,7 +111,7 @@ def rows(fault: Fault, folder: Path) -> Iterator[tuple[str, ...]]:
         except RuntimeError:  # TorchScript's exporter
             told = ("not exported", "", "", "")
         else:
-            causes = "; ".join(cause.text.split(": ", 1)[-1][:90] for cause in result.root_causes)
+            causes = "; ".join(map(sentence, result.root_causes))
             closed = "yes" if result.closed is not None and result.closed.complete else "no"
             told = (place(result, fault), str(len(result.root_causes)), closed, causes)
         yield fault.name, f"{a} against {b}", *(one.replace("|", "/") for one in told)
