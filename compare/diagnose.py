@@ -16,6 +16,7 @@ from ..graphs.positions import check_positions
 from ..graphs.provenance import versions
 from ..graphs.recorded import check_provider, recorded_on
 from ..graphs.run import CPU, Runner
+from ..graphs.run import Settings as RunSettings
 from ..graphs.schedule.steps import WHOLE, Schedule
 from ..graphs.stages import CACHES, LOGITS, split_tap_name
 from ..graphs.trace import Trace
@@ -83,6 +84,7 @@ def compare(
     first_position: int | None = None,
     with_pictures: bool = True,
     providers: Providers = (None, None),
+    settings: RunSettings | None = None,
 ) -> Result:
     """Compare two runtimes on the same tokens.
 
@@ -98,13 +100,14 @@ def compare(
         values: a folder in which every side's values of the common taps are kept whole.
         first_position: that of the first token, for graphs that take positions; None: that of a trace, or 0.
         providers: on which execution provider A or B is run whole, and taken as a trace; None: as a graph, on the CPU.
+        settings: how onnxruntime runs all graphs.
     Raises:
         InputError: a file or a token that cannot be used, or two traces, which nothing could be run on.
     """
     progress("load")
     maps: Maps = {}
     _check_providers(providers, schedules)
-    runner = Runner()
+    runner = Runner(settings)
     found_files = [open_either(path, names, maps) for path in (a_path, b_path, reference_path) if path is not None]
     start = first_position_of(found_files, first_position)
     opened, alignment, tokens, told, inferred = _aligned(
