@@ -12,10 +12,11 @@ import numpy as np
 from ..graphs.adopt.opened import Foreign
 from ..graphs.artifact import Artifact, Maps
 from ..graphs.errors import InputError, OpdiffError
+from ..graphs.kernels import CPU
 from ..graphs.positions import check_positions
 from ..graphs.provenance import versions
 from ..graphs.recorded import check_provider, recorded_on
-from ..graphs.run import CPU, Runner
+from ..graphs.run import Runner
 from ..graphs.run import Settings as RunSettings
 from ..graphs.schedule.steps import WHOLE, Schedule
 from ..graphs.stages import CACHES, LOGITS, split_tap_name

@@ -13,6 +13,8 @@ from onnxruntime.capi import onnxruntime_pybind11_state as listed
 
 from .inference import inferred
 
+CPU = "CPUExecutionProvider"
+RECORDING = ("session.record_ep_graph_assignment_info", "1")
 FLOAT32_DOMAIN = "opdiff.float32"  # functions that are defined on float32, such as a runtime's rounding to 8 bits
 # Operators that are about float32 by their nature: which of their inputs, and of their outputs, are floats.
 FLOAT32_PLACES = {
@@ -148,13 +150,18 @@ def _is_taken(node: bytes, version: int, inputs: tuple[tuple[str, int], ...]) ->
     options = ort.SessionOptions()
     options.graph_optimization_level, options.log_severity_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL, 4
     options.intra_op_num_threads = 1
-    options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+    options.add_session_config_entry(*RECORDING)
     try:
-        session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        session = ort.InferenceSession(model.SerializeToString(), options, providers=[CPU])
     except Exception:  # onnxruntime's own classes
         return False
-    ran = [one.op_type for part in session.get_provider_graph_assignment_info() for one in part.get_nodes()]
-    return ran == [parsed.op_type]  # others: those of its definition
+    return [operator for _, operator in assigned(session)] == [parsed.op_type]  # others: those of its definition
+
+
+def assigned(session: ort.InferenceSession) -> list[tuple[str, str]]:
+    """The provider and the operator of each node of a session that was made with the entry `RECORDING`."""
+    parts = session.get_provider_graph_assignment_info()
+    return [(part.ep_name, node.op_type) for part in parts for node in part.get_nodes()]
 
 
 def _is_float(operator: _Operator, variable: str, kind: int | None) -> bool:

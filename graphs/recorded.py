@@ -19,11 +19,11 @@ import onnxruntime as ort
 from .artifact import Artifact, InFile, read_model
 from .errors import InputError
 from .inputs import graph_inputs
+from .kernels import RECORDING, assigned
+from .run import as_taken
 from .trace import Trace, checked_trace
 
-_ASSIGNED = "session.record_ep_graph_assignment_info"
 _OUTSIDE = "session.model_external_initializers_file_folder_path"
-_FLOAT16 = "tensor(float16)"
 _LONGEST = 200  # letters of what a provider complains of
 
 
@@ -99,20 +99,14 @@ def _run(
     """These values of the file, and which of its nodes the provider ran."""
     options = ort.SessionOptions()
     options.log_severity_level = 4
-    options.add_session_config_entry(_ASSIGNED, "1")
+    options.add_session_config_entry(*RECORDING)
     options.add_session_config_entry(_OUTSIDE, str(path.parent.resolve()))
     model, _ = read_model(path)
     known = {output.name for output in model.graph.output}
     model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names if name not in known)
     try:
         session = ort.InferenceSession(model.SerializeToString(), options, providers=[provider])
-        kinds = {info.name: info.type for info in session.get_inputs()}
-        taken = {
-            name: value.astype(np.float16) if kinds[name] == _FLOAT16 else value
-            for name, value in feeds.items()
-            if name in kinds
-        }
-        return session.run(list(names), taken), _told(session, provider)
+        return session.run(list(names), as_taken(session, feeds)), _told(session, provider)
     except Exception as e:  # onnxruntime's own classes
         lines = str(e).splitlines() or [type(e).__name__]
         raise InputError(f"{path}: {provider} cannot run it ({lines[0].rsplit(' : ', 1)[-1][:_LONGEST]})") from e
@@ -120,8 +114,7 @@ def _run(
 
 def _told(session: ort.InferenceSession, provider: str) -> str:
     """`, 96 of its 98 nodes; the others (Loop) ran on CPUExecutionProvider`."""
-    parts = session.get_provider_graph_assignment_info()
-    nodes = [(part.ep_name, node.op_type) for part in parts for node in part.get_nodes()]
+    nodes = assigned(session)
     others = [(name, operator) for name, operator in nodes if name != provider]
     if not others:
         return ""

@@ -22,7 +22,7 @@ from .errors import InputError
 from .half_steps import with_half_steps
 from .halves import HALVES
 from .inference import inferred
-from .kernels import FLOAT32_DOMAIN
+from .kernels import CPU, FLOAT32_DOMAIN
 from .products import (
     Factors,
     Multiplier,
@@ -41,7 +41,6 @@ from .regions import Program, Region
 from .scratch import Scratch
 
 Precision = Literal["float32", "float64"]
-CPU = "CPUExecutionProvider"
 LEVELS = {
     "none": ort.GraphOptimizationLevel.ORT_DISABLE_ALL,
     "basic": ort.GraphOptimizationLevel.ORT_ENABLE_BASIC,
@@ -366,6 +365,16 @@ def _run_session(
     return session.run(list(outputs), feeds)
 
 
+def as_taken(session: ort.InferenceSession, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Those of the values that a session takes, in float16 where it wants that."""
+    kinds = {info.name: info.type for info in session.get_inputs()}
+    return {
+        name: value.astype(np.float16) if kinds[name] == "tensor(float16)" else value
+        for name, value in feeds.items()
+        if name in kinds
+    }
+
+
 def run_in_onnxruntime(
     model: onnx.ModelProto, outputs: Sequence[str], feeds: Mapping[str, np.ndarray], settings: Settings
 ) -> dict[str, np.ndarray]:
@@ -458,14 +467,9 @@ def run_file_in_turn(
     found: dict[str, np.ndarray] = {}
     try:
         session = _onnxruntime(model, settings, path)
-        kinds = {info.name: info.type for info in session.get_inputs()}
         for feed in feeds:
-            as_typed = {
-                name: value.astype(np.float16) if kinds.get(name) == "tensor(float16)" else value
-                for name, value in feed(found).items()
-                if name in kinds
-            }
-            found = dict(zip(outputs, _run_session(session, outputs, as_typed), strict=True))
+            taken = as_taken(session, feed(found))
+            found = dict(zip(outputs, _run_session(session, outputs, taken), strict=True))
             yield found
     except Exception as e:  # onnxruntime's own classes, as above
         raise InputError(str(e).splitlines()[0]) from e

@@ -8,8 +8,9 @@ from onnx_text import artifact_regions, save_decoder
 
 from opdiff.graphs.artifact import load_artifact
 from opdiff.graphs.errors import InputError
+from opdiff.graphs.kernels import CPU
 from opdiff.graphs.recorded import recorded_on
-from opdiff.graphs.run import CPU, Runner, run_regions
+from opdiff.graphs.run import Runner, run_regions
 
 
 def test_every_tap_is_what_the_regions_give_to_rounding(tmp_path):
