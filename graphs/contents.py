@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import onnx
 
-from .constants import constant_arrays
+from .constants import constant_arrays, fingerprint, is_constant
 from .regions import Program
 from .slices import is_widening
 
@@ -34,6 +34,7 @@ _MOVES = frozenset(
     )
 )
 _TO_THE_END = 2**31 - 1
+_FEW = 1 << 10  # numbers that are told one by one
 
 
 def contents(program: Program, smallest: int) -> Counter[tuple]:
@@ -43,8 +44,15 @@ def contents(program: Program, smallest: int) -> Counter[tuple]:
     """
     nodes, arrays = program.model.graph.node, constant_arrays(program).values()
     found = Counter(step for node in nodes for step in _of_node(node))
-    found.update(("constant", *sorted(set(array.ravel().tolist()))) for array in arrays if _is_number(array, smallest))
+    found.update(("constant", *_numbers(array)) for array in arrays if _is_number(array, smallest))
     return found
+
+
+def _numbers(array: np.ndarray) -> Iterable[object]:
+    """Which numbers a constant holds, in whatever order and however often: the same for two that hold the same."""
+    if array.size > _FEW and is_constant(array):
+        return (fingerprint(np.unique(np.asarray(array, np.float32))),)
+    return sorted(set(array.ravel().tolist()))
 
 
 def _of_node(node: onnx.NodeProto) -> Iterator[tuple]:
