@@ -66,7 +66,7 @@ class Factors:
     @property
     def place(self) -> tuple:
         """The same for two that can be multiplied at once."""
-        return (*_place(self.weight), self.x.dtype, self.is_out_in)
+        return (*place_in_memory(self.weight), self.x.dtype, self.is_out_in)
 
     @property
     def n_out(self) -> int:
@@ -101,7 +101,7 @@ class PlainProduct:
         return order if not np.array_equal(order, np.arange(order.size)) else np.empty(0)
 
 
-def _place(weight: np.ndarray) -> tuple:
+def place_in_memory(weight: np.ndarray) -> tuple:
     """Where an array stands in memory, and how it is read: the same for two arrays that are one."""
     return weight.ctypes.data, weight.shape, weight.strides, weight.dtype
 

@@ -7,7 +7,7 @@ value is put in its place, and the two are known to stand for each other; unless
 from __future__ import annotations
 
 from collections import ChainMap
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -15,6 +15,7 @@ import numpy as np
 
 from ...graphs.adopt.flat import Flat, Ran
 from ...graphs.errors import OpdiffError
+from ...graphs.products import is_plain_gemm, place_in_memory
 from ...graphs.stepping import FLOAT, StepRunner, Typed
 from ..measure import norm, unmasked
 from .anchors import Anchor, Pair, anchors_of, end_of_channels, has_bias, moved, norm_input, paired, root, with_bias
@@ -86,7 +87,8 @@ def lockstep(
         tuple(anchor for anchor in theirs if id(anchor) not in left[1]),
     )
     products = [anchor for anchor in theirs if anchor.role == "product"]
-    run = _Lockstep(a, b, steps, _wanted(a, b, pairs, given, staged), alone, products, scores)
+    wanted = _wanted(a, b, pairs, given, staged)
+    run = _Lockstep(a, b, steps, wanted, alone, products, scores, _same_products(a, b, pairs))
     run.all()
     return Aligned(tuple(run.points.values()), tuple(pairs), alone, tuple(run.healed), tuple(run.replaced))
 
@@ -124,6 +126,27 @@ def _wanted(
     return by_value
 
 
+def _same_products(a: Flat, b: Flat, pairs: Sequence[Pair]) -> dict[str, Pair]:
+    """The pairs of steps that do nothing but multiply, with a weight that is one array; by what B's step gives."""
+    return {
+        pair.b.y: pair
+        for pair in pairs
+        if _only_multiplies(a, pair.a)
+        and _only_multiplies(b, pair.b)
+        and place_in_memory(pair.a.weight) == place_in_memory(pair.b.weight)
+    }
+
+
+def _only_multiplies(flat: Flat, anchor: Anchor) -> bool:
+    """Whether a step is the product of what it reads with its weight, and no more."""
+    node = flat.nodes[anchor.place]
+    if anchor.role != "product" or node.reads[0] != anchor.x or any(node.reads[2:]):
+        return False
+    return node.operator == "MatMul" or is_plain_gemm(
+        {name: node.attribute(name, default) for name, default in (("transA", 0), ("alpha", 1.0), ("beta", 1.0))}
+    )
+
+
 def _outputs(a: Flat, b: Flat) -> Iterator[tuple[str, str]]:
     """The graphs' outputs that stand for each other: by name, else by place."""
     names, used = list(a.outputs), set[str]()
@@ -146,7 +169,9 @@ class _Lockstep:
         alone: tuple[Sequence[Anchor], Sequence[Anchor]],
         products: Sequence[Anchor],
         scores: Sequence[Collection[str]],
+        same: Mapping[str, Pair],
     ) -> None:
+        self._same = same
         self._a, self._b, self._steps, self._wanted, self._scores = a, b, steps, wanted, scores
         self._alone = list(alone[0]), {anchor.y: anchor for anchor in alone[1]}
         made = ((name, a.array(name)) for node in a.nodes for name in node.outputs)
@@ -163,12 +188,25 @@ class _Lockstep:
     def all(self) -> None:
         """Run all of B's steps."""
         for node in self._b.nodes:
-            for name, value in self._b.rerun(node, self._values, self._steps).items():
+            made = self._made_by_a(node) or self._b.rerun(node, self._values, self._steps)
+            for name, value in made.items():
                 self._values[name] = value
                 self._settle(name, node)
             for name in filter(None, node.reads):
                 if self._b.is_data(name) and self._last[name] == node.place:
                     self._values.pop(name, None)
+
+    def _made_by_a(self, node: Ran) -> dict[str, Typed] | None:
+        """What a product gives, where it reads the numbers that A's product with the same weight read; else None."""
+        pair = self._same.get(node.outputs[0])
+        if pair is None:
+            return None
+        ours, theirs = self._a.array(pair.a.x), self._values[pair.b.x].array
+        width = ours.shape[-1]
+        if theirs.shape[-1] != width or not np.array_equal(ours.reshape(-1, width), theirs.reshape(-1, width)):
+            return None
+        product = self._a.array(pair.a.y)
+        return {node.outputs[0]: Typed(product.reshape(*theirs.shape[:-1], product.shape[-1]), FLOAT)}
 
     def _settle(self, name: str, node: Ran) -> None:
         """Find which of A's values this one is, and go on with that."""
