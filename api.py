@@ -83,6 +83,10 @@ def compare(
     schedule_b: str = "whole",
     values: str | Path | None = None,
     position_offset: int | None = None,
+    optimization_a: str | None = None,
+    optimization_b: str | None = None,
+    provider_a: str | None = None,
+    provider_b: str | None = None,
 ) -> Result:
     """Compare two runtimes; the Python side of `opdiff compare`.
 
@@ -94,6 +98,8 @@ def compare(
         schedule_a, schedule_b: in which steps each side is fed.
         values: a folder in which every side's values of each tap are kept.
         position_offset: the position of the first token, for graphs that take positions; None: that of a trace, or 0.
+        optimization_a, optimization_b: take a side as onnxruntime's optimiser leaves it: "none", "basic", "extended" or "all".
+        provider_a, provider_b: run one of the sides whole on this execution provider, and take it as a trace.
     Returns:
         the result, which shows itself in a notebook.
     Raises:
@@ -104,11 +110,15 @@ def compare(
     from .compare.command import with_pieces
     from .compare.diagnose import compare as compared
     from .exporters.tokenizers.beside import pieces_of, tokens_of
+    from .graphs.adopt.optimised import optimised
+    from .graphs.leftovers import temporary_folder
     from .graphs.schedule.steps import parse_schedule
 
-    with _files(a=a, b=b, reference=reference) as (paths, given):
+    with _files(a=a, b=b, reference=reference) as (paths, given), temporary_folder() as folder:
         if prompt is not None:
             tokens = tokens_of(prompt, paths.values())
+        for side, level in (("a", optimization_a), ("b", optimization_b)):
+            paths[side] = paths[side] if level is None else optimised(paths[side], level, folder)
         named = {name: np.asarray(value) for name, value in (inputs or {}).items()}
         result = compared(
             paths["a"],
@@ -119,6 +129,7 @@ def compare(
             schedules=(parse_schedule(schedule_a), parse_schedule(schedule_b)),
             values=None if values is None else Path(values),
             first_position=position_offset,
+            providers=(provider_a, provider_b),
         )
         return with_pieces(result, pieces_of)
 

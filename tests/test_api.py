@@ -48,6 +48,16 @@ def test_model_protos_are_compared(tmp_path, pair):
     assert opdiff.compare(*inside, tokens=[1, 5, 3]).first_divergence == "blk.1.ffn_down"
 
 
+def test_onnxruntimes_optimiser_and_a_provider_are_asked_for_as_by_the_command(pair):
+    faulty = opdiff.compare(*pair, tokens=[1, 5, 3], optimization_b="all")
+    assert faulty.first_divergence == "blk.1.ffn_down"
+    assert opdiff.compare(pair[0], pair[0], tokens=[1, 5, 3], provider_b="CPUExecutionProvider").parity
+    with pytest.raises(
+        InputError, match="no level most of onnxruntime's optimiser; there are none, basic, extended, all"
+    ):
+        opdiff.compare(*pair, tokens=[1, 5, 3], optimization_a="most")
+
+
 def test_recording_is_a_side(pair, tmp_path):
     from opdiff.graphs.tensor_files import read_tensors
 

@@ -16,8 +16,10 @@ def optimised(path: Path, level: str, folder: Path) -> Path:
     """The graph as onnxruntime's optimiser leaves it at a level (none, basic, extended, all), written into a folder.
 
     Raises:
-        InputError: onnxruntime cannot load the file.
+        InputError: there is no such level, or onnxruntime cannot load the file.
     """
+    if level not in LEVELS:
+        raise InputError(f"{path}: no level {level} of onnxruntime's optimiser; there are {', '.join(LEVELS)}")
     made = folder / f"{path.stem}.{level}.onnx"
     options = ort.SessionOptions()
     options.graph_optimization_level, options.log_severity_level = LEVELS[level], 4
