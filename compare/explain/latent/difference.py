@@ -7,7 +7,7 @@ from typing import Literal
 
 from ....graphs.network import Network, Step
 
-Kind = Literal["attributes", "settings", "constant", "extra", "left out"]
+Kind = Literal["attributes", "settings", "constant", "extra", "left out", "written"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,7 +15,7 @@ class Difference:
     """One such place.
 
     kind: what differs of a step that both have: its attributes, a constant or weight that it reads, or more than one of
-        these (`settings`); or a step that only B has, or only A.
+        these (`settings`); or a step that only B has, or only A; or several steps, which are written otherwise.
     ours, theirs: A's step and B's; where only one side has it, the other's is the one that makes the value that it hands on.
     a_value, b_value: the two constants; else the two values that are the same, though they are made otherwise.
     operand: which of B's operands the constant is, or which of its operands the step hands on.

@@ -17,11 +17,10 @@ from ..edits.edit import WORK
 from .difference import Difference
 from .passing import hands_on
 from .probes import FEW, Probe, bounds, lengths, probes
-from .walk import Walk, are_same
+from .walk import HEAVY, Walk, are_same
 
 _MOST_JUDGED = 256  # tokens: for more, a mask is made, but not what reads it
-_MOST_PROBED = 12  # differences for which an input is looked for
-_HEAVY = frozenset({"MatMul", "Gemm", "Einsum", "Conv", "Softmax"})
+_MOST_PROBED = 12  # differences for which an input is looked for, and as many places that are written otherwise
 
 
 class Proof:
@@ -33,7 +32,7 @@ class Proof:
 
     def __init__(self, a: GraphSide, b: GraphSide, stepper: StepRunner, n_tokens: int) -> None:
         self._a, self._b, self._stepper, self._n_tokens = a, b, stepper, n_tokens
-        self._n_probed = 0
+        self._n_probed = {False: 0, True: 0}
 
     @property
     def is_spent(self) -> bool:
@@ -51,11 +50,12 @@ class Proof:
         Of a mask or positions, which hang on nothing but the number of tokens, none does where it was run past every bound:
         then it is another way of writing.
         """
-        self._n_probed += 1
-        is_spent = self._n_probed > _MOST_PROBED or self.is_spent
+        is_rewriting = difference.kind == "written"
+        self._n_probed[is_rewriting] += 1
+        is_spent = self._n_probed[is_rewriting] > _MOST_PROBED or self.is_spent
         if difference.is_of_data(a, b):
             tried = () if is_spent else probes(self._a, self._reads(tap))
-            return next((probe.text for probe in tried if self._parts(tap, probe, difference)), None), True
+            return next((probe.text for probe in tried if self._parts(tap, probe, difference)), None), not is_rewriting
         leaves, n_tokens = (walk.a_leaves, walk.b_leaves), self._n_tokens
         open_bounds, is_another = bounds(difference, leaves, n_tokens), False
         for n in () if is_spent else lengths(open_bounds, n_tokens):
@@ -149,6 +149,6 @@ def _small_part(region: Region, names: Sequence[str], n_tokens: int) -> Region:
         InputError: that is too much for so many tokens.
     """
     part = region.up_to(names)
-    if n_tokens > FEW and _HEAVY.intersection(part.program.operators):
+    if n_tokens > FEW and HEAVY.intersection(part.program.operators):
         raise InputError(f"a mask of {n_tokens} tokens takes products to make")
     return part

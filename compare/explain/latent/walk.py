@@ -15,7 +15,7 @@ import numpy as np
 
 from ....graphs.contents import LAYOUT
 from ....graphs.errors import OpdiffError
-from ....graphs.network import Network, Step
+from ....graphs.network import Network, Step, Value
 from ...align.arrangement import arrangement, plain
 from ...align.values import NEAR
 from ..edits.matching import Matching, Numbers
@@ -24,6 +24,8 @@ from .leaves import Leaves, are_one
 from .passing import can_show, handed_on
 
 _ANY_ORDER = frozenset({"Add", "Mul", "And", "Or", "Xor", "Equal", "Max", "Min", "Sum"})
+HEAVY = frozenset({"MatMul", "Gemm", "Einsum", "Conv", "Softmax"})
+_SHORT = 12  # steps, but for these, of which it is asked whether they are written otherwise only on this input
 _TOLD, _PASSED, _LEAP, _LEAPT = 1.0, 0.1, 10.0, 1.0  # what each costs; the walk of the least cost is taken
 
 
@@ -75,7 +77,7 @@ class Walk:
             return _SAME if self._is_one_constant(ours, theirs) else None
         walks = [*self._as_a_pair(left.maker, right.maker), *self._without_a_step(ours, theirs)]
         if not walks and left.maker is not None and right.maker is not None and self._are_same(ours, theirs):
-            return self._leapt(ours, theirs)
+            return self._leapt(left, right)
         return min(walks, key=lambda walked: walked.cost, default=None)
 
     def _are_same(self, ours: str, theirs: str) -> bool:
@@ -154,26 +156,30 @@ class Walk:
                     other = a.values[ours].maker
                     yield walked.and_then(_SAME, _TOLD, Difference("extra", other, step, ours, theirs, place))
 
-    def _leapt(self, ours: str, theirs: str) -> _Walked:
+    def _leapt(self, ours: Value, theirs: Value) -> _Walked:
         """The walk that goes on at the next values that both sides have."""
-        pairs, n_steps = self._below(ours, theirs)
-        whole = _Walked(_LEAP + _LEAPT * n_steps)
+        pairs, steps = self._below(ours.name, theirs.name)
+        is_asked = ours.is_data and theirs.is_data and len(steps) <= _SHORT
+        is_asked &= HEAVY.isdisjoint(step.operator for step in (*steps, ours.maker) if step is not None)
+        told = Difference("written", ours.maker, theirs.maker, ours.name, theirs.name)
+        whole = _Walked(_LEAP + _LEAPT * len(steps), (told,) if is_asked else ())
         for pair in pairs:
             walked = self._from(*pair)
             if walked is not None:
                 whole = whole.and_then(walked)
         return whole
 
-    def _below(self, ours: str, theirs: str) -> tuple[list[tuple[str, str]], int]:
-        """Pairs of values, of A's and of B's that stand behind these, that are the same; and how many of B's steps are not."""
-        inside, pairs, n_steps = set(self._a.cone(ours)) - {ours}, [], 0
+    def _below(self, ours: str, theirs: str) -> tuple[list[tuple[str, str]], list[Step]]:
+        """Pairs of values, of A's and of B's that stand behind these, that are the same; and B's steps that are not."""
+        inside, pairs, steps = set(self._a.cone(ours)) - {ours}, [], list[Step]()
         seen, stack = {theirs}, [theirs]
         while stack:
             name = stack.pop()
             maker = self._b.values[name].maker
             if maker is None:
                 continue
-            n_steps += not maker.is_move
+            if not maker.is_move:
+                steps.append(maker)
             for operand in map(self._b.base, maker.operands):
                 if operand in seen:
                     continue
@@ -183,7 +189,7 @@ class Walk:
                     pairs.append((met, operand))
                 else:
                     stack.append(operand)
-        return pairs, n_steps
+        return pairs, steps
 
     def _met(self, theirs: str) -> str | None:
         """A's value that a value of B is by its numbers, where these are too many to be the same by chance."""

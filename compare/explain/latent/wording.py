@@ -31,7 +31,7 @@ def text_of(a: Network, b: Network, difference: Difference) -> str:
     assert difference.theirs is not None
     if difference.kind == "attributes":
         return attributes_text(difference.ours, difference.theirs)
-    if difference.kind == "settings":
+    if difference.kind in ("settings", "written"):
         left, right = (_consumer(one, step) for one, step in ((a, difference.ours), (b, difference.theirs)))
         return f"{right} where A has {left}"
     return _of_constants(a, b, difference)
