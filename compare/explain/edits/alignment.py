@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import permutations
 
@@ -209,12 +209,14 @@ class Alignment:
         scores = self._operand_scores(ours, theirs, self._order(ours, theirs))
         return max(scores) >= _SAME and ours.number not in self._used
 
-    def add_common_subsequence(self) -> None:
+    def add_common_subsequence(self, apart: Collection[int] = ()) -> None:
         """Pair what is left by the best common subsequence of the two orders of execution: two edits may lie behind
         each other, and the walk ends at the first.
+
+        apart: B's steps, by number, that are left without a partner.
         """
         left = [step for step in self.between_a if step.number not in self._used]
-        right = [step for step in self.between_b if step.number not in self.partner]
+        right = [step for step in self.between_b if step.number not in self.partner and step.number not in apart]
         if not left or not right:
             return
         n, m = len(left), len(right)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import reduce
 from itertools import islice
 from typing import Literal
 
@@ -129,14 +131,23 @@ class RegionSearch:
                 continue
             if strategy in ("sequence", "tables") and not is_rewrite:
                 continue
-            try:
-                alignment = self._aligned(nearness, strategy)
-                found = self._with(alignment, nearness, strategy, is_named, with_cuts=of_many is None)
-            except InputError:
-                continue
-            if found is not None:
+            for found in self._by(strategy, nearness, is_named, with_cuts=of_many is None):
                 best, is_rewrite = min(best, found.cost), is_rewrite and found.edit.is_rewrite
                 yield found
+
+    def _by(self, strategy: Strategy, nearness: float, is_named: bool, with_cuts: bool) -> Iterator[Found]:
+        """The edit of one way to align; and where A's steps cannot read all that their partners read, the edit without those
+        pairs.
+        """
+        with suppress(InputError):
+            found = self._with(self._aligned(nearness, strategy), nearness, strategy, is_named, with_cuts)
+            if found is None:
+                return
+            yield found
+            apart = {piece.step.number for piece in found.plan.bound if piece.step is not None}
+            if apart and not found.is_good and strategy in ("subsequence", "sequence"):
+                alignment = self._aligned(nearness, strategy, apart=apart)
+                yield from filter(None, [self._with(alignment, nearness, strategy, is_named, with_cuts)])
 
     def _of_many(self, nearness: float) -> Found | None:
         """Of pieces so many that to cut each would take too long, as a loop has them: an edit that says the same of all."""
@@ -156,12 +167,14 @@ class RegionSearch:
             self._matchings[nearness] = Matching(self._a, self._b, *self._numbers, nearness)
         return Alignment(self._matchings[nearness], refused, is_of_many)
 
-    def _aligned(self, nearness: float, strategy: Strategy, is_of_many: bool = False) -> Alignment:
+    def _aligned(
+        self, nearness: float, strategy: Strategy, is_of_many: bool = False, apart: Collection[int] = ()
+    ) -> Alignment:
         alignment = self._unpaired(nearness, is_of_many=is_of_many)
         if strategy in ("walk", "subsequence"):
             alignment.walk()
         if strategy in ("subsequence", "sequence"):
-            alignment.add_common_subsequence()
+            alignment.add_common_subsequence(apart)
         return alignment
 
     def _limit(self, nearness: float) -> float:
@@ -214,18 +227,21 @@ class RegionSearch:
                 break
             if piece.step is None or piece.kind == "view":
                 continue
-            is_operand = piece.kind in ("operand", "order")
-            tried = (
-                choices.with_operand((piece.step.number, piece.operand))
-                if is_operand
-                else choices.with_settings(piece.step.number)
-            )
+            tried = _without(choices, piece)
             merged = self._merged(alignment, tried)
             if merged is None:
                 bound.add(piece)
             elif merged[0] <= limit:
                 choices = tried
                 kept.remove(piece)
+        for piece in kept if len(kept) > 1 else ():  # others may say together what A says in its own way
+            others = [one for one in kept if one is not piece]
+            if self._is_spent() or any(one.step is None or one.kind == "view" for one in others):
+                continue
+            tried = reduce(_without, others, choices)
+            merged = self._merged(alignment, tried)
+            if merged is not None and merged[0] <= limit:
+                return [piece], frozenset(bound & {piece}), tried
         return kept, frozenset(bound), choices
 
     def _cut(
@@ -308,6 +324,14 @@ class RegionSearch:
         operators = tuple(step.operator for step in replaced), tuple(step.operator for step in brought)
         told = tuple(lines), tuple(places), n_steps, residual
         return Edit(*told, operators=operators, readers=tuple(readers), together=frozenset(together)), cost
+
+
+def _without(choices: Choices, piece: Piece) -> Choices:
+    """With what A has at a piece's place."""
+    assert piece.step is not None
+    if piece.kind in ("operand", "order"):
+        return choices.with_operand((piece.step.number, piece.operand))
+    return choices.with_settings(piece.step.number)
 
 
 def _whole(alignment: Alignment, writer: Writer, pieces: Sequence[Piece], lines: Sequence[Line]) -> Line | None:
