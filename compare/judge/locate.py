@@ -20,7 +20,7 @@ from ...graphs.constants import Exact, constant_arrays, constant_fingerprints, f
 from ...graphs.cores import on_all_cores
 from ...graphs.errors import ShapeError
 from ...graphs.progress import counted
-from ..measure import Deviation, deviation, distance, size, squared
+from ..measure import Deviation, comparable, deviation, distance, size, squared
 from ..sides.graph_side import GraphSide
 from ..sides.side import Side, Values
 from ..sides.trace_side import TraceSide
@@ -126,7 +126,7 @@ def judge_graphs(a: GraphSide, b: GraphSide, tap: str, others: Values | None = N
     rounded = [(a32, a64), (b32, b64)]
     moved = list(zip(_moved((a, b), tap, values, exact), (a64, b64), strict=True))
     constants = reach = _farthest(moved, scores)
-    if error <= constants and _certain(a64, b64, [*rounded, *moved]) < CERTAIN:
+    if error <= constants and _certain(a64, b64, [*rounded, *moved], scores) < CERTAIN:
         reason = "no more than a rounded constant does"
         return Local(tap, "rounding", reason, error, floor, constants, threshold, scale, local)
     kept = {
@@ -134,18 +134,23 @@ def judge_graphs(a: GraphSide, b: GraphSide, tap: str, others: Values | None = N
     }
     if exact != weights:
         reach = _farthest(zip(_moved((a, b), tap, values, weights), (a64, b64), strict=True), scores)
-    certain = _certain(a64, b64, rounded)
+    certain = _certain(a64, b64, rounded, scores)
     reason = "stays in double precision"
     return Local(tap, "semantic", reason, error, floor, reach, threshold, scale, local, **kept, certain=certain)
 
 
-def _certain(a64: np.ndarray, b64: np.ndarray, rounded: Iterable[tuple[np.ndarray, np.ndarray]]) -> float:
-    """The share of a squared difference at entries where no rounding comes near it.
+def _certain(
+    a64: np.ndarray, b64: np.ndarray, rounded: Iterable[tuple[np.ndarray, np.ndarray]], is_scores: bool
+) -> float:
+    """The share of a squared difference at entries where no rounding comes near it; what both mask, by whatever number, is none.
 
     rounded: values, and the same ones as they are in double precision.
     """
+    ours, theirs, masks_agree = comparable(a64, b64, is_scores)
+    if not masks_agree:
+        return 1.0
     with np.errstate(invalid="ignore"):
-        apart = np.abs(np.subtract(*same_shape(a64, b64)))
+        apart = np.abs(ours - theirs)
         apart = np.where(np.isfinite(apart), apart, 0.0)
         is_certain = np.ones(apart.shape, bool)
         for one, exact in rounded:
