@@ -11,7 +11,7 @@ import numpy as np
 from .digits import differing_part, few_entries, number, spans, told_apart
 from .groups import by_group
 from .nearly import nearly
-from .orders import another_order, any_order, arranged, taken_slices
+from .orders import another_order, any_order, arranged, slid, taken_slices
 from .pair import ROUNDING, ArrayPair, Relation, array_pair, close, holds_everywhere, parts, same
 
 Make = Callable[[np.ndarray], np.ndarray]
@@ -134,6 +134,9 @@ def _of_pair(pair: ArrayPair, others: Others | None) -> Relation:
         return law
     if pair.n_differing <= _FEW_ENTRIES:
         return _few(pair)
+    moved = slid(pair)
+    if moved is not None:
+        return moved
     part = _part(pair)
     law = _law(part) if part is not None else None
     if part is not None and law is not None and law.telling:
@@ -494,11 +497,14 @@ def _of_other_shape(a: np.ndarray, b: np.ndarray, words: tuple[str, ...], others
         other = _another_tensor(b, others)
         if other is not None:
             return other
-        if (a.ndim == 2 and a.T.shape == b.shape) or b.ndim == 0 or a.ndim == 0 or _squeezed(a) == _squeezed(b):
-            turned, how = (a.T, "transposed") if _squeezed(a) != _squeezed(b) else (a.reshape(b.shape), "reshaped")
-            found = compare_arrays(turned, b, words[::-1] if how == "transposed" else None)
+        if _squeezed(a) == _squeezed(b):
+            return compare_arrays(a.reshape(b.shape), b)
+        if a.ndim == 2 and a.T.shape == b.shape:
+            found = compare_arrays(a.T, b, words[::-1])
             return Relation(
-                f"{how} ({shapes}), and so it is {found.text}", f"{how}, and so it is {found.key}", found.telling
+                f"transposed ({shapes}), and so it is {found.text}",
+                f"transposed, and so it is {found.key}",
+                found.telling,
             )
         return Relation(f"of another shape: {shapes}", f"of another shape: {shapes}", False)
     piece = _longer_or_shorter(a, b, words)

@@ -14,6 +14,8 @@ _PROBED = 16
 _FEWEST_IN_A_SLICE = 4
 _HASHED_IN_FULL = 1 << 22
 _EXCHANGED = 4
+_FEWEST_SLID = 3
+_SLID = 8  # of so many slices, one may be another
 _FEW = 8
 _ROWS_AT_ONCE = 1 << 18
 
@@ -121,6 +123,22 @@ def _of_shape(inner: tuple[int, ...], words: tuple[str, ...], order: tuple[int, 
 def _transposed_over(order: tuple[int, ...], words: tuple[str, ...]) -> str:
     moved = [words[axis] for axis in range(len(order)) if order[axis] != axis]
     return f"transposed over {' and '.join(moved)}" if len(moved) == 2 else f"transposed by {list(order)}"
+
+
+def slid(pair: ArrayPair) -> Relation | None:
+    """A's slices a few places further along an axis, with others where these came from, as in a table that is read from another
+    place on.
+    """
+    for axis, word in enumerate(pair.words):
+        left, right = np.moveaxis(pair.a, axis, 0), np.moveaxis(pair.b, axis, 0)
+        n, corner = len(left), (0,) * (left.ndim - 1)
+        for step in range(1, max(n // _SLID, n > _FEWEST_SLID) + 1):
+            for source, target, is_back in ((left, right, True), (right, left, False)):
+                is_near = source[(step, *corner)] == target[(0, *corner)]
+                if is_near and same(source[step:], target[:-step]):
+                    moved, end = (f"-{step}", "last") if is_back else (f"{step}", "first")
+                    return _told(f"A's, moved by {moved} along {word}; the {end} {step} of {n} are new")
+    return None
 
 
 def _told(text: str) -> Relation:

@@ -82,6 +82,8 @@ LAWS = {
     "A's, read as [in, out] and then transposed (out of order)": A.reshape(128, 256).T,
     "A's, rolled by 2 along in": np.roll(A, 2, 1),
     "A's, rolled by -1 along out": np.roll(A, -1, 0),
+    "A's, moved by -2 along out; the last 2 of 256 are new": np.concatenate([A[2:], NOISE[:2]]),
+    "A's, moved by 1 along in; the first 1 of 128 are new": np.concatenate([NOISE[:, :1], A[:, :-1]], 1),
     f"A's, permuted along out: {', '.join(map(str, ORDER[:8]))}, ... (256 in all)": A[ORDER],
     "A's, permuted along in: within each 2, the two exchanged (1, 0)": flat(A.reshape(256, 64, 2)[..., ::-1]),
     "A's, permuted along in: within each 32, the halves interleaved (0, 16, 1, 17, 2, 18, 3, 19, ...)": flat(
