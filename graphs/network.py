@@ -41,6 +41,8 @@ _LITERALS = {
 _MOVES = frozenset({"Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Expand"})
 _SHAPES = frozenset({"Shape", "Size"})
 _PARTS = frozenset({"Slice", "Gather"})  # and these put some of them there
+# What an attribute is along each axis where it is left out; ONNX's schema gives no default of them.
+_NOTHING = {"pads": 0, "output_padding": 0, "strides": 1, "dilations": 1}
 ROUNDINGS = "roundings"  # among what is opened: values that are rounded to whole numbers are taken as they are
 
 
@@ -426,7 +428,13 @@ def _attributes(
         schema = onnx.defs.get_schema(node.op_type, dict(context.opsets).get(node.domain, 1), node.domain)
         known = {name: a.default_value for name, a in schema.attributes.items() if a.default_value.type}
         defaults = {name: _plain(onnx.helper.get_attribute_value(value)) for name, value in known.items()}
-    found = {name: value for name, value in found.items() if defaults.get(name) != value}
+    found = {
+        name: value
+        for name, value in found.items()
+        if defaults.get(name) != value and not (isinstance(value, tuple) and {*value} == {_NOTHING.get(name)})
+    }
+    if node.op_type in ("Conv", "ConvTranspose"):
+        found.pop("kernel_shape", None)  # the weight's own
     if node.op_type in ("Cast", "CastLike") and isinstance(to := found.get("to"), int):
         found["to"] = type_name(to)
     if rank and isinstance(axis := found.get("axis"), int) and node.op_type not in ("Gather", "Flatten"):

@@ -192,12 +192,16 @@ def _rms_norm(body: Body, x: str, gain: str, epsilon: float) -> str:
 
 def layer_norm(body: Body, x: str, gain: str, bias: str, epsilon: float) -> str:
     """Normalised on the last axis, with a gain and a bias, "" for none."""
-    axes = body.constant([-1])
-    centred = body.op("Sub", x, body.op("ReduceMean", x, axes, keepdims=1))
-    variance = body.op("ReduceMean", body.op("Mul", centred, centred), axes, keepdims=1)
-    scaled = body.op("Div", centred, body.op("Sqrt", body.op("Add", variance, body.constant(epsilon))))
-    scaled = body.op("Mul", scaled, gain)
+    scaled = body.op("Mul", _normalised(body, x, [-1], epsilon), gain)
     return body.op("Add", scaled, bias) if bias else scaled
+
+
+def _normalised(body: Body, x: str, axes: Sequence[int], epsilon: float) -> str:
+    """Of mean 0 and variance 1 over these axes."""
+    over = body.constant(axes)
+    centred = body.op("Sub", x, body.op("ReduceMean", x, over, keepdims=1))
+    variance = body.op("ReduceMean", body.op("Mul", centred, centred), over, keepdims=1)
+    return body.op("Div", centred, body.op("Sqrt", body.op("Add", variance, body.constant(epsilon))))
 
 
 def _is_last_axis(body: Body) -> bool:
@@ -218,6 +222,17 @@ def _before_onnx_had_it(body: Body) -> list[NodeProto] | None:
         return None
     x, gain, bias = map(body.read, range(3))
     return body.ends(layer_norm(body, x, gain, bias, body.number("epsilon", 1e-5)))
+
+
+@expansion("InstanceNormalization", 3, "epsilon", "")
+def _instance(body: Body) -> list[NodeProto] | None:
+    """Over all that lies behind the channels; ONNX gives no body for it."""
+    x, gain, bias = map(body.read, range(3))
+    rank = len(body.shape(x))
+    by_channel = body.constant([-1, *[1] * (rank - 2)])
+    scaled = _normalised(body, x, range(2, rank), body.number("epsilon", 1e-5))
+    scaled = body.op("Mul", scaled, body.op("Reshape", gain, by_channel))
+    return body.ends(body.op("Add", scaled, body.op("Reshape", bias, by_channel)))
 
 
 @expansion("SkipSimplifiedLayerNormalization", 4, "epsilon")

@@ -119,6 +119,17 @@ def test_steps_give_what_the_kernel_gives(name, tmp_path):
     assert all(node.name.startswith("one") for node in flat.nodes)
 
 
+@pytest.mark.parametrize("opset", [11, 20])
+@pytest.mark.parametrize("shape", [(1, 3, 8, 6), (2, 3, 9)])
+def test_instance_norm_of_onnx_itself(shape, opset, tmp_path):
+    inputs = [normal(*shape), normal(3), normal(3)]
+    x = written("InstanceNormalization", inputs, dict(epsilon=1e-3), tmp_path / "one.onnx", "", opset)
+    flat = run_flat(tmp_path / "one.onnx", x)
+    (wanted,) = ort.InferenceSession(str(tmp_path / "one.onnx")).run(["y"], {"x0": x})
+    np.testing.assert_allclose(flat.array(flat.outputs["y"]), wanted, rtol=1e-5, atol=1e-5)
+    assert "ReduceMean" in [node.operator for node in flat.nodes]
+
+
 def test_simplified_norm_of_no_domain(tmp_path):
     x = written("SimplifiedLayerNormalization", [X, normal(WIDTH)], dict(epsilon=1e-3), tmp_path / "one.onnx", "")
     flat = run_flat(tmp_path / "one.onnx", x)
