@@ -19,6 +19,7 @@ _ALIKE, _ALIKE_VECTORS = 0.9, 0.99999  # cosines: of weights that are one, store
 _SAMPLED = 1 << 14  # elements of a large weight that are looked at
 _IN_PROPORTION = 1 - 1e-6  # the cosine of two rows of which one is the other times a factor, rounded
 _SMALLEST_ROW = 4  # numbers, of which others are not in proportion by chance
+_BY_CHANNEL = ("Add", "Sub", "Mul", "Div")
 _NORM_STEPS = 7  # between what a norm reads and its gain
 
 
@@ -262,7 +263,9 @@ def end_of_channels(flat: Flat, value: str) -> str:
     while value not in outputs and len(readers := flat.readers.get(value, [])) == 1:
         node = readers[0]
         is_norm = node.operator == "BatchNormalization" or (
-            node.operator in ("Mul", "Add") and any(_is_by_channel(flat, name, value) for name in node.reads)
+            node.operator in _BY_CHANNEL
+            and any(_is_by_channel(flat, name, value) for name in node.reads)
+            and (node.operator != "Div" or node.reads[0] == value)
         )
         if not is_norm or [name for name in node.reads if name and flat.is_data(name)] != [value]:
             break

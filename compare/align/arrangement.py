@@ -11,6 +11,7 @@ from ..measure import hidden, squared
 Plan = tuple[tuple[str, tuple[int, ...]], ...]  # ("reshape", shape) or ("transpose", order), one after the other
 MASK_SIZE = 1e30  # whatever is larger stands for infinity: float32's lowest number is a mask as -inf is
 _LARGEST, _MOST_AXES, _PROBED = 1 << 22, 5, 64
+_MOST_ORDERED = 4  # axes of which every order is tried
 
 
 def plain(array: np.ndarray) -> np.ndarray:
@@ -58,6 +59,21 @@ def by_sizes(shape: tuple[int, ...], other: tuple[int, ...]) -> list[Plan]:
         for order in permutations(range(len(ours)))
         if tuple(ours[axis] for axis in order) == theirs and (is_told or order[-1] == len(ours) - 1)
     ]
+
+
+def layouts(shape: tuple[int, ...], other: tuple[int, ...]) -> list[Plan]:
+    """Every way in which an array of one shape may be laid out in another one, where the sizes of its axes do not tell: its
+    axes in some order, or those of the other; none where there is but one way.
+    """
+    ours, theirs = squeezed(shape), squeezed(other)
+    is_told = sorted(ours) == sorted(theirs) and len(set(ours)) == len(ours)
+    if is_told or max(len(ours), len(theirs)) > _MOST_ORDERED:
+        return []
+    found = [_turned(shape, ours, order, other) for order in permutations(range(len(ours)))]
+    for order in permutations(range(len(theirs))):
+        turned = tuple(theirs[axis] for axis in order)
+        found.append(_turned(shape, turned, tuple(int(axis) for axis in np.argsort(order)), other))
+    return list(dict.fromkeys(found))
 
 
 def _turned(shape: tuple[int, ...], axes: tuple[int, ...], order: tuple[int, ...], other: tuple[int, ...]) -> Plan:

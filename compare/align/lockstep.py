@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import ChainMap
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Literal
 
 import numpy as np
@@ -19,11 +20,12 @@ from ...graphs.products import is_plain_gemm, place_in_memory
 from ...graphs.stepping import FLOAT, StepRunner, Typed
 from ..measure import norm, unmasked
 from .anchors import Anchor, Pair, anchors_of, end_of_channels, has_bias, moved, norm_input, paired, root, with_bias
-from .arrangement import Plan, arranged, arrangement, by_sizes, plain
+from .arrangement import Plan, arranged, arrangement, by_sizes, layouts, plain
 from .values import NEAR, Match, ValueIndex
 
 Kind = Literal["map", "value", "step", "norm", "input", "softmax", "stage", "output"]
 _HEALS_WITHIN, _HEALS_OVER = 60, 1  # steps, and among them products with a weight
+_LIKELY_LAYOUTS = 3  # the nearest ones, which are tried
 _ALMOST = 1e-4  # relative: a value of a step with one weight, as float32 operators may round it otherwise
 
 
@@ -234,6 +236,7 @@ class _Lockstep:
                 self.healed.append(name)
                 continue
             else:
+                plan = self._shown_layout(name, node, wanted) or plan
                 self._meet(name, wanted.ours, plan, wanted.kind, is_equal=False)
             return
 
@@ -304,9 +307,17 @@ class _Lockstep:
         plans = [(*plan, *back) for plan in told or [(("reshape", theirs.shape),)]]
         if len(plans) == 1:
             return plans[0]
-        with np.errstate(all="ignore"):
-            far = [norm(plain(arranged(ours, plan)) - plain(value)) for plan in plans]
-        return plans[int(np.argmin(np.nan_to_num(far, nan=np.inf)))]
+        return min(plans, key=lambda plan: _distance(arranged(ours, plan), value))
+
+    def _shown_layout(self, name: str, node: Ran, wanted: _Wanted) -> Plan | None:
+        """The layout in which A's value, in place of B's, lets B come to A's values; None where sizes tell it, or none does."""
+        ours, value, back = self._a.array(wanted.ours), self._values[name].array, self._moved_back(wanted.theirs)
+        plans = [(*plan, *back) for plan in layouts(ours.shape, self._b.array(wanted.theirs).shape)]
+        for plan in sorted(plans, key=lambda plan: _distance(arranged(ours, plan), value))[:_LIKELY_LAYOUTS]:
+            laid_out = np.ascontiguousarray(arranged(np.asarray(ours, np.float64), plan))
+            if self._heals(name, node, wanted.ours, {name: Typed(laid_out, FLOAT)}):
+                return plan
+        return None
 
     def _moved_back(self, theirs: str) -> Plan:
         """How a value of B becomes what it was before it was moved."""
@@ -321,11 +332,14 @@ class _Lockstep:
                 plan.append(("reshape", before.shape))
         return tuple(plan)
 
-    def _heals(self, name: str, node: Ran, ours: str) -> bool:
-        """Whether a difference dies out by itself: all that hangs on the value comes to be one of A's that hang on A's."""
+    def _heals(self, name: str, node: Ran, ours: str, instead: Mapping[str, Typed] = MappingProxyType({})) -> bool:
+        """Whether a difference dies out by itself: all that hangs on the value comes to be one of A's that hang on A's.
+
+        instead: what stands in the place of B's value.
+        """
         if name in self._ends:
             return False
-        below, values, n_products = _Below(self._a, ours), dict[str, Typed](), 0
+        below, values, n_products = _Below(self._a, ours), dict(instead), 0
         tainted = {name}
         for step in self._b.nodes[node.place + 1 : node.place + 1 + _HEALS_WITHIN]:
             if not tainted.isdisjoint(step.reads):
@@ -376,6 +390,15 @@ class _Below:
                 self._found.update(node.outputs)
         self._next = max(self._next, end)
         return name in self._found and root(self._flat, name)[0] != root(self._flat, self._base)[0]
+
+
+def _distance(ours: np.ndarray, theirs: np.ndarray) -> float:
+    """How far two arrays of as many numbers are from one another; infinite where that is not known."""
+    if ours.shape != theirs.shape:
+        return float("inf")
+    with np.errstate(all="ignore"):
+        far = norm(plain(ours) - plain(theirs))
+    return far if far == far else float("inf")
 
 
 def _is_almost_scores(ours: np.ndarray, theirs: np.ndarray) -> bool:
