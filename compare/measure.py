@@ -38,8 +38,22 @@ def norm(values: np.ndarray) -> float:
 
 def unmasked(scores: np.ndarray) -> np.ndarray:
     """Which entries a float32 softmax over the last axis can see: those whose exp does not underflow to zero."""
+    return _below_the_highest(scores) > _UNDERFLOW
+
+
+def _below_the_highest(scores: np.ndarray) -> np.ndarray:
+    """Each score less the highest one of its row."""
     with np.errstate(invalid="ignore"):
-        return scores - np.max(scores, axis=-1, keepdims=True, initial=-np.inf) > _UNDERFLOW
+        return np.asarray(scores - np.max(scores, axis=-1, keepdims=True, initial=-np.inf))
+
+
+def both_unmasked(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The same for two sides' scores, of one shape. What one side masks counts as masked on the other, too, where that leaves it so
+    low that float32 shows nothing of it: a mask of -100 is one as -inf is, whatever score it is added to.
+    """
+    seen_a, seen_b = unmasked(a), unmasked(b)
+    faint_a, faint_b = (_below_the_highest(scores) <= _UNDERFLOW / 2 for scores in (a, b))
+    return seen_a & (seen_b | ~faint_a), seen_b & (seen_a | ~faint_b)
 
 
 def hidden(values: np.ndarray) -> np.ndarray | None:
@@ -66,7 +80,7 @@ def comparable(a: np.ndarray, b: np.ndarray, is_scores: bool) -> tuple[np.ndarra
     """
     a, b = same_shape(np.asarray(a, np.float64), np.asarray(b, np.float64))
     if is_scores:
-        seen_a, seen_b = unmasked(a), unmasked(b)
+        seen_a, seen_b = both_unmasked(a, b)
     else:
         low_a, low_b = hidden(a), hidden(b)
         if low_a is None and low_b is None:

@@ -18,7 +18,7 @@ from ...graphs.adopt.flat import Flat, Ran
 from ...graphs.errors import OpdiffError
 from ...graphs.products import is_plain_gemm, place_in_memory
 from ...graphs.stepping import FLOAT, StepRunner, Typed
-from ..measure import norm, unmasked
+from ..measure import both_unmasked, norm
 from .anchors import Anchor, Pair, anchors_of, end_of_channels, has_bias, moved, norm_input, paired, root, with_bias
 from .arrangement import Plan, arranged, arrangement, by_sizes, layouts, plain
 from .values import NEAR, Match, ValueIndex
@@ -403,10 +403,10 @@ def _distance(ours: np.ndarray, theirs: np.ndarray) -> float:
 
 def _is_almost_scores(ours: np.ndarray, theirs: np.ndarray) -> bool:
     """The same of scores: where a softmax sees none, on both sides, they may be any."""
-    seen = unmasked(ours)
-    return bool(np.array_equal(seen, unmasked(theirs))) and _is_almost(
-        np.where(seen, ours, 0), np.where(seen, theirs, 0)
-    )
+    if ours.shape != theirs.shape:
+        return False
+    seen, other = both_unmasked(ours, theirs)
+    return bool(np.array_equal(seen, other)) and _is_almost(np.where(seen, ours, 0), np.where(seen, theirs, 0))
 
 
 def _is_almost(ours: np.ndarray, theirs: np.ndarray) -> bool:

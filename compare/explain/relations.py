@@ -10,7 +10,7 @@ import numpy as np
 from ...graphs.axes import canonical_axes, same_shape, unbatched
 from ...graphs.errors import ShapeError
 from ..judge.locate import Local, is_scores
-from ..measure import comparable, distance, hidden, unmasked
+from ..measure import both_unmasked, comparable, distance, hidden
 from ..sides.side import Side
 from .masks import mask_difference
 
@@ -167,7 +167,7 @@ def masks_of(local: Local, a: Side) -> tuple[str, ...]:
     if found is None:
         return ()
     left, right = found
-    left_masked, right_masked = (_masked(x, is_scores(local.tap)) for x in found)
+    left_masked, right_masked = _masked(left, right, is_scores(local.tap))
     if left.ndim < 2 or not (left_masked.any() or right_masked.any()):
         return ()
     n = a.n_others if is_scores(local.tap) else 0
@@ -187,11 +187,13 @@ def _of_others(left_masked: np.ndarray, right_masked: np.ndarray) -> Iterator[st
         yield f"{one} attends to what is no position, padding or slots that are not written, where {other} does not"
 
 
-def _masked(values: np.ndarray, are_scores: bool) -> np.ndarray:
+def _masked(left: np.ndarray, right: np.ndarray, are_scores: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Which entries of A and of B are masked."""
     if are_scores:
-        return ~unmasked(values)
-    low = hidden(values)
-    return np.isneginf(values) if low is None else low
+        seen_left, seen_right = both_unmasked(left, right)
+        return ~seen_left, ~seen_right
+    low_left, low_right = (np.isneginf(one) if (low := hidden(one)) is None else low for one in (left, right))
+    return low_left, low_right
 
 
 def relations_of(local: Local, a: Side) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ import numpy as np
 
 from ...graphs.axes import canonical_axes, same_shape
 from ...graphs.errors import OpdiffError
-from ..measure import norm, unmasked
+from ..measure import both_unmasked, norm
 from ..result import FirstStep
 from ..sides.side import Side
 from .locate import Local, is_scores
@@ -31,7 +31,7 @@ def places_apart(local: Local, axes: Sequence[str], along: str = "token") -> np.
     with np.errstate(invalid="ignore"):
         far = np.where(left == right, 0.0, np.abs(np.nan_to_num(left - right, nan=np.inf)))
     if is_scores(local.tap):
-        seen_left, seen_right = unmasked(left), unmasked(right)
+        seen_left, seen_right = both_unmasked(left, right)
         far = np.where(seen_left & seen_right, far, np.where(seen_left == seen_right, 0.0, np.inf))
     rows = np.moveaxis(far, place, 0).reshape(far.shape[place], -1)
     return np.array([norm(row) > local.reach for row in rows])

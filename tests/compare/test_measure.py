@@ -109,6 +109,20 @@ def test_masks_that_differ_are_told_and_never_a_distance():
     assert deviation(scores(-INF), other, True).status == "masks differ"
 
 
+@pytest.mark.parametrize("other", [-np.inf, -1e4, -100.0])
+def test_a_mask_of_100_is_a_mask_whatever_score_it_is_added_to(other):
+    scores = np.random.default_rng(0).normal(0, 3, (4, 16, 16))
+    masked = np.tri(16, dtype=bool)
+    a, b = np.where(masked, scores, scores - 100), np.where(masked, scores, scores + other)
+    assert not unmasked(a)[~np.broadcast_to(masked, a.shape)].all()
+    assert distance(a, b, is_scores=True) == 0
+
+
+def test_a_score_that_float32_shows_is_not_masked():
+    a = np.array([[[0.0, -30.0]]])
+    assert distance(a, np.where(a < 0, -np.inf, a), is_scores=True) == np.inf
+
+
 def test_nan_among_scores_is_not_taken_for_a_mask():
     other = scores(-INF)
     other[0, 2, 1] = NAN
