@@ -160,7 +160,7 @@ def test_another_layout_is_no_difference(tmp_path, by_torchscript):
 
 @pytest.mark.parametrize("by_torchscript", [False, True])
 @pytest.mark.parametrize(
-    ("mistake", "says"), [("eps", r" \+ 0\.1 where a has .* \+ 1e-05"), ("unbiased", r"x \* 32 / 31 is extra")]
+    ("mistake", "says"), [("eps", r"0\.1 where a has 1e-05"), ("unbiased", r"x \* 32 / 31 is extra")]
 )
 def test_one_mistake_is_one_cause_whatever_the_layout(tmp_path, mistake, says, by_torchscript):
     result = of_mistake(mistake, tmp_path, by_torchscript)

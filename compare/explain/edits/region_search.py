@@ -182,13 +182,14 @@ class RegionSearch:
         is_coarse = nearness == COARSE and self._local.reach < self._local.error
         return self._local.reach if is_coarse else max(self._local.threshold, 0.0)
 
-    def _merged(self, alignment: Alignment, choices: Choices) -> tuple[float, Merged] | None:
-        """How far the output is from B's, and what was run; None where it cannot run so."""
+    def _merged(self, alignment: Alignment, choices: Choices, of_a: bool = False) -> tuple[float, Merged] | None:
+        """How far the output is from B's, or from A's, and what was run; None where it cannot run so."""
         merged = Merged(alignment, choices)
+        wanted = self._local.a64 if of_a else self._local.b64
         try:
             output = self._side.canonical(self._local.tap, merged.output())
-            assert self._local.b64 is not None
-            return distance(self._local.b64, output, is_scores(self._local.tap)), merged
+            assert wanted is not None
+            return distance(wanted, output, is_scores(self._local.tap)), merged
         except (OpdiffError, ValueError):
             return None
 
@@ -234,6 +235,7 @@ class RegionSearch:
             elif merged[0] <= limit:
                 choices = tried
                 kept.remove(piece)
+        kept = self._without_views(alignment, kept, choices, limit)
         for piece in kept if len(kept) > 1 else ():  # others may say together what A says in its own way
             others = [one for one in kept if one is not piece]
             if self._is_spent() or any(one.step is None or one.kind == "view" for one in others):
@@ -243,6 +245,14 @@ class RegionSearch:
             if merged is not None and merged[0] <= limit:
                 return [piece], frozenset(bound & {piece}), tried
         return kept, frozenset(bound), choices
+
+    def _without_views(self, alignment: Alignment, kept: list[Piece], choices: Choices, limit: float) -> list[Piece]:
+        """The pieces without those that only see values in other shapes, where these alone leave A's output as it is."""
+        others = [piece for piece in kept if piece.kind != "view"]
+        if not others or len(others) == len(kept) or any(piece.step is None for piece in others) or self._is_spent():
+            return kept
+        merged = self._merged(alignment, reduce(_without, others, choices), of_a=True)
+        return others if merged is not None and merged[0] <= limit else kept
 
     def _cut(
         self, alignment: Alignment, pieces: list[Piece], choices: Choices, limit: float, with_tables: bool
