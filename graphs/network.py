@@ -194,7 +194,11 @@ class Network:
         attributes, defaults = _attributes(node, self._context, rank)
         if node.op_type == "Reshape" and 1 in literals and literals[1].all():
             attributes.pop("allowzero", None)  # which says what a zero means
-        literals = _normal_literals(node.op_type, literals, self._shape(operands[0]) if operands else None)
+        shape = self._shape(operands[0]) if operands else None
+        if node.op_type == "Split" and not node.domain and 1 not in literals and shape:
+            node, literals[1] = _with_sizes(node, shape)
+            attributes.pop("num_outputs", None)
+        literals = _normal_literals(node.op_type, literals, shape)
         outputs = tuple(name for name in node.output if name)
         step = Step(
             len(steps),
@@ -453,6 +457,18 @@ def _plain(value: object) -> Attribute:
         return onnx.numpy_helper.to_array(value).tobytes()
     assert hasattr(value, "SerializeToString")
     return bytes(value.SerializeToString(deterministic=True))
+
+
+def _with_sizes(node: onnx.NodeProto, shape: tuple[int, ...]) -> tuple[onnx.NodeProto, np.ndarray]:
+    """A Split into parts of one size, with the sizes as an input; and these."""
+    axis = next((a.i for a in node.attribute if a.name == "axis"), 0)
+    n_parts, size = len(node.output), shape[axis]
+    copy = onnx.NodeProto.FromString(node.SerializeToString())
+    del copy.attribute[:]
+    copy.attribute.extend(a for a in node.attribute if a.name != "num_outputs")
+    copy.input[:] = [node.input[0], "sizes"]
+    largest = -(-size // n_parts)
+    return copy, np.array([min(largest, size - n * largest) for n in range(n_parts)], np.int64)
 
 
 def _normal_literals(

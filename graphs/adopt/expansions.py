@@ -6,7 +6,7 @@ Each of ours says which inputs and attributes it models; a node with any other s
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -46,12 +46,14 @@ class Body:
     """The steps that one node stands for; `reads` are its inputs, "" for one that is left out.
 
     opset: of ONNX's own operators, in which the steps are written.
+    constants: the names of those inputs that hang on no input of the graph.
     held: constants that are made of fewer bits, by name; storage: of these, how far one level is from the next.
     """
 
     node: NodeProto
     values: Values
     opset: int
+    constants: Collection[str] = ()
     steps: list[NodeProto] = field(default_factory=list)
     held: dict[str, np.ndarray] = field(default_factory=dict)
     storage: dict[str, np.ndarray] = field(default_factory=dict)
@@ -82,6 +84,11 @@ class Body:
     def shape(self, name: str) -> tuple[int, ...]:
         """The shape of one of the node's inputs."""
         return self.values[name].array.shape
+
+    def is_all(self, place: int, number: float) -> bool:
+        """Whether an input is a constant that is this number everywhere."""
+        name = self.read(place)
+        return name in self.constants and bool(np.all(self.values[name].array == number))
 
     def constant(self, value: float | Sequence[int] | np.ndarray) -> str:
         """A constant: a float32 number, or whole numbers, or an array as it is."""
@@ -161,8 +168,13 @@ def expansion(operator: str, n_inputs: int, attributes: str = "", domains: str =
     return register
 
 
-def expanded(node: NodeProto, values: Values, opsets: Sequence[tuple[str, int]]) -> Body | None:
-    """The steps that a node stands for on these values; None where it is not known, or has what is not modelled."""
+def expanded(
+    node: NodeProto, values: Values, opsets: Sequence[tuple[str, int]], constants: Collection[str] = ()
+) -> Body | None:
+    """The steps that a node stands for on these values; None where it is not known, or has what is not modelled.
+
+    constants: the names of the values that hang on no input.
+    """
     opset = max((version for domain, version in opsets if domain in ("", "ai.onnx")), default=1)
     if not node.domain and node.op_type in _WITH_A_BODY and onnx.defs.has(node.op_type, max_inclusive_version=opset):
         return _by_its_body(Body(node, values, opset), opsets)
@@ -171,7 +183,7 @@ def expanded(node: NodeProto, values: Values, opsets: Sequence[tuple[str, int]])
         return None
     if any(attribute.name not in known.attributes for attribute in node.attribute):
         return None
-    body = Body(node, values, opset)
+    body = Body(node, values, opset, constants)
     return None if known.expand(body) is None else body
 
 
@@ -226,13 +238,18 @@ def _before_onnx_had_it(body: Body) -> list[NodeProto] | None:
 
 @expansion("InstanceNormalization", 3, "epsilon", "")
 def _instance(body: Body) -> list[NodeProto] | None:
-    """Over all that lies behind the channels; ONNX gives no body for it."""
+    """Over all that lies behind the channels; ONNX gives no body for it. A gain of ones and a bias of zeros, which it must have,
+    are none.
+    """
     x, gain, bias = map(body.read, range(3))
     rank = len(body.shape(x))
     by_channel = body.constant([-1, *[1] * (rank - 2)])
-    scaled = _normalised(body, x, range(2, rank), body.number("epsilon", 1e-5))
-    scaled = body.op("Mul", scaled, body.op("Reshape", gain, by_channel))
-    return body.ends(body.op("Add", scaled, body.op("Reshape", bias, by_channel)))
+    made = _normalised(body, x, range(2, rank), body.number("epsilon", 1e-5))
+    if not body.is_all(1, 1):
+        made = body.op("Mul", made, body.op("Reshape", gain, by_channel))
+    if not body.is_all(2, 0):
+        made = body.op("Add", made, body.op("Reshape", bias, by_channel))
+    return body.ends(made)
 
 
 @expansion("SkipSimplifiedLayerNormalization", 4, "epsilon")

@@ -253,7 +253,7 @@ class _Run:
         names.update({name: new for name, new in zip(node.output, own, strict=True) if name})
         node.output[:] = own
         node.name = f"{prefix}{node.name}"
-        inner = expanded(node, self.flat.values, self._context.opsets)
+        inner = expanded(node, self.flat.values, self._context.opsets, self.flat.constants)
         made: dict[str, str] = {}
         if inner is not None:
             self.flat.storage.update(inner.storage)

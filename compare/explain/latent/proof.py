@@ -51,6 +51,8 @@ class Proof:
         then it is another way of writing.
         """
         is_rewriting = difference.kind == "written"
+        if is_rewriting and not self._read_the_same(tap):
+            return None, False  # what one side reads hangs on what the other does, and cannot be changed alone
         self._n_probed[is_rewriting] += 1
         is_spent = self._n_probed[is_rewriting] > _MOST_PROBED or self.is_spent
         if difference.is_of_data(a, b):
@@ -114,6 +116,9 @@ class Proof:
     def _stretched(self, tap: str, n: int) -> tuple[GraphSide, GraphSide]:
         reads = self._reads(tap)
         return self._a.stretched(n, reads), self._b.stretched(n, reads)
+
+    def _read_the_same(self, tap: str) -> bool:
+        return {*self._a.reads(tap)} == {*self._b.reads(tap)}
 
     def _reads(self, tap: str) -> tuple[str, ...]:
         """The taps that either region reads."""

@@ -192,3 +192,15 @@ class NormByRoot(Small):
 class LinearByColumns(Small):
     def body(self, x):
         return torch.cat((x @ self.weight[:, :16], x @ self.weight[:, 16:]), -1)
+
+
+class Halves(Small):
+    def body(self, x):
+        left, right = x.chunk(2, -1)
+        return torch.cat([torch.sigmoid(left), right * right], -1)
+
+
+class HalvesOfSizes(Small):
+    def body(self, x):
+        left, right = x.split([16, 16], -1)
+        return torch.cat([1 / (1 + torch.exp(-left)), right * right], -1)

@@ -128,6 +128,7 @@ BENIGN = (
     ("Norm", "NormByRoot"),
     ("Linear", "LinearByColumns"),
     ("Clipped50", "Clipped50"),
+    ("Halves", "HalvesOfSizes"),
 )
 
 
