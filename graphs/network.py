@@ -432,11 +432,10 @@ def _attributes(
         schema = onnx.defs.get_schema(node.op_type, dict(context.opsets).get(node.domain, 1), node.domain)
         known = {name: a.default_value for name, a in schema.attributes.items() if a.default_value.type}
         defaults = {name: _plain(onnx.helper.get_attribute_value(value)) for name, value in known.items()}
-    found = {
-        name: value
-        for name, value in found.items()
-        if defaults.get(name) != value and not (isinstance(value, tuple) and {*value} == {_NOTHING.get(name)})
+    defaults |= {
+        name: value for name, value in found.items() if isinstance(value, tuple) and {*value} == {_NOTHING.get(name)}
     }
+    found = {name: value for name, value in found.items() if defaults.get(name) != value}
     if node.op_type in ("Conv", "ConvTranspose"):
         found.pop("kernel_shape", None)  # the weight's own
     if node.op_type in ("Cast", "CastLike") and isinstance(to := found.get("to"), int):

@@ -343,6 +343,8 @@ class _Lockstep:
         tainted = {name}
         for step in self._b.nodes[node.place + 1 : node.place + 1 + _HEALS_WITHIN]:
             if not tainted.isdisjoint(step.reads):
+                if n_products == _HEALS_OVER and not self._products.isdisjoint(step.outputs):
+                    return False
                 try:
                     made = self._made(step, values)
                 except (OpdiffError, KeyError, RecursionError):
@@ -354,8 +356,6 @@ class _Lockstep:
                         return False
                     tainted.add(output)
                     n_products += output in self._products
-                if n_products > _HEALS_OVER:
-                    return False
             if all(self._last.get(one, -1) <= step.place for one in tainted):
                 return True
         return False

@@ -318,7 +318,7 @@ FAMILIES = {
         tokens,
         "input_ids",
         (
-            Fault(_one_position_late, "blk.0.attn_norm.01.Flatten", "transformer", "is other numbers: all 288 differ"),
+            Fault(_one_position_late, "blk.0.attn_norm.01.Flatten", "transformer", "moved by -1 along"),
             Fault(
                 lambda m: setattr(m.transformer.h[1].ln_2, "eps", 1e-2),
                 "blk.1.ffn_norm",
