@@ -41,6 +41,7 @@ _LITERALS = {
 _MOVES = frozenset({"Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Expand"})
 _SHAPES = frozenset({"Shape", "Size"})
 _PARTS = frozenset({"Slice", "Gather"})  # and these put some of them there
+_SPLIT_READS = 13  # the opset since which a Split reads its sizes
 # What an attribute is along each axis where it is left out; ONNX's schema gives no default of them.
 _NOTHING = {"pads": 0, "output_padding": 0, "strides": 1, "dilations": 1}
 ROUNDINGS = "roundings"  # among what is opened: values that are rounded to whole numbers are taken as they are
@@ -195,7 +196,8 @@ class Network:
         if node.op_type == "Reshape" and 1 in literals and literals[1].all():
             attributes.pop("allowzero", None)  # which says what a zero means
         shape = self._shape(operands[0]) if operands else None
-        if node.op_type == "Split" and not node.domain and 1 not in literals and shape:
+        opset = dict(self._context.opsets).get("", 1)
+        if node.op_type == "Split" and not node.domain and opset >= _SPLIT_READS and 1 not in literals and shape:
             node, literals[1] = _with_sizes(node, shape)
             attributes.pop("num_outputs", None)
         literals = _normal_literals(node.op_type, literals, shape)
@@ -467,7 +469,7 @@ def _with_sizes(node: onnx.NodeProto, shape: tuple[int, ...]) -> tuple[onnx.Node
     copy.attribute.extend(a for a in node.attribute if a.name != "num_outputs")
     copy.input[:] = [node.input[0], "sizes"]
     largest = -(-size // n_parts)
-    return copy, np.array([min(largest, size - n * largest) for n in range(n_parts)], np.int64)
+    return copy, np.array([min(largest, max(0, size - n * largest)) for n in range(n_parts)], np.int64)
 
 
 def _normal_literals(

@@ -236,7 +236,7 @@ class _Lockstep:
                 self.healed.append(name)
                 continue
             else:
-                plan = self._shown_layout(name, node, wanted) or plan
+                plan = self._shown_layout(name, node, wanted, plan)
                 self._meet(name, wanted.ours, plan, wanted.kind, is_equal=False)
             return
 
@@ -309,15 +309,19 @@ class _Lockstep:
             return plans[0]
         return min(plans, key=lambda plan: _distance(arranged(ours, plan), value))
 
-    def _shown_layout(self, name: str, node: Ran, wanted: _Wanted) -> Plan | None:
-        """The layout in which A's value, in place of B's, lets B come to A's values; None where sizes tell it, or none does."""
+    def _shown_layout(self, name: str, node: Ran, wanted: _Wanted, likely: Plan) -> Plan:
+        """The layout in which A's value, in place of B's, lets B come to A's values, where sizes do not tell it and another one is
+        nearer than the one that seems likely; that one where none does.
+        """
         ours, value, back = self._a.array(wanted.ours), self._values[name].array, self._moved_back(wanted.theirs)
         plans = [(*plan, *back) for plan in layouts(ours.shape, self._b.array(wanted.theirs).shape)]
-        for plan in sorted(plans, key=lambda plan: _distance(arranged(ours, plan), value))[:_LIKELY_LAYOUTS]:
+        far = {plan: _distance(arranged(ours, plan), value) for plan in (likely, *plans)}
+        nearest = sorted(far, key=far.__getitem__)[:_LIKELY_LAYOUTS]
+        for plan in nearest if far[nearest[0]] < far[likely] else ():
             laid_out = np.ascontiguousarray(arranged(np.asarray(ours, np.float64), plan))
             if self._heals(name, node, wanted.ours, {name: Typed(laid_out, FLOAT)}):
                 return plan
-        return None
+        return likely
 
     def _moved_back(self, theirs: str) -> Plan:
         """How a value of B becomes what it was before it was moved."""

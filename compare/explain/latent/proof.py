@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -32,7 +33,7 @@ class Proof:
 
     def __init__(self, a: GraphSide, b: GraphSide, stepper: StepRunner, n_tokens: int) -> None:
         self._a, self._b, self._stepper, self._n_tokens = a, b, stepper, n_tokens
-        self._n_probed = {False: 0, True: 0}
+        self._n_probed = Counter[bool]()  # of places that are written otherwise, and of others
 
     @property
     def is_spent(self) -> bool:
