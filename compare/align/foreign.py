@@ -15,6 +15,7 @@ from ...graphs.adopt.last_position import cut_to_last_position
 from ...graphs.adopt.opened import Foreign, open_foreign
 from ...graphs.adopt.past import growing, states_of, steps_of
 from ...graphs.artifact import Artifact, Maps
+from ...graphs.cores import on_all_cores, side_by_side
 from ...graphs.errors import InputError
 from ...graphs.run import Runner, run_file
 from ...graphs.schedule.steps import WHOLE, Schedule, Step
@@ -128,8 +129,12 @@ def align_foreign(
         for flat, kernels in zip((ours, theirs), folded_elsewhere(ours, theirs), strict=True)
     ]
     ours, theirs = _ran_as(folded, (ours, theirs), courses, runner)
-    notes = [note for n, flat in enumerate((ours, theirs)) for note in _run_notes("AB"[n], flat, courses[n], runner)]
-    notes += [
+    first = ours, theirs
+
+    def run_notes() -> list[str]:
+        return [note for n, flat in enumerate(first) for note in _run_notes("AB"[n], flat, courses[n], runner)]
+
+    notes = [
         f"{'AB'[n]}'s logits are compared at the last position: {'BA'[n]} gives no others" for n in (0, 1) if cut[n]
     ]
     finer = in_one_storage(ours, theirs)
@@ -150,7 +155,11 @@ def align_foreign(
     stages = stages_of(ours), stages_of(theirs)
     scores = [frozenset(value for value, tap in told.items() if tap.endswith("attn_scores")) for told in stages]
     rotated = list(_rotated(ours, theirs, *stages))
-    aligned = lockstep(ours, theirs, StepRunner(runner), [(one.a, one.b) for one in mapped], scores, rotated)
+    given_pairs = [(one.a, one.b) for one in mapped]
+    aligned, ran_notes = side_by_side(
+        lambda: lockstep(ours, theirs, StepRunner(runner), given_pairs, scores, rotated), run_notes
+    )
+    notes = [*ran_notes, *notes]
     _check_they_share(opened[0], opened[1], aligned)
     names = _names(a, ours) or _names_of_b(b, theirs, aligned)
     told = {value: tap for value, tap in _stages(*stages, aligned).items() if tap not in names.values()}
@@ -210,7 +219,8 @@ def _first_that_runs(
     failed: InputError | None = None
     for one in courses:
         try:
-            return one, [ran(foreign, course, runner) for foreign, course in zip(opened, one, strict=True)]
+            both = [(foreign, course, runner) for foreign, course in zip(opened, one, strict=True)]
+            return one, list(on_all_cores(lambda asked: ran(*asked), both))
         except InputError as e:
             failed = failed or e
     assert failed is not None
