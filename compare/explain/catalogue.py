@@ -115,7 +115,9 @@ class Explainer:
         case = Case(
             stage, block, values, self._tensors, config, self._tokens, self._multiply, first_position=self._first
         )
-        within = Local(tap, "rounding", "", threshold=OTHER_KERNELS * SINGLE_UNIT * size(values[tap], False))
+        within = Local(
+            tap, "rounding", "", threshold=max(OTHER_KERNELS * SINGLE_UNIT, self._angles_off) * size(values[tap], False)
+        )
         is_met = partial(_is_met, within, values[tap])
         shown = explain(case, values[tap], standard_settings(config), is_met, NEAR)
         base = shown.settings.get("rope.base")
@@ -145,13 +147,18 @@ class Explainer:
 
     def _as_met(self, local: Local) -> Local:
         """The verdict with what a prediction may be off. A graph by another hand may hold tables that were folded in float32, so
-        there it is float32's rounding, as long as that is far less than the difference.
+        there it is float32's rounding, of angles too, as long as that is far less than the difference.
         """
         if self._inferred is None:
             return local
-        return replace(
-            local, threshold=max(local.threshold, min(_TWO_ROUNDINGS * local.floor, local.error / _FAR_LESS))
-        )
+        is_rotated = split_tap_name(local.tap)[1] in ("q_rope", "k_rope")
+        off = max(_TWO_ROUNDINGS * local.floor, self._angles_off * local.scale if is_rotated else 0.0)
+        return replace(local, threshold=max(local.threshold, min(off, local.error / _FAR_LESS)))
+
+    @property
+    def _angles_off(self) -> float:
+        """How far the last position's angle in float32 may be from itself, and so what it rotates, as a share of its size."""
+        return SINGLE_UNIT * (self._first + len(self._tokens) - 1)
 
     def is_odd(self, found: Explained) -> bool:
         """Whether a name for a graph that no file describes comes with a number that nobody would have written."""
