@@ -26,7 +26,7 @@ def both(qwen3: Path, tmp_path_factory, worker_id) -> Path:
     return made_once(tmp_path_factory, worker_id, "both", make)
 
 
-@pytest.mark.parametrize("n_tokens", [3, N_HEADS, 9])
+@pytest.mark.parametrize("n_tokens", [3, N_HEADS, 9, 256])
 @pytest.mark.parametrize(("a", "b"), [("dsl", "reference"), ("reference", "dsl")])
 def test_faults_have_the_names_that_they_have_with_taps(a, b, n_tokens, both):
     tokens = [(7 * n + 1) % 50 for n in range(n_tokens)]
