@@ -118,7 +118,8 @@ def compare(
         if prompt is not None:
             tokens = tokens_of(prompt, paths.values())
         for side, level in (("a", optimization_a), ("b", optimization_b)):
-            paths[side] = paths[side] if level is None else optimised(paths[side], level, folder)
+            if level is not None:
+                paths[side] = optimised(paths[side], level, folder)
         named = {name: np.asarray(value) for name, value in (inputs or {}).items()}
         result = compared(
             paths["a"],

@@ -51,8 +51,8 @@ def both_unmasked(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]
     """The same for two sides' scores, of one shape. What one side masks counts as masked on the other, too, where that leaves it so
     low that float32 shows nothing of it: a mask of -100 is one as -inf is, whatever score it is added to.
     """
-    seen_a, seen_b = unmasked(a), unmasked(b)
-    faint_a, faint_b = (_below_the_highest(scores) <= _UNDERFLOW / 2 for scores in (a, b))
+    below = _below_the_highest(a), _below_the_highest(b)
+    (seen_a, faint_a), (seen_b, faint_b) = ((one > _UNDERFLOW, one <= _UNDERFLOW / 2) for one in below)
     return seen_a & (seen_b | ~faint_a), seen_b & (seen_a | ~faint_b)
 
 

@@ -196,8 +196,7 @@ class Network:
         if node.op_type == "Reshape" and 1 in literals and literals[1].all():
             attributes.pop("allowzero", None)  # which says what a zero means
         shape = self._shape(operands[0]) if operands else None
-        opset = dict(self._context.opsets).get("", 1)
-        if node.op_type == "Split" and not node.domain and opset >= _SPLIT_READS and 1 not in literals and shape:
+        if self._is_split(node) and 1 not in literals and shape:
             node, literals[1] = _with_sizes(node, shape)
             attributes.pop("num_outputs", None)
         literals = _normal_literals(node.op_type, literals, shape)
@@ -219,6 +218,11 @@ class Network:
         is_data = node.op_type not in _SHAPES and any(self.values[name].is_data for name in operands)
         for n, name in enumerate(outputs):
             self.values[name] = Value(name, "step", "", step, n, is_data)
+
+    def _is_split(self, node: onnx.NodeProto) -> bool:
+        """Whether a node is a Split, of an opset in which it may read its sizes."""
+        is_split = node.op_type == "Split" and not node.domain
+        return is_split and dict(self._context.opsets).get("", 1) >= _SPLIT_READS
 
     def _held(self, node: onnx.NodeProto, names: Sequence[str]) -> tuple[int, ...]:
         """The constants of an operator of onnxruntime's own, which chooses its kernel by them: they are no operands."""

@@ -142,7 +142,7 @@ def _same_products(a: Flat, b: Flat, pairs: Sequence[Pair]) -> dict[str, Pair]:
 def _only_multiplies(flat: Flat, anchor: Anchor) -> bool:
     """Whether a step is the product of what it reads with its weight, and no more."""
     node = flat.nodes[anchor.place]
-    if anchor.role != "product" or node.reads[0] != anchor.x or any(node.reads[2:]):
+    if anchor.role != "product" or node.reads[0] != anchor.x or has_bias(flat, anchor.y):
         return False
     return node.operator == "MatMul" or is_plain_gemm(
         {name: node.attribute(name, default) for name, default in (("transA", 0), ("alpha", 1.0), ("beta", 1.0))}
@@ -173,8 +173,7 @@ class _Lockstep:
         scores: Sequence[Collection[str]],
         same: Mapping[str, Pair],
     ) -> None:
-        self._same = same
-        self._a, self._b, self._steps, self._wanted, self._scores = a, b, steps, wanted, scores
+        self._a, self._b, self._steps, self._wanted, self._scores, self._same = a, b, steps, wanted, scores, same
         self._alone = list(alone[0]), {anchor.y: anchor for anchor in alone[1]}
         made = ((name, a.array(name)) for node in a.nodes for name in node.outputs)
         self._index = ValueIndex(made)
@@ -288,8 +287,7 @@ class _Lockstep:
     def _meet(self, name: str, ours: str, plan: Plan, kind: Kind, is_equal: bool) -> None:
         self.points[name] = Point(ours, name, plan, kind, is_equal)
         self._used.add(ours)
-        array = arranged(np.asarray(self._a.array(ours), np.float64), plan)
-        self._values[name] = Typed(np.ascontiguousarray(array), FLOAT)
+        self._values[name] = _laid_out(self._a.array(ours), plan)
 
     def _plan_of(self, wanted: _Wanted, name: str) -> Plan | None:
         """How A's value would be laid out to stand in place of B's; None where it cannot.
@@ -315,11 +313,12 @@ class _Lockstep:
         """
         ours, value, back = self._a.array(wanted.ours), self._values[name].array, self._moved_back(wanted.theirs)
         plans = [(*plan, *back) for plan in layouts(ours.shape, self._b.array(wanted.theirs).shape)]
+        if not plans:
+            return likely
         far = {plan: _distance(arranged(ours, plan), value) for plan in (likely, *plans)}
         nearest = sorted(far, key=far.__getitem__)[:_LIKELY_LAYOUTS]
         for plan in nearest if far[nearest[0]] < far[likely] else ():
-            laid_out = np.ascontiguousarray(arranged(np.asarray(ours, np.float64), plan))
-            if self._heals(name, node, wanted.ours, {name: Typed(laid_out, FLOAT)}):
+            if self._heals(name, node, wanted.ours, {name: _laid_out(ours, plan)}):
                 return plan
         return likely
 
@@ -394,6 +393,11 @@ class _Below:
                 self._found.update(node.outputs)
         self._next = max(self._next, end)
         return name in self._found and root(self._flat, name)[0] != root(self._flat, self._base)[0]
+
+
+def _laid_out(ours: np.ndarray, plan: Plan) -> Typed:
+    """A value of A as B goes on with it."""
+    return Typed(np.ascontiguousarray(arranged(np.asarray(ours, np.float64), plan)), FLOAT)
 
 
 def _distance(ours: np.ndarray, theirs: np.ndarray) -> float:

@@ -19,6 +19,7 @@ from ..conventions.case import Weights
 from ..conventions.explain import NEAR, WHOLE, Budget, IsMet
 from ..conventions.fit import is_plain
 from ..conventions.registry import REGISTER
+from ..conventions.rope import STAGES as ROTATED
 from ..conventions.rounding import STORAGE
 from ..judge.locate import DOUBLE_UNIT, OTHER_KERNELS, SINGLE_UNIT, Local, is_equal, is_scores
 from ..judge.places import FEW, first_place
@@ -151,7 +152,7 @@ class Explainer:
         """
         if self._inferred is None:
             return local
-        is_rotated = split_tap_name(local.tap)[1] in ("q_rope", "k_rope")
+        is_rotated = split_tap_name(local.tap)[1] in ROTATED
         off = max(_TWO_ROUNDINGS * local.floor, self._angles_off * local.scale if is_rotated else 0.0)
         return replace(local, threshold=max(local.threshold, min(off, local.error / _FAR_LESS)))
 

@@ -147,7 +147,9 @@ class RegionSearch:
             apart = {piece.step.number for piece in found.plan.bound if piece.step is not None}
             if apart and not found.is_good and strategy in ("subsequence", "sequence"):
                 alignment = self._aligned(nearness, strategy, apart=apart)
-                yield from filter(None, [self._with(alignment, nearness, strategy, is_named, with_cuts)])
+                other = self._with(alignment, nearness, strategy, is_named, with_cuts)
+                if other is not None:
+                    yield other
 
     def _of_many(self, nearness: float) -> Found | None:
         """Of pieces so many that to cut each would take too long, as a loop has them: an edit that says the same of all."""
