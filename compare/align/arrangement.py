@@ -11,6 +11,7 @@ from ..measure import hidden, squared
 Plan = tuple[tuple[str, tuple[int, ...]], ...]  # ("reshape", shape) or ("transpose", order), one after the other
 MASK_SIZE = 1e30  # whatever is larger stands for infinity: float32's lowest number is a mask as -inf is
 _LARGEST, _MOST_AXES, _PROBED = 1 << 22, 5, 64
+AT_ONCE = 1 << 15  # elements that are compared at a time: what a core keeps near it
 _MOST_ORDERED = 4  # axes of which every order is tried
 
 
@@ -19,10 +20,13 @@ def plain(array: np.ndarray) -> np.ndarray:
     if array.dtype.kind in "biu":
         return array
     wide = np.asarray(array, np.float64)
-    large, low = np.abs(wide) > MASK_SIZE, hidden(wide)
+    low = hidden(wide)
+    if low is None and np.max(wide, initial=0.0) <= MASK_SIZE and np.min(wide, initial=0.0) >= -MASK_SIZE:
+        return wide
+    large = np.abs(wide) > MASK_SIZE
     if low is not None:
         large |= low
-    return np.where(large, np.copysign(np.inf, wide), wide) if large.any() else wide
+    return np.where(large, np.copysign(np.inf, wide), wide)
 
 
 def is_close(a: np.ndarray, b: np.ndarray, nearness: float) -> bool:
@@ -31,14 +35,23 @@ def is_close(a: np.ndarray, b: np.ndarray, nearness: float) -> bool:
         return False
     if a.dtype.kind in "biu" or b.dtype.kind in "biu":
         return a.dtype.kind == b.dtype.kind and bool(np.array_equal(a, b))
-    finite = np.isfinite(a)
-    if not finite.all() or not np.isfinite(b).all():
+    error, size = _error_and_size(a.ravel(), b.ravel())
+    if not np.isfinite(error + size):
+        finite = np.isfinite(a)
         if not np.array_equal(finite, np.isfinite(b)) or not np.array_equal(a[~finite], b[~finite], equal_nan=True):
             return False
-        a, b = a[finite], b[finite]
-    difference = (a - b).ravel()
-    size = max(squared(a), squared(b))
-    return squared(difference) <= nearness**2 * size
+        error, size = _error_and_size(a[finite], b[finite])
+    return error <= nearness**2 * size
+
+
+def _error_and_size(a: np.ndarray, b: np.ndarray) -> tuple[float, float]:
+    """The sum of squares of the differences between two flat arrays, and the larger one of their own."""
+    error = size = other = 0.0
+    with np.errstate(invalid="ignore", over="ignore"):
+        for start in range(0, a.size, AT_ONCE):
+            left, right = a[start : start + AT_ONCE], b[start : start + AT_ONCE]
+            error, size, other = error + squared(left - right), size + squared(left), other + squared(right)
+    return error, max(size, other)
 
 
 def squeezed(shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -90,17 +103,17 @@ def arrangement(a: np.ndarray, b: np.ndarray, nearness: float) -> Plan | None:
     """
     if is_close(a, b, nearness):
         return ()
-    if a.size != b.size or a.size > _LARGEST:
+    if a.shape == b.shape or a.size != b.size or a.size > _LARGEST:
         return None
-    if is_close(a.ravel(), b.ravel(), nearness):
+    ours, theirs, known = squeezed(a.shape), squeezed(b.shape), _Known(b, a, nearness)
+    if known.is_as(a.ravel()):
         return (("reshape", b.shape),)
-    ours, theirs = squeezed(a.shape), squeezed(b.shape)
     if ours == theirs:
         return None
-    order = _order(a.reshape(ours), b, nearness)
+    order = _order(a.reshape(ours), known)
     if order is not None:
         return _turned(a.shape, ours, order, b.shape)
-    order = _order(b.reshape(theirs), a, nearness)
+    order = _order(b.reshape(theirs), _Known(a, b, nearness))
     if order is None:
         return None
     turned = tuple(theirs[axis] for axis in order)
@@ -108,17 +121,32 @@ def arrangement(a: np.ndarray, b: np.ndarray, nearness: float) -> Plan | None:
     return _turned(a.shape, turned, back, b.shape)
 
 
-def _order(a: np.ndarray, b: np.ndarray, nearness: float) -> tuple[int, ...] | None:
-    """The order of `a`'s axes in which it reads as `b` does, but for the shape; equal sizes keep their order."""
+class _Known:
+    """A plain array with which others of as many numbers are compared, whatever their shape: a few of their entries first."""
+
+    def __init__(self, array: np.ndarray, other: np.ndarray, nearness: float) -> None:
+        self._flat, self._nearness = array.ravel(), nearness
+        self._probed = np.linspace(0, array.size - 1, _PROBED).astype(int)
+        self._some = self._flat[self._probed]
+        self._most = 0.0  # the error that all entries may have together
+        if array.dtype.kind == other.dtype.kind == "f":
+            self._most = nearness**2 * max(squared(array), squared(other))
+
+    def is_as(self, other: np.ndarray) -> bool:
+        """Whether the other one has the same numbers in the same order."""
+        some = other[np.unravel_index(self._probed, other.shape)]
+        with np.errstate(invalid="ignore"):
+            is_far = squared(np.subtract(some, self._some, dtype=np.float64)) > self._most
+        return not is_far and is_close(other.ravel(), self._flat, self._nearness)
+
+
+def _order(a: np.ndarray, wanted: _Known) -> tuple[int, ...] | None:
+    """The order of `a`'s axes in which it reads as `wanted` does, but for the shape; equal sizes keep their order."""
     if a.ndim > _MOST_AXES:
         return None
-    wanted = b.ravel()
     for order in permutations(range(a.ndim)):
         swapped = any(first > second and a.shape[first] == a.shape[second] for first, second in combinations(order, 2))
-        if swapped or order == tuple(range(a.ndim)):
-            continue
-        flat = a.transpose(order).ravel()
-        if is_close(flat[:_PROBED], wanted[:_PROBED], max(100 * nearness, 1e-9)) and is_close(flat, wanted, nearness):
+        if not swapped and order != tuple(range(a.ndim)) and wanted.is_as(a.transpose(order)):
             return order
     return None
 

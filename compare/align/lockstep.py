@@ -176,7 +176,7 @@ class _Lockstep:
         self._a, self._b, self._steps, self._wanted, self._scores, self._same = a, b, steps, wanted, scores, same
         self._alone = list(alone[0]), {anchor.y: anchor for anchor in alone[1]}
         made = ((name, a.array(name)) for node in a.nodes for name in node.outputs)
-        self._index = ValueIndex(made)
+        self._index = ValueIndex(made, lambda name: root(a, name)[0])
         self._values: dict[str, Typed] = {name: b.values[name] for name in (*b.constants, *b.inputs)}
         self._products = {anchor.y for anchor in products}
         self._last = {name: readers[-1].place for name, readers in b.readers.items()}
