@@ -24,6 +24,9 @@ from .slices import implicit_inputs, is_widening, producers, sliced
 
 T = TypeVar("T")
 _ELEMENTS_AT_ONCE = 1 << 18  # of the weight: what a core keeps near it
+_FEW_ROWS = (
+    48  # so many, and a float64 product is taken sooner with the weight as its first factor, which stands as it is read
+)
 _MOVES = {
     "Reshape",
     "Transpose",
@@ -150,7 +153,7 @@ class Multiplier:
 
     def __init__(self, session_of: Callable[[onnx.ModelProto], Session]) -> None:
         self._session_of = session_of
-        self._sessions: dict[tuple[int, int, bool], Session] = {}
+        self._sessions: dict[tuple[int, int, bool, bool], Session] = {}
         self._recent, self._one_by_one = RecentProducts(), Lock()
         self._cores = ThreadPoolExecutor(n_usable_cores())
         self.n_weights_read = 0
@@ -237,7 +240,9 @@ class Multiplier:
         with self._one_by_one:
             self.n_weights_read += 1
         weight, is_out_in = factors.weight, factors.is_out_in
-        rows, session = np.asarray(rows, order="C"), self._session(weight.dtype, rows.dtype, is_out_in)
+        is_first = is_out_in and rows.dtype == np.float64 and len(rows) <= _FEW_ROWS
+        session = self._session(weight.dtype, rows.dtype, is_out_in, is_first)
+        x = np.asarray(rows.T if is_first else rows, order="C")
         n_at_once = max(1, _ELEMENTS_AT_ONCE // rows.shape[-1])
         starts = iter(range(0, factors.n_out, n_at_once))
 
@@ -245,7 +250,8 @@ class Multiplier:
             for start in starts:
                 part = slice(start, start + n_at_once)
                 piece = np.ascontiguousarray(weight[part] if is_out_in else weight[:, part])  # it is read as it lies
-                put(part, session.run(["y"], [rows, piece])[0])
+                (y,) = session.run(["y"], [x, piece])
+                put(part, y.T if is_first else y)
 
         if factors.n_out <= n_at_once:  # handing one piece to another core costs more than most of them do
             take(0)
@@ -253,9 +259,9 @@ class Multiplier:
         for _ in self._cores.map(take, range(n_usable_cores())):
             pass
 
-    def _session(self, stored: np.dtype, used: np.dtype, is_out_in: bool) -> Session:
+    def _session(self, stored: np.dtype, used: np.dtype, is_out_in: bool, is_first: bool) -> Session:
         kind = onnx.helper.np_dtype_to_tensor_dtype
-        key = int(kind(stored)), int(kind(used)), is_out_in
+        key = int(kind(stored)), int(kind(used)), is_out_in, is_first
         if key not in self._sessions:
             self._sessions[key] = self._session_of(_product_model(*key))
         return self._sessions[key]
@@ -357,16 +363,19 @@ def _advanced(
     return wanted
 
 
-def _product_model(stored: int, used: int, is_out_in: bool) -> onnx.ModelProto:
+def _product_model(stored: int, used: int, is_out_in: bool, is_first: bool) -> onnx.ModelProto:
+    """A product with a weight; x and y stand transposed where the weight is its first factor."""
     inputs = [
-        onnx.helper.make_tensor_value_info("x", used, ["n", "in"]),
+        onnx.helper.make_tensor_value_info("x", used, ["in", "n"] if is_first else ["n", "in"]),
         onnx.helper.make_tensor_value_info("w", stored, ["out", "in"] if is_out_in else ["in", "out"]),
     ]
     nodes = [
         onnx.helper.make_node("Cast", ["w"], ["wide"], to=used),
-        onnx.helper.make_node("Gemm", ["x", "wide"], ["y"], transB=int(is_out_in)),
+        onnx.helper.make_node("Gemm", ["wide", "x"], ["y"])
+        if is_first
+        else onnx.helper.make_node("Gemm", ["x", "wide"], ["y"], transB=int(is_out_in)),
     ]
-    outputs = [onnx.helper.make_tensor_value_info("y", used, ["n", "out"])]
+    outputs = [onnx.helper.make_tensor_value_info("y", used, ["out", "n"] if is_first else ["n", "out"])]
     graph = onnx.helper.make_graph(nodes, "product", inputs, outputs)
     return onnx.helper.make_model(graph, ir_version=10, opset_imports=[onnx.helper.make_opsetid("", 21)])
 
