@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ..graphs.adopt.opened import Foreign, open_foreign
 from ..graphs.adopt.past import states_of
-from ..graphs.artifact import Artifact, Maps, NoTaps, load_artifact
+from ..graphs.artifact import Artifact, Maps, NoTaps, load_artifact, read_model
 from ..graphs.cache import with_cache_stages
 from ..graphs.cores import on_all_cores
 from ..graphs.errors import InputError
@@ -38,12 +38,13 @@ def open_either(path: str | Path, names: str | Path | None, maps: Maps) -> Opene
     """
     if Path(path).suffix in TRACES or Path(path).is_dir():
         return load_trace(path, names)
+    read = read_model(Path(path))
     try:
-        artifact = load_artifact(path, maps)
+        artifact = load_artifact(path, maps, read)
     except NoTaps:
-        return open_foreign(path, maps)
+        return open_foreign(path, maps, read)
     is_whole = not artifact.has_table and not any(tap.block is not None for tap in artifact.taps)
-    return open_foreign(path, maps) if is_whole else artifact
+    return open_foreign(path, maps, read) if is_whole else artifact
 
 
 def graph_of(path: Path) -> Artifact | Foreign:

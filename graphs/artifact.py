@@ -31,6 +31,7 @@ STORED_IN = "stored_in"  # the fact: the type of half precision in which a graph
 _KEY = "opdiff."
 _AT_ONCE = 1 << 20  # elements of a weight that are compared
 Maps = dict[Path, np.memmap]  # weight files, by their resolved paths
+Read = tuple[onnx.ModelProto, str]  # what an .onnx file holds, without what lies outside of it, and its SHA-256
 
 
 class NoTaps(InputError):
@@ -263,16 +264,17 @@ def refer_to_external(tensor: onnx.TensorProto, file: str, offset: int, n_bytes:
         tensor.external_data.add(key=key, value=str(value))
 
 
-def load_artifact(path: str | Path, maps: Maps | None = None) -> Artifact:
+def load_artifact(path: str | Path, maps: Maps | None = None, read: Read | None = None) -> Artifact:
     """Read an .onnx file and map its weights.
 
     Args:
         maps: the files that are mapped already; graphs that share it share each weight's place in memory.
+        read: what the file holds, where it was read already.
     Raises:
         InputError: no such file, no ONNX graph, no taps, or weights that are missing, cut short or outside its folder.
     """
     path = Path(path)
-    model, sha256 = read_model(path)
+    model, sha256 = read or read_model(path)
     try:
         facts = {p.key.removeprefix(_KEY): p.value for p in model.metadata_props if p.key.startswith(_KEY)}
         taps = tuple(_taps(path, model, facts))
@@ -300,8 +302,8 @@ def _check_weights(artifact: Artifact) -> None:
         )
 
 
-def read_model(path: Path) -> tuple[onnx.ModelProto, str]:
-    """The model of an .onnx file, without what lies outside of it, and the file's SHA-256.
+def read_model(path: Path) -> Read:
+    """What an .onnx file holds.
 
     Raises:
         InputError: no such file, or no ONNX graph.
@@ -356,9 +358,10 @@ def weights_outside(path: Path, initializers: Iterable[onnx.TensorProto], maps: 
     Raises:
         InputError: one of the files is missing, cut short, or outside of the folder.
     """
+    files: dict[str, Path] = {}
     try:
         return {
-            tensor.name: _weight(path, tensor, maps)
+            tensor.name: _weight(path, tensor, maps, files)
             for tensor in initializers
             if tensor.data_location == onnx.TensorProto.EXTERNAL
         }
@@ -366,10 +369,13 @@ def weights_outside(path: Path, initializers: Iterable[onnx.TensorProto], maps: 
         raise InputError(f"{path}: damaged ({type(e).__name__}); export it again") from e
 
 
-def _weight(path: Path, tensor: onnx.TensorProto, maps: Maps) -> Weight:
+def _weight(path: Path, tensor: onnx.TensorProto, maps: Maps, files: dict[str, Path]) -> Weight:
+    """The weight, mapped; `files` has those that were found already, by their location."""
     entries = {entry.key: entry.value for entry in tensor.external_data}
-    where = f"{path}: weight {tensor.name}"
-    file = inside(path, entries.get("location", ""), where)
+    where, location = f"{path}: weight {tensor.name}", entries.get("location", "")
+    if location not in files:
+        files[location] = inside(path, location, where)
+    file = files[location]
     if file not in maps:
         if not is_regular(file):
             raise InputError(

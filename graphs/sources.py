@@ -5,12 +5,14 @@ from __future__ import annotations
 import ast
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 import onnx
 
 from .taps import Source
 
 COPY_OF = "opdiff.copy_of"  # the key under which a copy of a node says of which
+_READ = 1 << 13  # texts that are kept as they were read: many nodes come from one line
 _LONGEST = 80  # characters of an attribute that are shown
 _NOT_SHOWN = (
     onnx.AttributeProto.GRAPH,
@@ -34,7 +36,7 @@ def source_of(node: onnx.NodeProto) -> Source:
     return Source(
         node.name,
         node.op_type,
-        _scope(metadata),
+        _scope(metadata.get("pkg.torch.onnx.name_scopes", "")),
         next((line.place for line in own_lines(node)), None),
         _attributes(node),
         metadata.get(COPY_OF),
@@ -72,14 +74,20 @@ def own_lines(node: onnx.NodeProto) -> list[Line]:
 
 def lines_of(node: onnx.NodeProto) -> list[Line]:
     """The line of each frame that computes something of the node, the innermost first."""
-    trace = next((prop.value for prop in node.metadata_props if prop.key == STACK_TRACE), "")
+    return list(_lines(next((prop.value for prop in node.metadata_props if prop.key == STACK_TRACE), "")))
+
+
+@lru_cache(_READ)
+def _lines(trace: str) -> tuple[Line, ...]:
     frames = [match.groups("") for match in _FRAME.finditer(trace) if not _WRAPPERS.search(match[1])]
-    return [Line(f"{path}:{number}", text.strip()) for path, number, text in reversed(frames)]
+    return tuple(Line(f"{path}:{number}", text.strip()) for path, number, text in reversed(frames))
 
 
-def _scope(metadata: dict[str, str]) -> str | None:
+@lru_cache(_READ)
+def _scope(scopes: str) -> str | None:
+    """The module in which a node was made, of the exporter's list of modules and the node."""
     try:
-        scopes = ast.literal_eval(metadata["pkg.torch.onnx.name_scopes"])
-        return str(scopes[-2]) if len(scopes) > 1 else None
+        names = ast.literal_eval(scopes)
+        return str(names[-2]) if len(names) > 1 else None
     except (KeyError, ValueError, SyntaxError, TypeError, IndexError):
         return None

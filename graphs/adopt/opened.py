@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, inliner
 
-from ..artifact import Maps, Weight, read_model, weights_outside
+from ..artifact import Maps, Read, Weight, read_model, weights_outside
 from ..errors import InputError
 from ..slices import rename_captured, subgraphs
 
@@ -85,14 +85,17 @@ def _step(array: np.ndarray, kind: _Half) -> np.ndarray:
     return step
 
 
-def open_foreign(path: str | Path, maps: Maps | None = None) -> Foreign:
+def open_foreign(path: str | Path, maps: Maps | None = None, read: Read | None = None) -> Foreign:
     """Read an .onnx file that need not have taps.
 
+    Args:
+        maps: the files that are mapped already.
+        read: what the file holds, where it was read already; it is written to.
     Raises:
         InputError: no such file, no ONNX graph, or weights that are missing, cut short or outside its folder.
     """
     path = Path(path)
-    model, sha256 = read_model(path)
+    model, sha256 = read or read_model(path)
     _lift(model.graph, model.graph, {tensor.name for tensor in model.graph.initializer})
     outside = weights_outside(path, model.graph.initializer, {} if maps is None else maps)
     held: dict[str, Weight] = {}
