@@ -111,7 +111,7 @@ class StepRunner:
         """
         try:
             made = self._in_numpy(node, inputs)
-        except IndexError as e:
+        except (IndexError, ValueError) as e:
             raise InputError(f"{node.op_type} {node.name}: {e}") from e
         if made is None:
             made = self._in_onnxruntime(node, context, inputs, held)
@@ -132,10 +132,10 @@ class StepRunner:
             return [self._product(_wide(first), inputs[1])] if first.array.ndim > 1 else None
         if node.op_type == "Gemm" and inputs[1] is not None and is_stored(inputs[1]):
             return self._gemm(node, first, inputs[1], inputs[2] if len(inputs) > 2 else None)
+        if node.op_type in _VIEWS:
+            return _view(node, first, inputs)
         if not is_stored(first):
             return None
-        if node.op_type in _VIEWS:
-            return [_view(node, first, inputs)]
         if node.op_type == "Gather" and inputs[1] is not None:
             axis = next((a.i for a in node.attribute if a.name == "axis"), 0)
             # np.take would copy a table that is seen transposed
@@ -227,18 +227,26 @@ def _cast(value: Typed, to: str) -> Typed:
         return Typed(value.array.astype(np.dtype(to)), to)
 
 
-def _view(node: onnx.NodeProto, weight: Typed, inputs: Sequence[Typed | None]) -> Typed:
-    """What a move makes of a weight, without a copy where numpy needs none."""
-    array, attributes = weight.array, {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+def _view(node: onnx.NodeProto, value: Typed, inputs: Sequence[Typed | None]) -> list[Typed] | None:
+    """What a move makes of a value, without a copy where numpy needs none; None where its opset says it in another way.
+
+    Raises:
+        ValueError: the value cannot be moved so.
+    """
+    array, attributes = value.array, {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
     argument = inputs[1].array.ravel().tolist() if len(inputs) > 1 and inputs[1] is not None else None
+    axes = attributes.get("axes") if argument is None else argument
     if node.op_type == "Transpose":
-        return Typed(array.transpose(attributes.get("perm")), FLOAT)
-    if node.op_type == "Reshape":
-        assert argument is not None
-        return Typed(array.reshape([array.shape[n] if size == 0 else size for n, size in enumerate(argument)]), FLOAT)
-    if node.op_type == "Squeeze":
-        return Typed(np.squeeze(array, None if argument is None else tuple(argument)), FLOAT)
-    return Typed(np.expand_dims(array, tuple(argument or ())), FLOAT)
+        array = array.transpose(attributes.get("perm"))
+    elif node.op_type == "Squeeze":
+        array = np.squeeze(array, None if axes is None else tuple(axes))
+    elif node.op_type == "Unsqueeze" and axes is not None:
+        array = np.expand_dims(array, tuple(axes))
+    elif node.op_type == "Reshape" and argument is not None and not attributes.get("allowzero", 0):
+        array = array.reshape([array.shape[n] if size == 0 else size for n, size in enumerate(argument)])
+    else:
+        return None
+    return [Typed(array, value.type)]
 
 
 def _model_of(

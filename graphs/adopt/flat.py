@@ -249,8 +249,8 @@ class _Run:
         if node.op_type in _SEQUENCES and not node.domain:
             self._sequence(node, names, prefix)
             return
-        own = [self._fresh(f"{prefix}{name}" if name else "") for name in node.output]
-        names.update({name: new for name, new in zip(node.output, own, strict=True) if name})
+        outputs = list(node.output)
+        own = [self._fresh(f"{prefix}{name}" if name else "") for name in outputs]
         node.output[:] = own
         node.name = f"{prefix}{node.name}"
         inner = expanded(node, self.flat.values, self._context.opsets, self.flat.constants)
@@ -266,7 +266,7 @@ class _Run:
                 made[step.output[0]] = same
             else:
                 self._step(self._of_floats(step))
-        names.update({name: made.get(new, new) for name, new in names.items() if new in made})
+        names.update({name: made.get(new, new) for name, new in zip(outputs, own, strict=True) if name})
 
     def _hands_on(self, node: NodeProto) -> bool:
         """Whether a node gives what it reads: Identity, or a cast of a number to the type that it has."""
@@ -434,7 +434,7 @@ class _Run:
             if node.op_type == "Gather" and not node.domain and not flat.is_data(node.input[0]):
                 self._rows[node.output[0]] = node
             flat.nodes.append(Ran(len(flat.nodes), node, (*node.input, *implicit_inputs(node))))
-            flat.values.update({name: Typed(self._keep(value.array), value.type) for name, value in found.items()})
+            flat.values.update({name: self._kept(value, read) for name, value in found.items()})
             return
         self._note_storage(node)
         of_weights = node.op_type not in _SHAPES and not self._of_weights.isdisjoint(read)
@@ -444,6 +444,11 @@ class _Run:
                 self.note_half(name)
             if of_weights and name not in flat.given:
                 flat.constant_nodes[name] = node
+
+    def _kept(self, value: Typed, read: Sequence[str]) -> Typed:
+        """A value put aside, unless it is what the node read, seen otherwise."""
+        is_seen = any(np.may_share_memory(value.array, self.array(name)) for name in read)
+        return value if is_seen else Typed(self._keep(value.array), value.type)
 
     def _note_storage(self, node: NodeProto) -> None:
         """How far a constant's levels are from one another, where it is dequantised, or made of one that is."""
