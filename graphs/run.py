@@ -92,9 +92,10 @@ _OURS = [Erf, GlobalMaxPool, BatchNormalization]
 
 @dataclass(frozen=True)
 class Settings:
-    """How onnxruntime runs: the graph optimisation level."""
+    """How onnxruntime runs: the graph optimisation level, and on how many threads; 0: on as many as there are cores."""
 
     optimisation: str = "all"
+    n_threads: int = 0
 
 
 class Runner:
@@ -350,6 +351,7 @@ def _onnxruntime(model: onnx.ModelProto, settings: Settings, path: Path | None =
     options.add_session_config_entry("session.disable_prepacking", "0" if has_own else "1")  # it may choose kernels
     options.enable_cpu_mem_arena = False
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.intra_op_num_threads = settings.n_threads
     if path is None and sum(_n_elements(info) for info in model.graph.input) < _ONE_THREAD_BELOW:
         options.intra_op_num_threads = 1
     held, without = (model.SerializeToString(), []) if path is None else (str(path), ["ConstantFolding"])

@@ -80,7 +80,8 @@ def _with_constants(flat: Flat, instead: Mapping[str, np.ndarray], runner: Runne
 
 
 def run_as_it_is(flat: Flat, course: Course, runner: Runner) -> dict[str, np.ndarray]:
-    """The outputs of the file as onnxruntime runs it on the course: by position, and of a cache what the last step leaves.
+    """The outputs of the file as onnxruntime runs it on the course: by position, and of a cache what the last step leaves. It
+    runs on one thread, and leaves the other cores to what is done beside it.
 
     Raises:
         InputError: it cannot run it.
@@ -92,7 +93,8 @@ def run_as_it_is(flat: Flat, course: Course, runner: Runner) -> dict[str, np.nda
         return {**its.data, **its.fixed, **past}
 
     feeds = [lambda left, its=its: fed(its, left) for its in course.fed or (course.whole,)]
-    found = list(run_file_in_turn(foreign.path, foreign.model, feeds, outputs, runner.settings))
+    on_one = replace(runner.settings, n_threads=1)
+    found = list(run_file_in_turn(foreign.path, foreign.model, feeds, outputs, on_one))
     together = {}
     for name in outputs:
         ours, parts = flat.array(flat.outputs[name]), [one[name] for one in found]
