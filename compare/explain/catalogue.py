@@ -20,6 +20,7 @@ from ..conventions.explain import NEAR, WHOLE, Budget, IsMet
 from ..conventions.fit import is_plain
 from ..conventions.registry import REGISTER
 from ..conventions.rope import STAGES as ROTATED
+from ..conventions.rotation import PAIRINGS
 from ..conventions.rounding import STORAGE
 from ..judge.locate import DOUBLE_UNIT, OTHER_KERNELS, SINGLE_UNIT, Local, is_equal, is_scores
 from ..judge.places import FEW, first_place
@@ -104,11 +105,11 @@ class Explainer:
 
     @cached_property
     def _config(self) -> DecoderConfig | None:
-        """What a file describes; else what A shows, its base of RoPE too, where a rotation of its queries tells it."""
+        """What a file describes; else what A shows, its base of RoPE too, where its keys tell it, however they are paired."""
         if self._inferred is None:
             return self._described
         config, a = self._inferred.config, self._fed["a"]
-        tap = next((tap for tap in a.values if split_tap_name(tap)[1] == "q_rope"), None)
+        tap = next((tap for tap in a.values if split_tap_name(tap)[1] == "k_rope"), None)
         if tap is None:
             return config
         values = {name: unbatched(value, a.taps[name].axes) for name, value in a.values.items()}
@@ -120,9 +121,13 @@ class Explainer:
             tap, "rounding", "", threshold=max(OTHER_KERNELS * SINGLE_UNIT, self._angles_off) * size(values[tap], False)
         )
         is_met = partial(_is_met, within, values[tap])
-        shown = explain(case, values[tap], standard_settings(config), is_met, NEAR)
-        base = shown.settings.get("rope.base")
-        return replace(config, rope_base=base) if shown.found and isinstance(base, float) else config
+        for pairing in PAIRINGS:
+            start = standard_settings(config).with_value("rope.pairing", pairing)
+            shown = explain(case, values[tap], start, is_met, NEAR)
+            base = shown.settings.get("rope.base")
+            if shown.found and isinstance(base, float):
+                return replace(config, rope_base=base)
+        return config
 
     def explain(self, local: Local, budget: Budget = WHOLE) -> Explained:
         """What makes B's output of this region."""
