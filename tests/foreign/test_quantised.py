@@ -100,7 +100,7 @@ def test_convolutions_of_whole_numbers_are_those_of_the_dequantised_weights(tmp_
     generator = torch.Generator().manual_seed(0)
     image = torch.randn(1, 3, 10, 10, generator=generator)
     a = models.written(models.filled(layers), image, tmp_path / "a.onnx", 18, "x")
-    b = quantised(a, tmp_path)
+    b = quantised(a, tmp_path, reduce_range=True)  # to 7 bits: of 8, a processor without VNNI cuts what 16 cannot hold
     assert [node.op_type for node in onnx.load(b).graph.node].count("ConvInteger") == 2
     result = compare(a, b)
     assert result.root_causes
