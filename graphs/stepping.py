@@ -39,6 +39,14 @@ _TYPE_OF_ELEMENT: dict[int, str] = {
 }
 _ELEMENT_OF_TYPE = {name: element for element, name in reversed(_TYPE_OF_ELEMENT.items())}
 _VIEWS = {"Transpose", "Reshape", "Squeeze", "Unsqueeze"}
+_ARITHMETIC = {  # of which IEEE 754 says each bit, so that no kernel can give another one
+    "Add": np.add,
+    "Sub": np.subtract,
+    "Mul": np.multiply,
+    "Div": np.divide,
+    "Neg": np.negative,
+    "Sqrt": np.sqrt,
+}
 
 
 class Typed(NamedTuple):
@@ -119,10 +127,12 @@ class StepRunner:
         return made
 
     def _in_numpy(self, node: onnx.NodeProto, inputs: Sequence[Typed | None]) -> list[Typed] | None:
-        """What needs no kernel: casts, and what is done with a weight as it is stored."""
+        """What needs no kernel: casts, moves, arithmetic, and what is done with a weight as it is stored."""
         first = inputs[0] if inputs else None
         if first is None or node.domain:
             return None
+        if node.op_type in _ARITHMETIC and not node.attribute:
+            return _arithmetic(node, inputs)
         if node.op_type == "Cast":
             to = next(onnx.helper.get_attribute_value(a) for a in node.attribute if a.name == "to")
             return [_cast(first, type_name(to))]
@@ -134,14 +144,15 @@ class StepRunner:
             return self._gemm(node, first, inputs[1], inputs[2] if len(inputs) > 2 else None)
         if node.op_type in _VIEWS:
             return _view(node, first, inputs)
-        if not is_stored(first):
-            return None
         if node.op_type == "Gather" and inputs[1] is not None:
             axis = next((a.i for a in node.attribute if a.name == "axis"), 0)
             # np.take would copy a table that is seen transposed
             seen = np.moveaxis(first.array, axis, 0)[inputs[1].array]
             places = range(inputs[1].array.ndim)
-            return [typed(np.moveaxis(seen, places, [axis % first.array.ndim + place for place in places]))]
+            found = np.moveaxis(seen, places, [axis % first.array.ndim + place for place in places])
+            return [typed(found) if is_stored(first) else Typed(np.asarray(found), first.type)]
+        if not is_stored(first):
+            return None
         if node.op_type == "GatherND" and inputs[1] is not None and not any(a.i for a in node.attribute):
             return [typed(first.array[tuple(np.moveaxis(inputs[1].array, -1, 0))])]
         return None
@@ -225,6 +236,15 @@ def _cast(value: Typed, to: str) -> Typed:
         return Typed(rounded(_wide(value).astype(np.float64), to), to)
     with np.errstate(invalid="ignore"):
         return Typed(value.array.astype(np.dtype(to)), to)
+
+
+def _arithmetic(node: onnx.NodeProto, inputs: Sequence[Typed | None]) -> list[Typed] | None:
+    """What IEEE arithmetic makes of floats; None of anything else."""
+    arrays = [_wide(value) for value in inputs if value is not None and value.type == FLOAT]
+    if len(arrays) != len(inputs):
+        return None
+    with np.errstate(all="ignore"):
+        return [Typed(np.asarray(_ARITHMETIC[node.op_type](*arrays)), FLOAT)]
 
 
 def _view(node: onnx.NodeProto, value: Typed, inputs: Sequence[Typed | None]) -> list[Typed] | None:
