@@ -105,11 +105,12 @@ class Explainer:
 
     @cached_property
     def _config(self) -> DecoderConfig | None:
-        """What a file describes; else what A shows, its base of RoPE too, where its keys tell it, however they are paired."""
+        """What a file describes; else what A shows, its base of RoPE too, where what it rotates tells it, however that is paired."""
         if self._inferred is None:
             return self._described
         config, a = self._inferred.config, self._fed["a"]
-        tap = next((tap for tap in a.values if split_tap_name(tap)[1] == "k_rope"), None)
+        rotated = [tap for tap in a.values if split_tap_name(tap)[1] in ROTATED]
+        tap = min(rotated, key=lambda tap: a.values[tap].size, default=None)
         if tap is None:
             return config
         values = {name: unbatched(value, a.taps[name].axes) for name, value in a.values.items()}
