@@ -25,7 +25,7 @@ from .slices import implicit_inputs, is_widening, producers, sliced
 T = TypeVar("T")
 _ELEMENTS_AT_ONCE = 1 << 18  # of the weight: what a core keeps near it
 _FEW_ROWS = (
-    48  # so few rows in float64 are multiplied sooner with the weight as the first factor, which stands as it is read
+    48  # in float64, which are multiplied sooner with the weight as the first factor, for it stands as it is read
 )
 _MOVES = {
     "Reshape",

@@ -63,16 +63,16 @@ class ValueIndex:
         if array.dtype.kind != "f" or array.size < 2:
             return []
         wanted = plain(array)
-        found, roots = [], set()
-        for is_moved, place, name in sorted(self._near(wanted, nearness)):
+        found, roots = list[Match](), set[str]()
+        for is_moved, _, name in sorted(self._near(wanted, nearness)):
             if is_moved and self._root_of(name) in roots:
                 continue
             plan = arrangement(self._arrays[name], wanted, nearness)
             if plan is not None:
-                found.append((len(plan), place, Match(name, plan)))
+                found.append(Match(name, plan))
             if plan == ():
                 roots.add(self._root_of(name))
-        return [match for _, _, match in sorted(found, key=lambda one: one[:2])]
+        return sorted(found, key=lambda match: len(match.plan))
 
     def _near(self, wanted: np.ndarray, nearness: float) -> Iterator[tuple[bool, int, str]]:
         """The values that may be this one: whether their shape is another, their places, their names."""
