@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import chain
 from pathlib import Path
 
@@ -11,9 +12,11 @@ import numpy as np
 
 from ..graphs.adopt.opened import Foreign
 from ..graphs.artifact import Artifact, Maps
+from ..graphs.cores import side_by_side
 from ..graphs.errors import InputError, OpdiffError
 from ..graphs.kernels import CPU
 from ..graphs.positions import check_positions
+from ..graphs.progress import uncounted
 from ..graphs.provenance import versions
 from ..graphs.recorded import check_provider, recorded_on
 from ..graphs.run import Runner
@@ -31,7 +34,7 @@ from .explain.inferred import Inferred, inferred_decoder
 from .explain.latent.search import Dormant, latent_differences
 from .explain.reference import Judge
 from .judge.channel_order import in_one_order
-from .judge.locate import OTHER_KERNELS, is_scores, locate
+from .judge.locate import OTHER_KERNELS, Local, is_scores, locate
 from .judge.nonfinite import first_nonfinite, not_judged, parts_when_whole
 from .judge.places import first_step
 from .look.next_capture import next_capture
@@ -60,7 +63,7 @@ from .opening import (
     with_caches,
 )
 from .report.words import cause_text, difference_text, latent_text, places, verdict_text
-from .result import BlindSpot, Closed, Divergence, Effect, Latent, Result, RootCause
+from .result import BlindSpot, Closed, Divergence, Effect, Latent, Result, RootCause, Row
 from .sides.graph_side import GraphSide
 from .sides.side import Side
 from .sides.trace_side import TraceSide, replayed, runnable
@@ -130,21 +133,22 @@ def compare(
         reference = in_one_order(graph, reference, locate(graph, reference)).b
     progress("explain")
     explainer = Explainer(replayed(a, b), sides, tokens, inferred)
-    at_fault = faults(a, b, found, explainer)
+    at_fault, (table, blind) = side_by_side(
+        partial(faults, a, b, found, explainer),
+        partial(_rows_and_blind_spots, a, b, alignment.common, found, with_pictures, tokens),
+    )
     judge = None
     if reference is not None:
         by_trace = isinstance(reference, TraceSide)
         judge = Judge(reference, a, b, Explainer(reference, sides, tokens) if by_trace else explainer)
     progress("effects")
-    table = tuple(rows(a, b, alignment.common, found, with_pictures))
     causes, divergences, closed = _weighed(a, b, judge, at_fault, {row.tap: row.propagated for row in table}, tokens)
-    progress("input")
     graphs = [side for side in sides if isinstance(side, GraphSide)]
     by_side = [(side, first) for side in graphs if (first := first_nonfinite(side)) is not None]
     nonfinite, judged_on = tuple(first for _, first in by_side), replayed(a, b)
     artifact = runnable(a, b).artifact
     blind = (
-        *_blind_spots(runnable(a, b), tokens),
+        *blind,
         *_blind_to_steps(found_files[:2], schedules[:2]),
         *unreached(artifact.config, len(tokens), artifact.first_position, artifact.takes_positions),
     )
@@ -402,6 +406,14 @@ def _divergence(
 def _latent(a: Side, b: Side, one: Dormant) -> Latent:
     ours, theirs = (None if node is None else node.source for node in one.nodes)
     return Latent(one.taps, latent_text(a.name, b.name, one.text), theirs, ours, one.shown_by)
+
+
+def _rows_and_blind_spots(
+    a: Side, b: Side, common: Sequence[str], found: Mapping[str, Local], with_pictures: bool, tokens: Sequence[int]
+) -> tuple[tuple[Row, ...], tuple[BlindSpot, ...]]:
+    """What needs no cause to be known."""
+    with uncounted():
+        return tuple(rows(a, b, common, found, with_pictures)), _blind_spots(runnable(a, b), tokens)
 
 
 def _blind_spots(side: GraphSide, tokens: Sequence[int]) -> tuple[BlindSpot, ...]:

@@ -34,6 +34,16 @@ def counted(items: Collection[T]) -> Iterator[T]:
         _watcher.set(watcher)
 
 
+@contextmanager
+def uncounted() -> Iterator[None]:
+    """Nobody is told how much of what is done within is done: it runs beside something else that is counted."""
+    watcher = _watcher.set(None)
+    try:
+        yield
+    finally:
+        _watcher.reset(watcher)
+
+
 def count(done: int, total: int) -> None:
     """Tell whoever watches how many are done, for a loop that does not hold its items."""
     watcher = _watcher.get()

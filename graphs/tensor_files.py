@@ -8,16 +8,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from tokenize import TokenError  # numpy's reader of a header raises it
-from typing import Any
 
 import numpy as np
-from gguf import GGMLQuantizationType, GGUFReader, GGUFValueType
 
-from .errors import InputError
+from .errors import InputError, damaged
 from .weights import WeightFile
 
 _UNPACKED, _TIMES = 1 << 30, 50  # bytes that any .npz may have, and how many times its own size
-_PLAIN = {kind.name for kind in GGMLQuantizationType if kind.name in ("F64", "F32", "F16", "I64", "I32", "I16", "I8")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +39,12 @@ def read_tensors(path: Path) -> TensorFile:
     return reader(path)
 
 
+def _gguf(path: Path) -> TensorFile:
+    from .gguf_tensors import read_gguf  # with gguf, for which no comparison of graphs need wait
+
+    return TensorFile(*read_gguf(path))
+
+
 def _safetensors(path: Path) -> TensorFile:
     file = WeightFile(path)
     texts = {str(key): value for key, value in file.metadata.items() if isinstance(value, str)}
@@ -56,9 +59,9 @@ def _npz(path: Path) -> TensorFile:
     except OSError as e:
         raise InputError(f"{path}: cannot be read ({e.strerror or e})") from e
     except (ValueError, TypeError, SyntaxError, EOFError, MemoryError, RuntimeError, AttributeError, TokenError) as e:
-        raise _damaged(path, "an .npz of plain arrays", e) from e
+        raise damaged(path, "an .npz of plain arrays", e) from e
     except (zipfile.BadZipFile, zlib.error, NotImplementedError) as e:
-        raise _damaged(path, "an .npz of plain arrays", e) from e
+        raise damaged(path, "an .npz of plain arrays", e) from e
 
 
 def _check_is_no_bomb(path: Path) -> None:
@@ -67,41 +70,3 @@ def _check_is_no_bomb(path: Path) -> None:
         n_bytes = sum(member.file_size for member in archive.infolist())
     if n_bytes > max(_UNPACKED, _TIMES * path.stat().st_size):
         raise InputError(f"{path}: would unpack to {n_bytes >> 20} MB, {_TIMES} times its size or more; write it anew")
-
-
-def _gguf(path: Path) -> TensorFile:
-    try:
-        file = _BoundedReader(path)
-        texts = {name: f.contents() for name, f in file.fields.items() if f.types == [GGUFValueType.STRING]}
-    except OSError as e:
-        raise InputError(f"{path}: cannot be read ({e.strerror or e})") from e
-    except (ValueError, TypeError, KeyError, IndexError, OverflowError, RecursionError, MemoryError) as e:
-        raise _damaged(path, "a GGUF file", e) from e
-    for tensor in file.tensors:
-        if tensor.tensor_type.name not in _PLAIN | {"BF16"}:
-            kind = tensor.tensor_type.name
-            raise InputError(f"{path}: tensor {tensor.name} is stored as {kind}, which is no number; write it as F32")
-    return TensorFile({tensor.name: _gguf_values(tensor) for tensor in file.tensors}, texts)
-
-
-class _BoundedReader(GGUFReader):
-    """gguf's reader, which believes every count in the file, held to the bytes that there are."""
-
-    def _get(self, offset: int, dtype: Any, count: int = 1, override_order: Any = None) -> Any:
-        end = int(offset) + np.dtype(dtype).itemsize * int(count)
-        if end > self.data.size:
-            raise ValueError(f"its header asks for byte {end}, and it has {self.data.size}")
-        return super()._get(int(offset), dtype, count, override_order)
-
-
-def _gguf_values(tensor: Any) -> np.ndarray:
-    if tensor.tensor_type != GGMLQuantizationType.BF16:
-        return np.asarray(tensor.data)
-    import ml_dtypes
-
-    return np.asarray(tensor.data).view(ml_dtypes.bfloat16)
-
-
-def _damaged(path: Path, what: str, error: Exception) -> InputError:
-    reason = " ".join(str(error).split())[:160]
-    return InputError(f"{path}: not {what}, or damaged ({reason or type(error).__name__}); write it anew")
