@@ -22,6 +22,8 @@ _NOT_SHOWN = (
 )
 STACK_TRACE = "pkg.torch.onnx.stack_trace"  # under which torch's exporter notes it
 _FRAME = re.compile(r'File "([^"]+)", line (\d+), in \S+(?:\n(?! *File ")([^\n]*))?')
+_PLAIN = re.compile(r"'([^'\\\n]*)'")  # a text of Python's that needs no escapes; ast takes ten times as long
+_PLAIN_LIST = re.compile(rf"\[(?:{_PLAIN.pattern}(?:, |(?=\])))*\]")
 _INSTALLED = re.compile(r"/(?:site|dist)-packages/")
 # what wraps a module's own code, and never computes anything of it
 _WRAPPERS = re.compile(
@@ -45,12 +47,14 @@ def source_of(node: onnx.NodeProto) -> Source:
 
 def _attributes(node: onnx.NodeProto) -> str:
     """Each attribute and its value; a long one is cut, and a subgraph is only named."""
-    return ", ".join(_attribute(one) for one in node.attribute)
+    return ", ".join(
+        one.name if one.type in _NOT_SHOWN else _attribute(one.SerializeToString()) for one in node.attribute
+    )
 
 
-def _attribute(one: onnx.AttributeProto) -> str:
-    if one.type in _NOT_SHOWN:
-        return one.name
+@lru_cache(_READ)
+def _attribute(data: bytes) -> str:
+    one = onnx.AttributeProto.FromString(data)
     try:
         text = str(onnx.helper.printable_attribute(one))
     except ValueError:  # of a type that onnx does not know
@@ -87,7 +91,7 @@ def _lines(trace: str) -> tuple[Line, ...]:
 def _scope(scopes: str) -> str | None:
     """The module in which a node was made, of the exporter's list of modules and the node."""
     try:
-        names = ast.literal_eval(scopes)
+        names = _PLAIN.findall(scopes) if _PLAIN_LIST.fullmatch(scopes) else ast.literal_eval(scopes)
         return str(names[-2]) if len(names) > 1 else None
     except (KeyError, ValueError, SyntaxError, TypeError, IndexError):
         return None

@@ -28,14 +28,21 @@ def with_weights_of(foreign: Foreign, other: Foreign) -> Foreign:
     """The same graph; a weight that the other has too, to the bit and in the same layout, is the other's, and so is read
     once.
     """
+    in_one_place = {_as_read(weight): weight for weight in other.weights.values()}
+    shared = {name: in_one_place.get(_as_read(weight)) for name, weight in foreign.weights.items()}
     known: dict[tuple, list[Weight]] = {}
-    for weight in other.weights.values():
+    for weight in other.weights.values() if None in shared.values() else ():
         known.setdefault(_sign(weight.array), []).append(weight)
-    shared = {
-        name: next((one for one in known.get(_sign(weight.array), ()) if one.equals(weight)), weight)
-        for name, weight in foreign.weights.items()
-    }
-    return replace(foreign, weights=shared)
+
+    def held_by_other(weight: Weight) -> Weight:
+        return next((one for one in known.get(_sign(weight.array), ()) if one.equals(weight)), weight)
+
+    return replace(foreign, weights={name: one or held_by_other(foreign.weights[name]) for name, one in shared.items()})
+
+
+def _as_read(weight: Weight) -> tuple:
+    """Where a weight stands, and as what it is read."""
+    return weight.identity, weight.array.dtype, weight.array.shape
 
 
 def _sign(array: np.ndarray) -> tuple:
@@ -168,14 +175,17 @@ def rounded_alike(flat: Flat, other: Flat) -> Numbers:
         same.add(digest(other.array(name)))
         if not _is_computed(other, name):
             known.setdefault(other.array(name).shape, []).append(other.array(name))
+    probed = {shape: np.stack([one.flat[:_PROBED] for one in arrays]) for shape, arrays in known.items()}
     found: Numbers = {}
     for name in _read(flat):
         array = flat.array(name)
-        if name in flat.storage or _is_computed(flat, name) or digest(array) in same:
+        if array.shape not in known or name in flat.storage or _is_computed(flat, name) or digest(array) in same:
             continue
-        begins = array.flat[:_PROBED]
-        step = 4 * _SINGLE * np.abs(begins)
-        near = [one for one in known.get(array.shape, ()) if _is_near(one.flat[:_PROBED], begins, step)]
+        if not np.isfinite(begins := array.flat[:_PROBED]).all():
+            continue
+        with np.errstate(invalid="ignore", over="ignore"):
+            is_near = (np.abs(probed[array.shape] - begins) <= 4 * OF_A_STEP * _SINGLE * np.abs(begins)).all(-1)
+        near = [known[array.shape][place] for place in np.flatnonzero(is_near)]
         if not near or not np.isfinite(array).all():
             continue
         bound = 4 * _SINGLE * np.abs(array)
