@@ -49,8 +49,8 @@ class ForeignPair:
     b: Flat = field(repr=False)
     aligned: Aligned
     named: tuple[Named, ...]
-    notes: tuple[str, ...]
-    n_tokens: int | None
+    notes: tuple[str, ...] = ()
+    n_tokens: int | None = None
 
     def artifacts(self) -> tuple[Artifact, Artifact]:
         """Both with their points as taps."""
@@ -129,14 +129,32 @@ def align_foreign(
         for flat, kernels in zip((ours, theirs), folded_elsewhere(ours, theirs), strict=True)
     ]
     ours, theirs = _ran_as(folded, (ours, theirs), courses, runner)
-    first = ours, theirs
-
-    def run_notes() -> list[str]:
-        return [note for n, flat in enumerate(first) for note in _run_notes("AB"[n], flat, courses[n], runner)]
-
+    as_run = list(zip("AB", (ours, theirs), courses, strict=True))
+    pair, run_notes = side_by_side(
+        lambda: _aligned(a, b, ours, theirs, courses, runner, mapped),
+        lambda: [note for one in as_run for note in _run_notes(*one, runner)],
+    )
     notes = [
         f"{'AB'[n]}'s logits are compared at the last position: {'BA'[n]} gives no others" for n in (0, 1) if cut[n]
     ]
+    return replace(pair, notes=(*run_notes, *notes, *pair.notes), n_tokens=len(asked) or None)
+
+
+def _aligned(
+    a: Artifact | Foreign,
+    b: Artifact | Foreign,
+    ours: Flat,
+    theirs: Flat,
+    courses: Sequence[Course],
+    runner: Runner,
+    mapped: Sequence[Mapped],
+) -> ForeignPair:
+    """What two graphs share that ran on one input; the notes are those of how they were aligned.
+
+    Raises:
+        InputError: a map that does not fit, or two graphs that share nothing.
+    """
+    notes = list[str]()
     finer = in_one_storage(ours, theirs)
     rounded = rounded_alike(theirs, ours)
     alike = [{**computed_alike(ours, theirs), **finer[0]}, {**computed_alike(theirs, ours), **rounded, **finer[1]}]
@@ -155,19 +173,15 @@ def align_foreign(
     stages = stages_of(ours), stages_of(theirs)
     scores = [frozenset(value for value, tap in told.items() if tap.endswith("attn_scores")) for told in stages]
     rotated = list(_rotated(ours, theirs, *stages))
-    given_pairs = [(one.a, one.b) for one in mapped]
-    aligned, ran_notes = side_by_side(
-        lambda: lockstep(ours, theirs, StepRunner(runner), given_pairs, scores, rotated), run_notes
-    )
-    notes = [*ran_notes, *notes]
-    _check_they_share(opened[0], opened[1], aligned)
+    aligned = lockstep(ours, theirs, StepRunner(runner), [(one.a, one.b) for one in mapped], scores, rotated)
+    _check_they_share(ours.foreign, theirs.foreign, aligned)
     names = _names(a, ours) or _names_of_b(b, theirs, aligned)
     told = {value: tap for value, tap in _stages(*stages, aligned).items() if tap not in names.values()}
     names = {**told, **names, **{one.a: one.tap for one in mapped}}
     named = named_points(ours, theirs, aligned, names)
     if not named:
         raise InputError(f"{a.path} and {b.path}: no value of one is one of the other on this input")
-    pair = ForeignPair(ours, theirs, aligned, tuple(named), tuple(notes), len(asked) or None)
+    pair = ForeignPair(ours, theirs, aligned, tuple(named))
     return replace(pair, notes=(*notes, *_other_weights(pair), _told(pair)))
 
 
