@@ -246,7 +246,7 @@ class Multiplier:
         n_at_once = max(1, _ELEMENTS_AT_ONCE // rows.shape[-1])
         starts = iter(range(0, factors.n_out, n_at_once))
 
-        def take(_: int) -> None:
+        def take() -> None:
             for start in starts:
                 part = slice(start, start + n_at_once)
                 piece = np.ascontiguousarray(weight[part] if is_out_in else weight[:, part])  # it is read as it lies
@@ -254,10 +254,12 @@ class Multiplier:
                 put(part, y.T if is_first else y)
 
         if factors.n_out <= n_at_once:  # handing one piece to another core costs more than most of them do
-            take(0)
+            take()
             return
-        for _ in self._cores.map(take, range(n_usable_cores())):
-            pass
+        others = [self._cores.submit(take) for _ in range(n_usable_cores() - 1)]
+        take()
+        for other in others:
+            other.result()
 
     def _session(self, stored: np.dtype, used: np.dtype, is_out_in: bool, is_first: bool) -> Session:
         kind = onnx.helper.np_dtype_to_tensor_dtype
