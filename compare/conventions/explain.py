@@ -275,7 +275,7 @@ class _Search:
             if not changes:
                 raise
             return _Trial(changes, False, {}, first=changes)
-        digest = hashlib.sha256(np.ascontiguousarray(prediction)).digest()
+        digest = hashlib.sha256(np.ascontiguousarray(prediction).data).digest()
         if digest in self.seen:
             earlier = self.seen[digest]
             return _Trial(changes, earlier.fits, reads, first=earlier.changes)
