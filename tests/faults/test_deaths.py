@@ -54,6 +54,13 @@ def test_ordinary_end_is_handed_on(status: int):
     assert (done.returncode, done.stdout, done.stderr) == (status, "said\n", "")
 
 
+def test_what_is_registered_for_the_end_is_run_and_what_was_said_comes_out():
+    done = ran(
+        "import atexit; atexit.register(print, 'bye'); print('said'); print('so', file=sys.stderr, end=''); sys.exit(1)"
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (1, "said\nbye\n", "so")
+
+
 @pytest.mark.parametrize("status", [0, 1, 2])
 def test_a_crash_in_clearing_up_does_not_change_how_it_ended(status: int):
     """A library whose memory ran out while it was imported may crash when it is taken down."""

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from opdiff.graphs import progress
-from opdiff.graphs.progress import counted, loudness, steps_shown
+from opdiff.graphs.progress import counted, loudness, steps_shown, uncounted
 
 
 @pytest.fixture
@@ -30,6 +30,18 @@ def test_watcher_is_told_of_the_outer_loop_alone():
     finally:
         progress._watcher.set(None)
     assert told == [(0, 2), (1, 2), (2, 2)]
+
+
+def test_watcher_is_not_told_of_what_runs_beside():
+    told = []
+    progress._watcher.set(lambda done, total: told.append((done, total)))
+    try:
+        with uncounted():
+            list(counted([1, 2, 3]))
+        list(counted("a"))
+    finally:
+        progress._watcher.set(None)
+    assert told == [(0, 1), (1, 1)]
 
 
 def test_short_run_without_a_terminal_says_nothing(capsys):
