@@ -92,3 +92,26 @@ def test_what_is_farther_off_than_its_storage_is_another_weight(levels, tmp_path
     result = compare(apart(tmp_path / "a.onnx"), merged(tmp_path / "b.onnx", levels), inputs=given)
     assert not result.parity
     assert not any(note.startswith("storage: ") for note in result.notes)
+
+
+def with_tables(path: Path, tables: list[np.ndarray]) -> Path:
+    """Two tables [1, 6, 12] that are added to a product, one after the other."""
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["a"]),
+        helper.make_node("Add", ["a", "table0"], ["b"]),
+        helper.make_node("Tanh", ["b"], ["c"]),
+        helper.make_node("Add", ["c", "table1"], ["q"]),
+    ]
+    return saved(path, nodes, {"w": WEIGHTS[0], **{f"table{n}": table for n, table in enumerate(tables)}})
+
+
+@pytest.mark.parametrize(("off", "at", "is_one"), [(2.0**-23, ..., True), (1e-3, (0, 5, 11), False)])
+def test_a_table_by_another_hand_is_one_in_all_but_its_last_digits(off, at, is_one, tmp_path):
+    tables = [RANDOM.standard_normal((1, 6, 12)).astype(np.float32) for _ in range(2)]
+    other = tables[1].copy()
+    other[at] *= np.float32(1 + off)
+    a, b = with_tables(tmp_path / "a.onnx", tables), with_tables(tmp_path / "b.onnx", [tables[0], other])
+    result = compare(a, b, inputs=({"x": X}, {"x": X}))
+    assert result.parity is is_one
+    told = "1 of B's constants are A's in all but float32's last digits (table1), and were compared as the same"
+    assert (told in result.notes) is is_one
