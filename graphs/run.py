@@ -14,8 +14,6 @@ from typing import Literal, Protocol
 import numpy as np
 import onnx
 import onnxruntime as ort
-from onnx.reference import ReferenceEvaluator
-from onnx.reference.op_run import OpRun
 
 from .constants import BFLOAT16, Exact
 from .errors import InputError
@@ -56,38 +54,6 @@ _ONE_THREAD_BELOW = (
     1 << 20
 )  # weight elements: a pool of threads for each of many small programs costs more than it brings
 _NO_KERNEL = "does not support double"  # as onnxruntime's recurrent kernels say when they run
-
-
-class Erf(OpRun):
-    """onnx.reference's own Erf answers in single precision."""
-
-    op_domain = ""
-
-    def _run(self, x: np.ndarray) -> tuple[np.ndarray]:
-        return (np.vectorize(math.erf, otypes=[x.dtype])(x),)
-
-
-class GlobalMaxPool(OpRun):
-    """onnx.reference's own is wrong but for images."""
-
-    op_domain = ""
-
-    def _run(self, x: np.ndarray) -> tuple[np.ndarray]:
-        return (x.max(axis=tuple(range(2, x.ndim)), keepdims=True),)
-
-
-class BatchNormalization(OpRun):
-    """onnx.reference's own takes the statistics of what it reads where a file of opset 9 to 13 says a momentum."""
-
-    op_domain = ""
-
-    def _run(self, x: np.ndarray, *weights: np.ndarray, epsilon: float = 1e-5, **_: object) -> tuple[np.ndarray]:
-        by_channel = (-1, *(1,) * (x.ndim - 2))
-        gain, bias, mean, variance = (np.asarray(weight, x.dtype).reshape(by_channel) for weight in weights)
-        return (gain * (x - mean) / np.sqrt(variance + np.asarray(epsilon, x.dtype)) + bias,)
-
-
-_OURS = [Erf, GlobalMaxPool, BatchNormalization]
 
 
 @dataclass(frozen=True)
@@ -314,7 +280,7 @@ class _Session:
         self._inputs = [info.name for info in model.graph.input]
         self._model = model
         self._session: ort.InferenceSession | None = None
-        self._reference: ReferenceEvaluator | None = None
+        self._reference: Callable[[list[str], dict[str, np.ndarray]], list[np.ndarray]] | None = None
         try:
             self._session = _onnxruntime(model, settings)
         except Exception as e:
@@ -327,7 +293,7 @@ class _Session:
             if self._session is not None:
                 return _run_session(self._session, outputs, named)
             assert self._reference is not None
-            return [np.asarray(value) for value in self._reference.run(outputs, named)]
+            return self._reference(outputs, named)
         except Exception as e:
             if self._session is not None and _NO_KERNEL in str(e):
                 self._fall_back(e)
@@ -335,8 +301,10 @@ class _Session:
             raise InputError(f"a part of the graph cannot run on this input: {str(e).splitlines()[0]}") from e
 
     def _fall_back(self, why: Exception) -> None:
+        from .reference_ops import run_of  # with onnx.reference, for which no other graph need wait
+
         try:
-            self._session, self._reference = None, ReferenceEvaluator(self._model, new_ops=_OURS)
+            self._session, self._reference = None, run_of(self._model)
         except Exception:
             names = sorted({node.op_type for node in self._model.graph.node})
             raise InputError(f"onnxruntime cannot run {names}: {str(why).splitlines()[0]}") from why
