@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import logging
 import os
 import sys
@@ -31,6 +32,7 @@ class _File(click.Path):
         return path
 
 
+_NEW_OBJECTS = 50_000  # before circles of them are looked for: a graph has many objects, and few circles
 _FILE = _File(path_type=Path)
 _LEVEL = click.Choice(["none", "basic", "extended", "all"])
 
@@ -545,6 +547,7 @@ def view(file: Path, no_browser: bool, port: int | None, result: Path | None) ->
 
 def run() -> None:
     """The program: the commands, in a process of their own."""
+    gc.set_threshold(_NEW_OBJECTS)
     open_streams()
     watched(main)
 
