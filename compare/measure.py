@@ -56,6 +56,11 @@ def both_unmasked(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]
     return seen_a & (seen_b | ~faint_a), seen_b & (seen_a | ~faint_b)
 
 
+def may_hide(lowest: float) -> bool:
+    """Whether the lowest one of some values may be a mask."""
+    return -np.inf < lowest < -_MASK
+
+
 def hidden(values: np.ndarray) -> np.ndarray | None:
     """Which entries are no numbers but a mask, in a tap that nobody calls scores: of one value, far below all others.
 
@@ -63,7 +68,7 @@ def hidden(values: np.ndarray) -> np.ndarray | None:
     """
     with np.errstate(invalid="ignore", over="ignore"):
         lowest = float(np.min(values, initial=0.0))
-        if not -np.inf < lowest < -_MASK:
+        if not may_hide(lowest):
             return None
         low = values < lowest / 2
         rest = np.abs(values[~low])

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from itertools import combinations, permutations
 
 import numpy as np
 
-from ..measure import hidden, squared
+from ..measure import hidden, may_hide, squared
 
 Plan = tuple[tuple[str, tuple[int, ...]], ...]  # ("reshape", shape) or ("transpose", order), one after the other
 MASK_SIZE = 1e30  # whatever is larger stands for infinity: float32's lowest number is a mask as -inf is
@@ -20,8 +21,9 @@ def plain(array: np.ndarray) -> np.ndarray:
     if array.dtype.kind in "biu":
         return array
     wide = np.asarray(array, np.float64)
-    low = hidden(wide)
-    if low is None and np.max(wide, initial=0.0) <= MASK_SIZE and np.min(wide, initial=0.0) >= -MASK_SIZE:
+    lowest, highest = float(np.min(wide, initial=0.0)), float(np.max(wide, initial=0.0))
+    low = hidden(wide) if may_hide(lowest) else None
+    if low is None and max(-lowest, highest) <= MASK_SIZE:
         return wide
     large = np.abs(wide) > MASK_SIZE
     if low is not None:
@@ -126,7 +128,7 @@ class _Known:
 
     def __init__(self, array: np.ndarray, other: np.ndarray, nearness: float) -> None:
         self._flat, self._nearness = array.ravel(), nearness
-        self._probed = np.linspace(0, array.size - 1, _PROBED).astype(int)
+        self._probed = _spread(array.size)
         self._some = self._flat[self._probed]
         self._most = 0.0  # the error that all entries may have together
         if array.dtype.kind == other.dtype.kind == "f":
@@ -138,6 +140,12 @@ class _Known:
         with np.errstate(invalid="ignore"):
             is_far = squared(np.subtract(some, self._some, dtype=np.float64)) > self._most
         return not is_far and is_close(other.ravel(), self._flat, self._nearness)
+
+
+@lru_cache
+def _spread(n: int) -> np.ndarray:
+    """Places all over so many."""
+    return np.linspace(0, n - 1, _PROBED).astype(int)
 
 
 def _order(a: np.ndarray, wanted: _Known) -> tuple[int, ...] | None:

@@ -64,7 +64,7 @@ class Ran:
     def domain(self) -> str:
         return self.node.domain
 
-    @property
+    @cached_property
     def outputs(self) -> tuple[str, ...]:
         return tuple(name for name in self.node.output if name)
 
