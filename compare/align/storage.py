@@ -146,7 +146,7 @@ def computed_alike(flat: Flat, other: Flat) -> Numbers:
         largest = np.abs(array).max(initial=0.0) if near else np.inf
         if not np.isfinite(largest):
             continue
-        begins = np.asarray(array.flat[:_PROBED], np.float64)
+        begins = _begins(array)
         bound = _computed_otherwise(begins, largest)
         near = [one for one in near if _is_near(one.flat[:_PROBED], begins, bound)]
         if not near:
@@ -175,13 +175,14 @@ def rounded_alike(flat: Flat, other: Flat) -> Numbers:
         same.add(digest(other.array(name)))
         if not _is_computed(other, name):
             known.setdefault(other.array(name).shape, []).append(other.array(name))
-    probed = {shape: np.stack([one.flat[:_PROBED] for one in arrays]) for shape, arrays in known.items()}
+    probed = {shape: np.stack([_begins(one) for one in arrays]) for shape, arrays in known.items()}
     found: Numbers = {}
     for name in _read(flat):
         array = flat.array(name)
         if array.shape not in known or name in flat.storage or _is_computed(flat, name) or digest(array) in same:
             continue
-        if not np.isfinite(begins := array.flat[:_PROBED]).all():
+        begins = _begins(array)
+        if not np.isfinite(begins).all():
             continue
         with np.errstate(invalid="ignore", over="ignore"):
             is_near = (np.abs(probed[array.shape] - begins) <= 4 * OF_A_STEP * _SINGLE * np.abs(begins)).all(-1)
@@ -192,6 +193,11 @@ def rounded_alike(flat: Flat, other: Flat) -> Numbers:
         if (first := next((one for one in near if is_stored_as(one, array, bound)), None)) is not None:
             found[name] = np.asarray(first, np.float32)
     return found
+
+
+def _begins(array: np.ndarray) -> np.ndarray:
+    """The first numbers of an array, of whatever type, in float64."""
+    return np.asarray(array.flat[:_PROBED], np.float64)
 
 
 def _is_computed(flat: Flat, name: str) -> bool:
